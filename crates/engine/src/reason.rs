@@ -1,0 +1,77 @@
+//! Why packets end early: one name, one counter.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a packet was dropped; each has a counter of its own.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// The name that users see.
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The packet is shorter than its headers say.
+    Truncated = "truncated",
+    /// A header contradicts itself or its RFC.
+    Malformed = "malformed",
+    /// Neither IPv4, IPv6 nor ARP.
+    NotIp = "not-ip",
+    /// The port is not (or no longer) in the tables.
+    UnknownPort = "unknown-port",
+    /// A pod sent with an address, Ethernet or IP, that is not its own.
+    Spoofed = "spoofed",
+    /// A pod sent tunnel traffic to a node.
+    PodTunnel = "pod-tunnel",
+    /// A tunnel packet from an address that is no peer's.
+    UnknownPeer = "unknown-peer",
+    /// A tunnel packet with another VNI.
+    WrongVni = "wrong-vni",
+    /// A tunnel packet whose inner source does not belong to the peer that sent it.
+    ForeignSource = "foreign-source",
+    /// A multicast or broadcast packet that nobody here answers.
+    Multicast = "multicast",
+    /// A fragment of a datagram.
+    Fragment = "fragment",
+    /// An IPv6 extension header chain that is too long or that we can't follow.
+    ExtensionHeaders = "extension-headers",
+    /// The TTL or hop limit ran out; the sender may have been told.
+    TtlExpired = "ttl-expired",
+    /// No pod has the address.
+    NoSuchPod = "no-such-pod",
+    /// No route leads to the address.
+    NoRoute = "no-route",
+    /// The pod is known, but its device isn't attached.
+    PodNotAttached = "pod-not-attached",
+    /// The peer's Ethernet address is not resolved yet.
+    NoNeighbour = "no-neighbour",
+    /// An address of the service range without a service.
+    UnallocatedVip = "unallocated-vip",
+    /// The service drops this packet by its policy.
+    ServiceDrop = "service-drop",
+    /// The source pod's policies don't allow it.
+    EgressDenied = "egress-denied",
+    /// The target pod's policies don't allow it.
+    IngressDenied = "ingress-denied",
+    /// The flow table is full.
+    FlowTableFull = "flow-table-full",
+    /// Too many flows that have not been answered.
+    EmbryonicQuota = "embryonic-quota",
+    /// An ICMP error that belongs to no flow of ours.
+    UnrelatedIcmp = "unrelated-icmp",
+    /// The packet is larger than where it goes, and can't be fragmented.
+    TooBig = "too-big",
+    /// No room in the chunk for the headers to push.
+    NoHeadroom = "no-headroom",
+    /// An error that we would have answered was over the rate.
+    ReplyRate = "reply-rate",
+}

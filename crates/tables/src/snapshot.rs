@@ -1,0 +1,119 @@
+//! All that a worker needs to know about the cluster, as of one moment.
+
+use podway_wire::{Addr, Mac};
+
+use crate::{EndpointId, PeerId, Policies, PortId, Routes, Services};
+
+/// The compiled state that workers read; immutable once published.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts publications from 1 up; generations below are values of it.
+    pub sequence: u32,
+    /// This node.
+    pub node: Node,
+    /// The devices, by [`PortId`]; `None` where an index is free.
+    pub ports: Vec<Option<Port>>,
+    /// The pods on this node, by [`EndpointId`]; `None` where an id is free.
+    pub endpoints: Vec<Option<Endpoint>>,
+    /// The nodes at the other ends of our tunnels, by [`PeerId`]; `None` where an id is free.
+    pub peers: Vec<Option<Peer>>,
+    /// Where addresses are.
+    pub routes: Routes,
+    /// Virtual addresses and who stands behind them.
+    pub services: Services,
+    /// Who may talk to whom.
+    pub policies: Policies,
+}
+
+/// Facts about this node that packets meet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Our Ethernet address towards pods and towards the host: the gateway's.
+    pub gateway_mac: Mac,
+    /// The gateway's addresses (the first of each pod range): answered for ARP, ND and ping.
+    pub gateways: Vec<Addr>,
+    /// This node's own addresses (InternalIP), the tunnel's source among them.
+    pub addresses: Vec<Addr>,
+    /// The port of the wire; `None` on a node without tunnels.
+    pub uplink: Option<PortId>,
+    /// The port to the host's own stack.
+    pub host: Option<PortId>,
+    /// The host's Ethernet address on its side of the host port.
+    pub host_mac: Mac,
+    /// The uplink's own Ethernet address.
+    pub uplink_mac: Mac,
+    /// VXLAN network identifier (RFC 7348), 24 bits.
+    pub vni: u32,
+    /// The UDP port that tunnels arrive at.
+    pub tunnel_port: u16,
+    /// The largest IP packet that fits the tunnel, in bytes.
+    pub tunnel_mtu: u16,
+    /// The largest IP packet on the host port, in bytes.
+    pub host_mtu: u32,
+}
+
+/// What a device is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortKind {
+    /// The wire to other nodes.
+    Uplink,
+    /// The veth pair to this node's own stack.
+    Host,
+    /// A pod's veth; the endpoint is absent until the cluster has told us about the pod.
+    Pod(Option<EndpointId>),
+}
+
+/// A device of the dataplane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// What it is.
+    pub kind: PortKind,
+}
+
+/// A pod on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its device; `None` until the pod is attached.
+    pub port: Option<PortId>,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its addresses, one or two.
+    pub addresses: Vec<Addr>,
+    /// The largest IP packet that its device takes, in bytes.
+    pub mtu: u32,
+    /// When something that policy says about it, its device or its addresses last changed.
+    pub generation: u32,
+}
+
+/// A node at the other end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its tunnel ends (its InternalIP of the underlay's family).
+    pub vtep: Addr,
+    /// The local address that our tunnel packets carry.
+    pub source: Addr,
+    /// The next hop's Ethernet address as the kernel's neighbour table has it; `None` until it is resolved.
+    pub next_hop: Option<Mac>,
+    /// When anything about it last changed.
+    pub generation: u32,
+}
+
+impl Snapshot {
+    /// The port, if there is one with this id.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The pod, if there is one with this id.
+    #[inline]
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The peer, if there is one with this id.
+    #[inline]
+    pub fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(id.0 as usize)?.as_ref()
+    }
+}

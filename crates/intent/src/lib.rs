@@ -1,1 +1,10 @@
-//! placeholder
+//! What the cluster wants, in our own words, and how it compiles for one node.
+//!
+//! `Change`s make a [`Cluster`] of current facts; the order in which they arrive does not matter. [`compile`]
+//! turns the facts into a node's tables and its XDP plan. Names stop here: below are addresses and dense ids.
+
+mod change;
+mod objects;
+
+pub use change::{Change, Key};
+pub use objects::*;

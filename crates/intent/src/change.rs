@@ -1,0 +1,58 @@
+//! One fact that is now otherwise.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use podway_wire::Mac;
+
+use crate::{
+    Attachment, EndpointSlice, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, Service,
+};
+
+/// What an object is, and which: the key under which a [`crate::Cluster`] keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A node by name.
+    Node(Arc<str>),
+    /// A namespace by name.
+    Namespace(Arc<str>),
+    /// A pod.
+    Pod(Name),
+    /// A service.
+    Service(Name),
+    /// An EndpointSlice.
+    EndpointSlice(Name),
+    /// A NetworkPolicy.
+    NetworkPolicy(Name),
+    /// A local device by its pod.
+    Attachment(Name),
+    /// A next hop by the address it leads to.
+    Neighbour(IpAddr),
+    /// The node's set-up.
+    Setup,
+}
+
+/// A change of the cluster or of this node: the object as it is now, or that it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A node is so.
+    Node(Node),
+    /// A namespace is so.
+    Namespace(Namespace),
+    /// A pod is so.
+    Pod(Pod),
+    /// A service is so.
+    Service(Service),
+    /// An EndpointSlice is so.
+    EndpointSlice(EndpointSlice),
+    /// A NetworkPolicy is so.
+    NetworkPolicy(NetworkPolicy),
+    /// A pod's device is attached.
+    Attachment(Attachment),
+    /// The kernel resolved the next hop towards an address of a peer.
+    Neighbour(IpAddr, Mac),
+    /// The node is made of this.
+    Setup(NodeSetup),
+    /// This is gone.
+    Gone(Key),
+}

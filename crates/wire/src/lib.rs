@@ -3,9 +3,20 @@
 //! Pure: no clock, no randomness, no I/O. Nothing here trusts a length that came from the wire.
 
 mod addr;
+mod bytes;
+pub mod checksum;
+pub mod edit;
 mod frame;
+pub mod icmp;
 mod key;
+pub mod neighbour;
+mod parse;
+pub mod vxlan;
 
 pub use addr::{Addr, Family, Mac};
 pub use frame::{Frame, NoRoom};
 pub use key::{FlowKey, Protocol};
+pub use parse::{
+    Content, ETHERNET, Embedded, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_RST,
+    TCP_SYN, embedded, macs,
+};

@@ -1,0 +1,168 @@
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages of our own, made in place of the packet they are about.
+
+use crate::bytes::put_u16;
+use crate::checksum::{checksum, transport};
+use crate::parse::{ETHERNET, Icmp, Parsed};
+use crate::{Addr, Family, Frame, NoRoom, Protocol};
+
+/// What a sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// The TTL or hop limit ran out.
+    TimeExceeded,
+    /// Nobody serves at the port.
+    PortUnreachable,
+    /// The packet is larger than what follows takes, in bytes (RFC 1191, RFC 8201).
+    TooBig {
+        /// The largest IP packet that fits, in bytes.
+        mtu: u16,
+    },
+}
+
+/// Turns an echo request into its reply: addresses swapped, type changed, Ethernet header left to the caller.
+pub fn echo_reply(bytes: &mut [u8], parsed: &Parsed) {
+    debug_assert_eq!(parsed.icmp, Icmp::EchoRequest);
+    let (l3, l4) = (parsed.l3 as usize, parsed.l4 as usize);
+    let (reply, swapped) = match parsed.family {
+        Family::V4 => (0, l3 + 12..l3 + 20),
+        Family::V6 => (129, l3 + 8..l3 + 40),
+    };
+    let half = swapped.len() / 2;
+    bytes[swapped].rotate_left(half);
+    let mut delta = crate::checksum::Delta::default();
+    delta.word(
+        u16::from_be_bytes([bytes[l4], bytes[l4 + 1]]),
+        u16::from_be_bytes([reply, bytes[l4 + 1]]),
+    );
+    bytes[l4] = reply;
+    let before = u16::from_be_bytes([bytes[l4 + 2], bytes[l4 + 3]]);
+    put_u16(bytes, l4 + 2, delta.apply(before));
+    // RFC 1812, 4.3.2.5: a fresh TTL.
+    let ttl_at = match parsed.family {
+        Family::V4 => l3 + 8,
+        Family::V6 => l3 + 7,
+    };
+    let before = u16::from_be_bytes([bytes[ttl_at], bytes[ttl_at + 1]]);
+    bytes[ttl_at] = 64;
+    if parsed.family == Family::V4 {
+        let mut delta = crate::checksum::Delta::default();
+        delta.word(before, u16::from_be_bytes([64, bytes[ttl_at + 1]]));
+        let sum = u16::from_be_bytes([bytes[l3 + 10], bytes[l3 + 11]]);
+        put_u16(bytes, l3 + 10, delta.apply(sum));
+    }
+}
+
+/// True if this packet may be answered by an ICMP error: not an error itself, not a later fragment, not to or from a
+/// group or nobody (RFC 1122, 3.2.2; RFC 4443, 2.4 e).
+pub fn may_be_answered(parsed: &Parsed) -> bool {
+    let answerable = match parsed.icmp {
+        Icmp::Error | Icmp::Neighbour => false,
+        Icmp::No | Icmp::EchoRequest | Icmp::EchoReply | Icmp::Other => true,
+    };
+    let source = parsed.key.source;
+    let nobody =
+        source.low_bytes() == [0; 4] && source.family() == Family::V4 || source.bits() == 0;
+    answerable
+        && parsed.fragment != crate::parse::Fragment::Later
+        && !nobody
+        && !source.is_multicast()
+        && !parsed.key.target.is_multicast()
+}
+
+/// Replaces the packet in the frame by the error `kind` about it, from `sender` to the packet's source.
+///
+/// The Ethernet header is left to the caller. As much of the packet is embedded as keeps the error within 576 bytes
+/// on IPv4 (RFC 1812, 4.3.2.3) and 1280 on IPv6 (RFC 4443, 2.4 c); what was carried in other chunks is dropped.
+pub fn error(
+    frame: &mut Frame<'_>,
+    parsed: &Parsed,
+    sender: &Addr,
+    kind: IcmpError,
+) -> Result<Parsed, NoRoom> {
+    let (header, limit, protocol) = match parsed.family {
+        Family::V4 => (20, 576, Protocol::ICMP),
+        Family::V6 => (40, 1280, Protocol::ICMPV6),
+    };
+    let quoted_in_chunk = frame.bytes().len().min(parsed.end()) - ETHERNET;
+    let quote = quoted_in_chunk.min(limit - header - 8);
+    let headers = header + 8;
+    frame.resize(ETHERNET + quote)?;
+    frame.push(headers)?;
+    let bytes = frame.bytes_mut();
+    let message = ETHERNET + header;
+    // The quoted packet lies where it was; the old Ethernet header, in front of it, is overwritten.
+    let (code_type, rest) = code(parsed.family, kind);
+    bytes[message..message + 2].copy_from_slice(&code_type);
+    bytes[message + 2..message + 4].fill(0);
+    bytes[message + 4..message + 8].copy_from_slice(&rest.to_be_bytes());
+    let target = parsed.key.source;
+    let length = header + 8 + quote;
+    match parsed.family {
+        Family::V4 => {
+            let total = checksum(&bytes[message..]);
+            put_u16(bytes, message + 2, total);
+            let ip = &mut bytes[ETHERNET..message];
+            ip.fill(0);
+            ip[0] = 0x45;
+            // RFC 1812, 4.3.2.5: precedence 6.
+            ip[1] = 0xc0;
+            put_u16(ip, 2, length as u16);
+            ip[8] = 64;
+            ip[9] = protocol.0;
+            ip[12..16].copy_from_slice(&sender.low_bytes());
+            ip[16..20].copy_from_slice(&target.low_bytes());
+            let sum = checksum(ip);
+            put_u16(ip, 10, sum);
+        }
+        Family::V6 => {
+            let total = transport(sender, &target, protocol, &bytes[message..]);
+            put_u16(bytes, message + 2, total);
+            let ip = &mut bytes[ETHERNET..message];
+            ip[..4].copy_from_slice(&[0x6c, 0, 0, 0]);
+            put_u16(ip, 4, (8 + quote) as u16);
+            ip[6] = protocol.0;
+            ip[7] = 64;
+            ip[8..24].copy_from_slice(sender.octets());
+            ip[24..40].copy_from_slice(target.octets());
+        }
+    }
+    put_u16(
+        bytes,
+        12,
+        if parsed.family == Family::V4 {
+            0x0800
+        } else {
+            0x86dd
+        },
+    );
+
+    Ok(Parsed {
+        key: crate::FlowKey {
+            source: *sender,
+            target,
+            source_port: 0,
+            target_port: 0,
+            protocol,
+        },
+        l3: ETHERNET as u16,
+        l4: message as u16,
+        length: length as u32,
+        family: parsed.family,
+        traffic_class: 0xc0,
+        ttl: 64,
+        tcp_flags: 0,
+        fragment: crate::parse::Fragment::Whole,
+        icmp: Icmp::Error,
+    })
+}
+
+fn code(family: Family, kind: IcmpError) -> ([u8; 2], u32) {
+    match (family, kind) {
+        (Family::V4, IcmpError::TimeExceeded) => ([11, 0], 0),
+        (Family::V4, IcmpError::PortUnreachable) => ([3, 3], 0),
+        (Family::V4, IcmpError::TooBig { mtu }) => ([3, 4], u32::from(mtu)),
+        (Family::V6, IcmpError::TimeExceeded) => ([3, 0], 0),
+        (Family::V6, IcmpError::PortUnreachable) => ([1, 4], 0),
+        (Family::V6, IcmpError::TooBig { mtu }) => ([2, 0], u32::from(mtu)),
+    }
+}

@@ -1,0 +1,440 @@
+//! One look at a packet's headers: offsets, the flow key, and the few fields that decisions need.
+
+use crate::bytes::u16_at;
+use crate::{Addr, Family, FlowKey, Frame, Mac, Protocol};
+
+/// Length of an Ethernet header without tags, in bytes.
+pub const ETHERNET: usize = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// How many IPv6 extension headers we follow.
+const EXTENSIONS_MAX: usize = 8;
+
+/// Why a packet can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// It ends before its headers do.
+    Truncated,
+    /// A header contradicts itself or its RFC.
+    Malformed,
+    /// It is neither IPv4, IPv6 nor ARP.
+    NotIp,
+    /// The chain of IPv6 extension headers is longer than we follow, or has one that we don't know.
+    ExtensionHeaders,
+}
+
+/// What an Ethernet frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// An IPv4 or IPv6 packet.
+    Ip(Parsed),
+    /// An ARP packet (RFC 826), not yet looked at.
+    Arp,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The first part, with the transport header.
+    First,
+    /// Any later part: the key has no ports.
+    Later,
+}
+
+/// What an ICMP or ICMPv6 packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Icmp {
+    /// Not ICMP.
+    No,
+    /// An echo request.
+    EchoRequest,
+    /// An echo reply.
+    EchoReply,
+    /// An error that embeds the packet it is about.
+    Error,
+    /// Neighbour discovery and its kin, link-local by nature (RFC 4861, RFC 2710, RFC 3810).
+    Neighbour,
+    /// Anything else.
+    Other,
+}
+
+/// What the headers of an IP packet say; offsets are from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// Who talks to whom.
+    pub key: FlowKey,
+    /// Where the IP header starts.
+    pub l3: u16,
+    /// Where the transport header starts.
+    pub l4: u16,
+    /// The IP packet's length in bytes, as its header says.
+    pub length: u32,
+    /// The family of both addresses.
+    pub family: Family,
+    /// The DSCP and ECN bits.
+    pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP flags, 0 for others.
+    pub tcp_flags: u8,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
+    /// What kind of ICMP it is.
+    pub icmp: Icmp,
+}
+
+/// TCP's FIN flag.
+pub const TCP_FIN: u8 = 0x01;
+/// TCP's SYN flag.
+pub const TCP_SYN: u8 = 0x02;
+/// TCP's RST flag.
+pub const TCP_RST: u8 = 0x04;
+/// TCP's ACK flag.
+pub const TCP_ACK: u8 = 0x10;
+
+/// The target and source Ethernet addresses of a frame.
+#[inline]
+pub fn macs(bytes: &[u8]) -> Option<(Mac, Mac)> {
+    let target = bytes.get(0..6)?.try_into().ok()?;
+    let source = bytes.get(6..12)?.try_into().ok()?;
+    Some((Mac(target), Mac(source)))
+}
+
+impl Parsed {
+    /// Reads an Ethernet frame's headers; `carried` bytes follow in other chunks.
+    #[inline]
+    pub fn frame(frame: &Frame<'_>) -> Result<Content, ParseError> {
+        let bytes = frame.bytes();
+        let ethertype = u16_at(bytes, 12).ok_or(ParseError::Truncated)?;
+        match ethertype {
+            ETHERTYPE_IPV4 => ipv4(bytes, ETHERNET, frame.len()).map(Content::Ip),
+            ETHERTYPE_IPV6 => ipv6(bytes, ETHERNET, frame.len()).map(Content::Ip),
+            ETHERTYPE_ARP => Ok(Content::Arp),
+            _ => Err(ParseError::NotIp),
+        }
+    }
+
+    /// Where the IP packet ends in the frame; what follows is Ethernet padding.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.l3 as usize + self.length as usize
+    }
+
+    /// True if the sender forbids fragments: DF, or IPv6.
+    #[inline]
+    pub fn forbids_fragments(&self, bytes: &[u8]) -> bool {
+        match self.family {
+            Family::V6 => true,
+            Family::V4 => bytes[self.l3 as usize + 6] & 0x40 != 0,
+        }
+    }
+}
+
+#[inline]
+fn ipv4(bytes: &[u8], l3: usize, total: usize) -> Result<Parsed, ParseError> {
+    let header = bytes.get(l3..l3 + 20).ok_or(ParseError::Truncated)?;
+    let header_length = (header[0] & 0x0f) as usize * 4;
+    let length = u16::from_be_bytes([header[2], header[3]]) as usize;
+    if header[0] >> 4 != 4 || header_length < 20 || length < header_length {
+        return Err(ParseError::Malformed);
+    }
+    let l4 = l3 + header_length;
+    if l3 + length > total || l4 > bytes.len() {
+        return Err(ParseError::Truncated);
+    }
+    let fragment_bits = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = match (fragment_bits & 0x1fff, fragment_bits & 0x2000 != 0) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First,
+        (_, _) => Fragment::Later,
+    };
+    let source = Addr::v4([header[12], header[13], header[14], header[15]]);
+    let target = Addr::v4([header[16], header[17], header[18], header[19]]);
+    if header[12] >= 224 || header[12] == 127 || header[16] == 127 {
+        return Err(ParseError::Malformed);
+    }
+    let outline = Outline {
+        source,
+        target,
+        protocol: Protocol(header[9]),
+        l3,
+        l4,
+        length,
+        traffic_class: header[1],
+        ttl: header[8],
+        fragment,
+        family: Family::V4,
+    };
+    transport(bytes, outline)
+}
+
+#[inline]
+fn ipv6(bytes: &[u8], l3: usize, total: usize) -> Result<Parsed, ParseError> {
+    let header = bytes.get(l3..l3 + 40).ok_or(ParseError::Truncated)?;
+    if header[0] >> 4 != 6 {
+        return Err(ParseError::Malformed);
+    }
+    let length = 40 + u16::from_be_bytes([header[4], header[5]]) as usize;
+    if l3 + length > total {
+        return Err(ParseError::Truncated);
+    }
+    let source = Addr::v6(header[8..24].try_into().expect("16 bytes"));
+    let target = Addr::v6(header[24..40].try_into().expect("16 bytes"));
+    // RFC 4291: a mapped address never is on the wire; neither is multicast or loopback as a source.
+    if source.family() == Family::V4
+        || target.family() == Family::V4
+        || source.is_multicast()
+        || source.bits() == 1
+        || target.bits() <= 1
+    {
+        return Err(ParseError::Malformed);
+    }
+    let end = bytes.len().min(l3 + length);
+    let chain = extensions(&bytes[..end], l3 + 40, header[6])?;
+    let outline = Outline {
+        source,
+        target,
+        protocol: chain.protocol,
+        l3,
+        l4: chain.l4,
+        length,
+        traffic_class: header[0] << 4 | header[1] >> 4,
+        ttl: header[7],
+        fragment: chain.fragment,
+        family: Family::V6,
+    };
+    transport(bytes, outline)
+}
+
+struct Chain {
+    protocol: Protocol,
+    l4: usize,
+    fragment: Fragment,
+}
+
+#[inline]
+fn extensions(bytes: &[u8], start: usize, first: u8) -> Result<Chain, ParseError> {
+    let (mut at, mut next) = (start, first);
+    let mut fragment = Fragment::Whole;
+    for _ in 0..=EXTENSIONS_MAX {
+        let length = match next {
+            // Hop-by-hop options, routing, destination options (RFC 8200, 4)
+            0 | 43 | 60 => (*bytes.get(at + 1).ok_or(ParseError::Truncated)? as usize + 1) * 8,
+            // Authentication header (RFC 4302)
+            51 => (*bytes.get(at + 1).ok_or(ParseError::Truncated)? as usize + 2) * 4,
+            44 => {
+                let bits = u16_at(bytes, at + 2).ok_or(ParseError::Truncated)?;
+                fragment = match (bits >> 3, bits & 1) {
+                    (0, 0) => Fragment::Whole,
+                    (0, _) => Fragment::First,
+                    (_, _) => Fragment::Later,
+                };
+                8
+            }
+            // Mobility, HIP, shim6 and experiments: not in a pod network.
+            135 | 139 | 140 | 253 | 254 => return Err(ParseError::ExtensionHeaders),
+            protocol => {
+                return Ok(Chain {
+                    protocol: Protocol(protocol),
+                    l4: at,
+                    fragment,
+                });
+            }
+        };
+        let followed_by = *bytes.get(at).ok_or(ParseError::Truncated)?;
+        at += length;
+        if at > bytes.len() {
+            return Err(ParseError::Truncated);
+        }
+        if fragment == Fragment::Later {
+            return Ok(Chain {
+                protocol: Protocol(followed_by),
+                l4: at,
+                fragment,
+            });
+        }
+        next = followed_by;
+    }
+    Err(ParseError::ExtensionHeaders)
+}
+
+struct Outline {
+    source: Addr,
+    target: Addr,
+    protocol: Protocol,
+    l3: usize,
+    l4: usize,
+    length: usize,
+    traffic_class: u8,
+    ttl: u8,
+    fragment: Fragment,
+    family: Family,
+}
+
+#[inline]
+fn transport(bytes: &[u8], outline: Outline) -> Result<Parsed, ParseError> {
+    let Outline {
+        source,
+        target,
+        protocol,
+        l3,
+        l4,
+        length,
+        ..
+    } = outline;
+    // How much of the IP payload there is, by the IP header; and how much of it lies in this chunk.
+    let payload = l3 + length - l4;
+    let here = &bytes[l4..bytes.len().min(l3 + length)];
+    let mut ports = (0, 0);
+    let mut tcp_flags = 0;
+    let mut icmp = Icmp::No;
+    if outline.fragment != Fragment::Later {
+        match (protocol, outline.family) {
+            (Protocol::TCP, _) => {
+                let header = here.get(..20).ok_or(ParseError::Truncated)?;
+                let header_length = (header[12] >> 4) as usize * 4;
+                if header_length < 20 || header_length > payload {
+                    return Err(ParseError::Malformed);
+                }
+                tcp_flags = header[13];
+                ports = ports_of(header);
+            }
+            (Protocol::UDP, _) => {
+                let header = here.get(..8).ok_or(ParseError::Truncated)?;
+                let udp_length = u16::from_be_bytes([header[4], header[5]]) as usize;
+                let whole = outline.fragment == Fragment::Whole;
+                if udp_length < 8 || (whole && udp_length > payload) {
+                    return Err(ParseError::Malformed);
+                }
+                ports = ports_of(header);
+            }
+            (Protocol::SCTP, _) => ports = ports_of(here.get(..12).ok_or(ParseError::Truncated)?),
+            (Protocol::ICMP, Family::V4) => {
+                let header = here.get(..8).ok_or(ParseError::Truncated)?;
+                (icmp, ports) = icmp_v4(header);
+            }
+            (Protocol::ICMPV6, Family::V6) => {
+                let header = here.get(..8).ok_or(ParseError::Truncated)?;
+                (icmp, ports) = icmp_v6(header);
+            }
+            // ICMP of the other family is a contradiction.
+            (Protocol::ICMP | Protocol::ICMPV6, _) => return Err(ParseError::Malformed),
+            (_, _) => {}
+        }
+        if protocol.has_ports() && (ports.0 == 0 || ports.1 == 0) && protocol != Protocol::UDP {
+            return Err(ParseError::Malformed);
+        }
+    }
+    Ok(Parsed {
+        key: FlowKey {
+            source,
+            target,
+            source_port: ports.0,
+            target_port: ports.1,
+            protocol,
+        },
+        l3: l3 as u16,
+        l4: l4 as u16,
+        length: length as u32,
+        family: outline.family,
+        traffic_class: outline.traffic_class,
+        ttl: outline.ttl,
+        tcp_flags,
+        fragment: outline.fragment,
+        icmp,
+    })
+}
+
+#[inline]
+fn ports_of(header: &[u8]) -> (u16, u16) {
+    (
+        u16::from_be_bytes([header[0], header[1]]),
+        u16::from_be_bytes([header[2], header[3]]),
+    )
+}
+
+fn icmp_v4(header: &[u8]) -> (Icmp, (u16, u16)) {
+    let identifier = u16::from_be_bytes([header[4], header[5]]);
+    match header[0] {
+        8 => (Icmp::EchoRequest, (identifier, 0)),
+        0 => (Icmp::EchoReply, (0, identifier)),
+        3 | 4 | 5 | 11 | 12 => (Icmp::Error, (0, 0)),
+        _ => (Icmp::Other, (0, 0)),
+    }
+}
+
+fn icmp_v6(header: &[u8]) -> (Icmp, (u16, u16)) {
+    let identifier = u16::from_be_bytes([header[4], header[5]]);
+    match header[0] {
+        128 => (Icmp::EchoRequest, (identifier, 0)),
+        129 => (Icmp::EchoReply, (0, identifier)),
+        1..=4 => (Icmp::Error, (0, 0)),
+        130..=137 | 143 | 151..=153 => (Icmp::Neighbour, (0, 0)),
+        _ => (Icmp::Other, (0, 0)),
+    }
+}
+
+/// The flow key of a packet that an ICMP error embeds, and where its headers are.
+///
+/// The embedded packet may be cut after 8 bytes of its transport header (RFC 792), so only ports are read.
+pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
+    let l3 = outer.l4 as usize + 8;
+    let first = *bytes.get(l3)?;
+    let (source, target, protocol, l4) = match (first >> 4, outer.family) {
+        (4, Family::V4) => {
+            let header = bytes.get(l3..l3 + 20)?;
+            let header_length = (header[0] & 0x0f) as usize * 4;
+            let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
+            if header_length < 20 || later {
+                return None;
+            }
+            let source = Addr::v4(header[12..16].try_into().ok()?);
+            let target = Addr::v4(header[16..20].try_into().ok()?);
+            (source, target, Protocol(header[9]), l3 + header_length)
+        }
+        (6, Family::V6) => {
+            let header = bytes.get(l3..l3 + 40)?;
+            let source = Addr::v6(header[8..24].try_into().ok()?);
+            let target = Addr::v6(header[24..40].try_into().ok()?);
+            let chain = extensions(bytes, l3 + 40, header[6]).ok()?;
+            if chain.fragment == Fragment::Later {
+                return None;
+            }
+            (source, target, chain.protocol, chain.l4)
+        }
+        (_, _) => return None,
+    };
+    let header = bytes.get(l4..l4 + 8)?;
+    let ports = match (protocol, outer.family) {
+        (Protocol::TCP | Protocol::UDP | Protocol::SCTP, _) => ports_of(header),
+        (Protocol::ICMP, Family::V4) => icmp_v4(header).1,
+        (Protocol::ICMPV6, Family::V6) => icmp_v6(header).1,
+        (_, _) => (0, 0),
+    };
+    let key = FlowKey {
+        source,
+        target,
+        source_port: ports.0,
+        target_port: ports.1,
+        protocol,
+    };
+    Some(Embedded {
+        key,
+        l3: l3 as u16,
+        l4: l4 as u16,
+    })
+}
+
+/// A packet inside an ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Embedded {
+    /// Who talked to whom.
+    pub key: FlowKey,
+    /// Where its IP header starts in the frame.
+    pub l3: u16,
+    /// Where its transport header starts in the frame.
+    pub l4: u16,
+}

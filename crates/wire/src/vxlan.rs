@@ -1,0 +1,215 @@
+//! VXLAN (RFC 7348): an Ethernet frame inside UDP.
+
+use crate::bytes::{put_u16, u16_at};
+use crate::checksum::checksum;
+use crate::parse::{ETHERNET, Fragment, Parsed};
+use crate::{Addr, Family, Frame, Mac, NoRoom, Protocol};
+
+/// UDP and VXLAN headers, in bytes.
+const UDP_AND_VXLAN: usize = 16;
+/// The outer packet's hop limit.
+const OUTER_TTL: u8 = 64;
+
+/// What the headers around a tunnelled frame say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The next hop's Ethernet address.
+    pub target_mac: Mac,
+    /// The uplink's Ethernet address.
+    pub source_mac: Mac,
+    /// The local end.
+    pub source: Addr,
+    /// The remote end.
+    pub target: Addr,
+    /// Carries the flow's entropy (RFC 7348, 5): 49152-65535.
+    pub source_port: u16,
+    /// The tunnel's port.
+    pub target_port: u16,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// DSCP and ECN, copied from the inner packet (RFC 2983, RFC 6040).
+    pub traffic_class: u8,
+}
+
+/// How many bytes [`push`] puts in front of a frame.
+#[inline]
+pub fn overhead(family: Family) -> usize {
+    match family {
+        Family::V4 => ETHERNET + 20 + UDP_AND_VXLAN,
+        Family::V6 => ETHERNET + 40 + UDP_AND_VXLAN,
+    }
+}
+
+/// Puts the tunnel's headers in front of an Ethernet frame.
+///
+/// The outer packet must not be fragmented (DF; its identification is then free, RFC 6864), and carries no UDP
+/// checksum: the inner one protects the payload (RFC 7348, 5; RFC 6935 for IPv6).
+#[inline]
+pub fn push(frame: &mut Frame<'_>, outer: &Outer) -> Result<(), NoRoom> {
+    let inner = frame.len();
+    let family = outer.target.family();
+    let count = overhead(family);
+    let bytes = &mut frame.push(count)?[..count];
+    crate::edit::ethernet(bytes, outer.target_mac, outer.source_mac, family);
+    let udp_length = inner + UDP_AND_VXLAN;
+    match family {
+        Family::V4 => {
+            let header = &mut bytes[ETHERNET..ETHERNET + 20];
+            header.fill(0);
+            header[0] = 0x45;
+            header[1] = outer.traffic_class;
+            put_u16(header, 2, (udp_length + 20) as u16);
+            header[6] = 0x40;
+            header[8] = OUTER_TTL;
+            header[9] = Protocol::UDP.0;
+            header[12..16].copy_from_slice(&outer.source.low_bytes());
+            header[16..20].copy_from_slice(&outer.target.low_bytes());
+            let sum = checksum(header);
+            put_u16(header, 10, sum);
+        }
+        Family::V6 => {
+            let header = &mut bytes[ETHERNET..ETHERNET + 40];
+            header[0..4].copy_from_slice(&[
+                0x60 | outer.traffic_class >> 4,
+                outer.traffic_class << 4,
+                0,
+                0,
+            ]);
+            put_u16(header, 4, udp_length as u16);
+            header[6] = Protocol::UDP.0;
+            header[7] = OUTER_TTL;
+            header[8..24].copy_from_slice(outer.source.octets());
+            header[24..40].copy_from_slice(outer.target.octets());
+        }
+    }
+    let udp = &mut bytes[count - UDP_AND_VXLAN..];
+    put_u16(udp, 0, outer.source_port);
+    put_u16(udp, 2, outer.target_port);
+    put_u16(udp, 4, udp_length as u16);
+    put_u16(udp, 6, 0);
+    udp[8..12].copy_from_slice(&[0x08, 0, 0, 0]);
+    udp[12..16].copy_from_slice(&(outer.vni << 8).to_be_bytes());
+    Ok(())
+}
+
+/// Why a packet to the tunnel's port is no VXLAN packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// It ends before the VXLAN header or the inner Ethernet header do.
+    Truncated,
+    /// The VNI flag is not set.
+    Malformed,
+}
+
+/// What a tunnel packet says of itself, and how much to pull to get at the frame inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Length of all outer headers, in bytes.
+    pub headers: usize,
+}
+
+/// Looks into a UDP packet to the tunnel's port.
+#[inline]
+pub fn open(bytes: &[u8], outer: &Parsed) -> Result<Opened, OpenError> {
+    debug_assert!(outer.fragment == Fragment::Whole && outer.key.protocol == Protocol::UDP);
+    let vxlan = outer.l4 as usize + 8;
+    let headers = vxlan + 8;
+    if u16_at(bytes, headers + ETHERNET - 2).is_none() || outer.end() < headers + ETHERNET {
+        return Err(OpenError::Truncated);
+    }
+    // RFC 7348, 5: I set; the reserved flags and fields are ignored.
+    if bytes[vxlan] & 0x08 == 0 {
+        return Err(OpenError::Malformed);
+    }
+    let vni = u32::from_be_bytes([0, bytes[vxlan + 4], bytes[vxlan + 5], bytes[vxlan + 6]]);
+    Ok(Opened { vni, headers })
+}
+
+/// The inner packet's traffic class after the tunnel (RFC 6040, 4.2); `None` says drop: congestion that can't be told.
+#[inline]
+pub fn inner_traffic_class(outer: u8, inner: u8) -> Option<u8> {
+    const NOT_ECT: u8 = 0;
+    const CE: u8 = 3;
+    match (outer & 3, inner & 3) {
+        (CE, NOT_ECT) => None,
+        (CE, _) => Some(inner | CE),
+        // ECT(1) outside an ECT(0) is passed on.
+        (1, 2) => Some(inner & !3 | 1),
+        (_, _) => Some(inner),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d8_the_outer_packet_is_what_etherparse_reads() {
+        for (source, target) in [
+            (Addr::v4([192, 168, 0, 1]), Addr::v4([192, 168, 0, 2])),
+            (Addr::v6([0xfd; 16]), Addr::v6([0xfe; 16])),
+        ] {
+            let mut memory = [0xaau8; 200];
+            let mut frame = Frame::new(&mut memory, 100, 160, 0).expect("frame");
+            let outer = Outer {
+                target_mac: Mac([2; 6]),
+                source_mac: Mac([4; 6]),
+                source,
+                target,
+                source_port: 50_000,
+                target_port: 4789,
+                vni: 0x12_3456,
+                traffic_class: 0xb9,
+            };
+            push(&mut frame, &outer).expect("room");
+            let sliced = etherparse::SlicedPacket::from_ethernet(frame.bytes()).expect("a packet");
+            let Some(etherparse::TransportSlice::Udp(udp)) = &sliced.transport else {
+                panic!("not UDP")
+            };
+            assert_eq!((udp.source_port(), udp.destination_port()), (50_000, 4789));
+            assert_eq!(udp.length() as usize, 60 + 16);
+            match &sliced.net {
+                Some(etherparse::NetSlice::Ipv4(ip)) => {
+                    assert_eq!(
+                        ip.header().header_checksum(),
+                        ip.header().to_header().calc_header_checksum()
+                    );
+                    assert!(ip.header().dont_fragment());
+                    assert_eq!(
+                        ip.header().dcp().value() << 2 | ip.header().ecn().value(),
+                        0xb9
+                    );
+                }
+                Some(etherparse::NetSlice::Ipv6(ip)) => {
+                    assert_eq!(ip.header().traffic_class(), 0xb9);
+                }
+                _ => panic!("not IP"),
+            }
+            let crate::Content::Ip(parsed) = Parsed::frame(&frame).expect("parses") else {
+                panic!("not IP")
+            };
+            assert_eq!((parsed.key.source, parsed.key.target), (source, target));
+            let opened = open(frame.bytes(), &parsed).expect("opens");
+            assert_eq!(
+                opened,
+                Opened {
+                    vni: 0x12_3456,
+                    headers: overhead(target.family())
+                }
+            );
+            drop(sliced);
+            frame.pull(opened.headers).expect("there");
+            assert_eq!(frame.bytes(), [0xaa; 60]);
+        }
+    }
+
+    #[test]
+    fn congestion_crosses_the_tunnel_as_rfc_6040_says() {
+        assert_eq!(inner_traffic_class(3, 0), None);
+        assert_eq!(inner_traffic_class(3, 0x2a), Some(0x2b));
+        assert_eq!(inner_traffic_class(1, 2), Some(1));
+        assert_eq!(inner_traffic_class(0, 0x2a), Some(0x2a));
+    }
+}

@@ -4,15 +4,27 @@
 //! flow carries the generation (the snapshot's sequence number) at which it last changed, so that a remembered
 //! decision is known to be current without having to be looked at again.
 
+mod backends;
 mod policies;
+mod prefixes;
 mod routes;
 mod services;
+mod shared_map;
+mod slots;
 mod snapshot;
+mod verdicts;
 
-pub use policies::{Direction, Judgement, Policies, RuleId};
+pub use backends::{Backend, Backends};
+pub use policies::{
+    Direction, Identity, IdentityId, Judgement, Policies, PortNameId, RuleId, SelectorId,
+};
+pub use prefixes::PrefixMap;
 pub use routes::{Hop, Routes};
-pub use services::{Backend, Backends, Choice, Found, Service, ServiceKey, Services};
+pub use services::{Choice, Found, Refusal, Service, ServiceKey, Services};
+pub use shared_map::SharedMap;
+pub use slots::Slots;
 pub use snapshot::{Endpoint, Node, Peer, Port, PortKind, Snapshot};
+pub use verdicts::{Effect, Peers, PortMatch, Rule, Verdicts};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

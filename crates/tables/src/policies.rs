@@ -1,8 +1,10 @@
 //! Who may talk to whom, resolved per local pod at compile time and read on a flow's first packet only.
 
+use std::sync::Arc;
+
 use podway_wire::{Addr, Protocol};
 
-use crate::EndpointId;
+use crate::{EndpointId, SharedMap, Slots, Verdicts};
 
 /// From the pod's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,9 +30,44 @@ pub enum Judgement {
     Deny(Option<RuleId>),
 }
 
+/// Pods that no policy can tell apart: same namespace, labels and named ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdentityId(pub u32);
+
+/// A pair of selectors (of namespaces and of pods) that some rule names its peers by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SelectorId(pub u32);
+
+/// The name of a container port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortNameId(pub u32);
+
+/// What rules can see of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The selectors that match it, in order.
+    pub selectors: Vec<SelectorId>,
+    /// Its named ports.
+    pub ports: Vec<(PortNameId, Protocol, u16)>,
+}
+
 /// The compiled policies of the pods on this node.
+///
+/// Their size is pods + identities + rules, never pods × pods: an identity carries the selectors that match it, and
+/// a local pod's verdicts go by selector.
 #[derive(Clone, Debug, Default)]
-pub struct Policies {}
+pub struct Policies {
+    addresses: SharedMap<Addr, IdentityId>,
+    identities: Slots<Arc<Identity>>,
+    subjects: Slots<Subject>,
+}
+
+/// What holds for a local pod.
+#[derive(Clone, Debug, Default)]
+struct Subject {
+    ingress: Option<Arc<Verdicts>>,
+    egress: Option<Arc<Verdicts>>,
+}
 
 impl Policies {
     /// Judges a connection of `endpoint` with `peer`; `port` is the target's port (after DNAT), 0 without ports.
@@ -42,7 +79,51 @@ impl Policies {
         protocol: Protocol,
         port: u16,
     ) -> Judgement {
-        let _ = (endpoint, direction, peer, protocol, port);
-        Judgement::None
+        match self.verdicts(endpoint, direction) {
+            Some(verdicts) => verdicts.judge(peer, self.identity(peer), protocol, port),
+            None => Judgement::None,
+        }
+    }
+
+    /// What rules can see of the pod with this address; `None` if no pod of the cluster has it.
+    #[inline]
+    pub fn identity(&self, addr: &Addr) -> Option<&Identity> {
+        let id = self.addresses.get(addr)?;
+        self.identities.get(id.0).map(Arc::as_ref)
+    }
+
+    /// What holds for a local pod; `None` if no policy selects it.
+    #[inline]
+    pub fn verdicts(&self, endpoint: EndpointId, direction: Direction) -> Option<&Arc<Verdicts>> {
+        let subject = self.subjects.get(endpoint.0)?;
+        match direction {
+            Direction::Ingress => subject.ingress.as_ref(),
+            Direction::Egress => subject.egress.as_ref(),
+        }
+    }
+
+    /// Gives an address to the pods of an identity, or with `None` to nobody.
+    pub fn set_address(&mut self, addr: Addr, identity: Option<IdentityId>) {
+        match identity {
+            Some(identity) => self.addresses.insert(addr, identity),
+            None => self.addresses.remove(&addr),
+        };
+    }
+
+    /// Says what an identity is, or with `None` that its id is free.
+    pub fn set_identity(&mut self, id: IdentityId, identity: Option<Arc<Identity>>) {
+        self.identities.set(id.0, identity);
+    }
+
+    /// Says what holds for a local pod in both directions; `None` is a direction without policies.
+    pub fn set_subject(
+        &mut self,
+        endpoint: EndpointId,
+        ingress: Option<Arc<Verdicts>>,
+        egress: Option<Arc<Verdicts>>,
+    ) {
+        let judged = ingress.is_some() || egress.is_some();
+        let subject = judged.then_some(Subject { ingress, egress });
+        self.subjects.set(endpoint.0, subject);
     }
 }

@@ -1,9 +1,11 @@
 //! Where an address is: on this node, behind a peer, or nowhere.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use podway_wire::Addr;
 
-use crate::{EndpointId, PeerId};
+use crate::{EndpointId, PeerId, PrefixMap, SharedMap};
 
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,18 +24,65 @@ pub enum Hop {
     World,
 }
 
-/// Longest-prefix match from addresses to hops.
+/// Longest-prefix match from addresses to hops; whole addresses are apart from ranges and looked at first.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    #[allow(dead_code)]
-    placeholder: Vec<(IpNet, Hop)>,
+    addresses: SharedMap<Addr, Hop>,
+    ranges: Arc<PrefixMap<Hop>>,
 }
 
 impl Routes {
     /// Where `addr` is; [`Hop::World`] if no route covers it.
     #[inline]
     pub fn hop(&self, addr: &Addr) -> Hop {
-        let _ = addr;
-        Hop::World
+        if let Some(hop) = self.addresses.get(addr) {
+            return *hop;
+        }
+        self.ranges.longest(addr).copied().unwrap_or(Hop::World)
+    }
+
+    /// Routes one address, or with `None` leaves it to the ranges; gives what was there.
+    pub fn set_address(&mut self, addr: Addr, hop: Option<Hop>) -> Option<Hop> {
+        match hop {
+            Some(hop) => self.addresses.insert(addr, hop),
+            None => self.addresses.remove(&addr),
+        }
+    }
+
+    /// Replaces the routes of all ranges; of two routes for one range the later one counts.
+    pub fn set_ranges(&mut self, routes: impl IntoIterator<Item = (IpNet, Hop)>) {
+        let mut ranges = PrefixMap::default();
+        for (range, hop) in routes {
+            ranges.insert(range, hop);
+        }
+        self.ranges = Arc::new(ranges);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_goes_before_ranges_and_a_long_range_before_a_short_one() {
+        let net = |text: &str| -> IpNet { text.parse().expect("range") };
+        let mut routes = Routes::default();
+        routes.set_ranges([
+            (net("10.0.0.0/8"), Hop::Unallocated),
+            (net("10.1.0.0/16"), Hop::Peer(PeerId(1))),
+            (net("::/0"), Hop::Peer(PeerId(6))),
+        ]);
+        let pod = Addr::v4([10, 1, 0, 9]);
+        routes.set_address(pod, Some(Hop::Endpoint(EndpointId(4))));
+        assert_eq!(routes.hop(&pod), Hop::Endpoint(EndpointId(4)));
+        assert_eq!(routes.hop(&Addr::v4([10, 1, 0, 8])), Hop::Peer(PeerId(1)));
+        assert_eq!(routes.hop(&Addr::v4([10, 2, 0, 8])), Hop::Unallocated);
+        assert_eq!(routes.hop(&Addr::v4([11, 0, 0, 1])), Hop::World);
+        assert_eq!(routes.hop(&Addr::v6([0xfd; 16])), Hop::Peer(PeerId(6)));
+        assert_eq!(
+            routes.set_address(pod, None),
+            Some(Hop::Endpoint(EndpointId(4)))
+        );
+        assert_eq!(routes.hop(&pod), Hop::Peer(PeerId(1)));
     }
 }

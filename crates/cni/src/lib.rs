@@ -1,1 +1,12 @@
-//! placeholder
+//! Wiring of pods: the pair of interfaces between a pod's network namespace and its node's, and the words with
+//! which the node's agent is asked to take it up.
+
+pub mod agent;
+mod namespace;
+mod netlink;
+mod offload;
+mod wire;
+
+pub use namespace::{Namespace, NamespaceError};
+pub use netlink::{NetlinkError, Network, Route};
+pub use wire::{PodWiring, UNDERLAY_OVERHEAD, WireError, host_interface, pod_mac, unwire, wire};

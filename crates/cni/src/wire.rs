@@ -1,0 +1,240 @@
+//! The wire of a pod: a veth pair from its namespace to its node's.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::os::fd::AsRawFd;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use crate::{Namespace, NetlinkError, Network, Route};
+
+/// Bytes that VXLAN takes from the uplink's MTU, by the underlay's family: outer IP, UDP, VXLAN and the inner
+/// Ethernet header (RFC 7348).
+pub const UNDERLAY_OVERHEAD: (u32, u32) = (50, 70);
+
+/// The pod's end of its wire.
+const POD_INTERFACE: &str = "eth0";
+
+/// What a pod's wire is made of.
+#[derive(Clone, Debug)]
+pub struct PodWiring<'a> {
+    /// The pod as `NAMESPACE/NAME`.
+    pub pod: &'a str,
+    /// Where the host end goes.
+    pub node_namespace: &'a Namespace,
+    /// Where the pod's end goes.
+    pub pod_namespace: &'a Namespace,
+    /// The pod's Ethernet address.
+    pub mac: [u8; 6],
+    /// The pod's addresses, at most one of a family.
+    pub addresses: &'a [IpAddr],
+    /// The node's pod ranges: the first address of a family's range is the pod's gateway.
+    pub pod_ranges: &'a [IpNet],
+    /// Receive and transmit queues of each end: one for each worker of the agent.
+    pub queues: NonZeroU16,
+    /// MTU in bytes of the wire, and of the way to the node's other pods.
+    pub pod_mtu: u32,
+    /// MTU in bytes of all other ways: what fits into the tunnel.
+    pub tunnel_mtu: u32,
+}
+
+/// Why a pod has no wire.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The kernel refused, or a namespace is gone.
+    #[error("pod {pod}: {source}")]
+    Netlink {
+        /// The pod.
+        pod: String,
+        /// What went wrong.
+        source: NetlinkError,
+    },
+    /// There is no gateway for an address.
+    #[error(
+        "pod {pod}: its node has no pod range of the family of {address}; give the node one in spec.podCIDRs"
+    )]
+    NoRange {
+        /// The pod.
+        pod: String,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// The name of a pod's host end: short, and the same for the same `NAMESPACE/NAME`.
+pub fn host_interface(pod: &str) -> String {
+    format!("pw{:012x}", hash(pod) >> 16)
+}
+
+/// A locally administered Ethernet address for a pod, the same for the same `NAMESPACE/NAME`.
+pub fn pod_mac(pod: &str) -> [u8; 6] {
+    let [_, _, _, a, b, c, d, e] = hash(pod).to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
+
+/// Makes a pod's wire and returns the name of its host end, which is down until the agent attaches it. Nothing is
+/// left behind if that fails.
+pub fn wire(wiring: &PodWiring<'_>) -> Result<String, WireError> {
+    let routes = routes(wiring)?;
+    let interface = host_interface(wiring.pod);
+    let failed = |source| WireError::Netlink {
+        pod: wiring.pod.to_owned(),
+        source,
+    };
+
+    Network::of(wiring.pod_namespace, async |pod: Network| {
+        pod.prepare().await
+    })
+    .map_err(failed)?;
+    Network::of(wiring.node_namespace, async |node: Network| {
+        node.add_link(pair(wiring, &interface)).await
+    })
+    .map_err(failed)?;
+
+    let finished = finish(wiring, &interface, &routes);
+    if finished.is_err() {
+        let _ = unwire(wiring.node_namespace, wiring.pod);
+    }
+    finished.map(|()| interface)
+}
+
+/// Takes a pod's wire away; one that is not there is fine.
+pub fn unwire(node_namespace: &Namespace, pod: &str) -> Result<(), WireError> {
+    let interface = host_interface(pod);
+    let removed = Network::of(node_namespace, async |node: Network| {
+        match node.index(&interface) {
+            Ok(index) => node.delete_link(index).await,
+            Err(_) => Ok(()),
+        }
+    });
+    removed.map_err(|source| WireError::Netlink {
+        pod: pod.to_owned(),
+        source,
+    })
+}
+
+/// Both ends as one message, so that the pod's is never seen in the node's namespace.
+fn pair(wiring: &PodWiring<'_>, interface: &str) -> LinkMessage {
+    let queues = u32::from(wiring.queues.get());
+    let inside = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(POD_INTERFACE)
+        .address(wiring.mac.to_vec())
+        .mtu(wiring.pod_mtu)
+        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
+        .setns_by_fd(wiring.pod_namespace.file().as_raw_fd())
+        .build();
+    LinkVeth::new(interface, POD_INTERFACE)
+        .mtu(wiring.pod_mtu)
+        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
+        .build()
+}
+
+fn finish(wiring: &PodWiring<'_>, interface: &str, routes: &[Route]) -> Result<(), WireError> {
+    let failed = |source| WireError::Netlink {
+        pod: wiring.pod.to_owned(),
+        source,
+    };
+    let alias = format!("podway:{}", wiring.pod);
+    Network::of(wiring.node_namespace, async |node: Network| {
+        let index = node.index(interface)?;
+        node.set_link(LinkUnspec::new_with_index(index).alias(alias).build())
+            .await
+    })
+    .map_err(failed)?;
+
+    Network::of(wiring.pod_namespace, async |pod: Network| {
+        let index = pod.index(POD_INTERFACE)?;
+        pod.checksum_in_software(index)?;
+        pod.set_up(index).await?;
+        for &address in wiring.addresses {
+            pod.add_address(index, IpNet::from(address)).await?;
+        }
+        for &route in routes {
+            pod.add_route(index, route).await?;
+        }
+        Ok(())
+    })
+    .map_err(failed)
+}
+
+/// A pod's routes: all by the gateway, large packets only to the pods next door.
+fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
+    let mut routes = Vec::new();
+    for &address in wiring.addresses {
+        let range = wiring
+            .pod_ranges
+            .iter()
+            .find(|range| range.addr().is_ipv4() == address.is_ipv4());
+        let no_range = || WireError::NoRange {
+            pod: wiring.pod.to_owned(),
+            address,
+        };
+        let range = range.ok_or_else(no_range)?.trunc();
+        let gateway = gateway(range);
+        let everything = match address {
+            IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+        };
+        let (next_door, far) = (wiring.pod_mtu, wiring.tunnel_mtu);
+        routes.push(Route {
+            destination: range,
+            gateway: Some(gateway),
+            mtu: Some(next_door),
+        });
+        routes.push(Route {
+            destination: everything,
+            gateway: Some(gateway),
+            mtu: Some(far),
+        });
+    }
+    Ok(routes)
+}
+
+/// The first address of a range: the network's own address plus one.
+fn gateway(range: IpNet) -> IpAddr {
+    match range {
+        IpNet::V4(range) => IpAddr::from((range.network().to_bits() | 1).to_be_bytes()),
+        IpNet::V6(range) => IpAddr::from((range.network().to_bits() | 1).to_be_bytes()),
+    }
+}
+
+/// FNV-1a: the same in every release, unlike the standard library's hashes.
+fn hash(text: &str) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    #[test]
+    fn a_host_interface_has_a_legal_length() {
+        assert_eq!(host_interface("a").len(), 14);
+        assert_ne!(host_interface("shop/web-0"), host_interface("shop/web-1"));
+        assert_eq!(pod_mac("a"), [0x02, 0x4c, 0x86, 0x01, 0xec, 0x8c]);
+    }
+
+    #[test]
+    fn a_gateway_is_the_first_address() {
+        assert_eq!(
+            gateway("10.244.1.0/24".parse().unwrap()).to_string(),
+            "10.244.1.1"
+        );
+        assert_eq!(
+            gateway("fd44:0:0:1::/64".parse().unwrap()).to_string(),
+            "fd44:0:0:1::1"
+        );
+    }
+}

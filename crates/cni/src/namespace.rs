@@ -23,12 +23,16 @@ pub struct NamespaceError {
 }
 
 fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::PermissionDenied => "; run as root (CAP_SYS_ADMIN)",
-        ErrorKind::AlreadyExists => "; remove it with `ip netns delete`",
-        ErrorKind::NotFound => "; is the pod or lab gone?",
-        _ => "",
-    }
+    let remedies = [
+        (ErrorKind::PermissionDenied, "; run as root (CAP_SYS_ADMIN)"),
+        (
+            ErrorKind::AlreadyExists,
+            "; remove it with `ip netns delete`",
+        ),
+        (ErrorKind::NotFound, "; is the pod or lab gone?"),
+    ];
+    let known = remedies.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or("", |(_, remedy)| remedy)
 }
 
 /// A network namespace, held open.

@@ -1,5 +1,6 @@
 //! One fact that is now otherwise.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +31,22 @@ pub enum Key {
     Neighbour(IpAddr),
     /// The node's set-up.
     Setup,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Node(name) => write!(f, "node {name}"),
+            Key::Namespace(name) => write!(f, "namespace {name}"),
+            Key::Pod(name) => write!(f, "pod {name}"),
+            Key::Service(name) => write!(f, "service {name}"),
+            Key::EndpointSlice(name) => write!(f, "endpointslice {name}"),
+            Key::NetworkPolicy(name) => write!(f, "networkpolicy {name}"),
+            Key::Attachment(pod) => write!(f, "attachment of pod {pod}"),
+            Key::Neighbour(addr) => write!(f, "neighbour {addr}"),
+            Key::Setup => f.write_str("node set-up"),
+        }
+    }
 }
 
 /// A change of the cluster or of this node: the object as it is now, or that it is gone.

@@ -4,7 +4,13 @@
 //! turns the facts into a node's tables and its XDP plan. Names stop here: below are addresses and dense ids.
 
 mod change;
+mod cluster;
+mod compiled;
+mod compiler;
 mod objects;
 
 pub use change::{Change, Key};
+pub use cluster::Cluster;
+pub use compiled::{Compiled, Names, Plan, Problem, RuleName};
+pub use compiler::{Compiler, compile};
 pub use objects::*;

@@ -1,6 +1,7 @@
 //! The objects of a cluster as far as a dataplane needs them; each value is legal by construction of its source.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +15,15 @@ pub struct Name {
     pub namespace: Arc<str>,
     /// The name.
     pub name: Arc<str>,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return f.write_str(&self.name);
+        }
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Labels of an object.

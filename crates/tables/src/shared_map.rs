@@ -1,5 +1,6 @@
 //! A hash map whose clones share all that they have in common.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -33,21 +34,27 @@ impl<K, V> Default for SharedMap<K, V> {
 impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     /// The value at `key`.
     #[inline]
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.shards[shard_of(key)].get(key)
     }
 
     /// Puts `value` at `key` and gives what was there.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let old = self.shard_mut(&key).insert(key, value);
+        let old = self.shard_mut(shard_of(&key)).insert(key, value);
         self.len += usize::from(old.is_none());
         old
     }
 
     /// Takes what is at `key`.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.get(key)?;
-        let old = self.shard_mut(key).remove(key);
+        let old = self.shard_mut(shard_of(key)).remove(key);
         self.len -= usize::from(old.is_some());
         old
     }
@@ -86,15 +93,15 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         keys
     }
 
-    fn shard_mut(&mut self, key: &K) -> &mut Shard<K, V> {
+    fn shard_mut(&mut self, index: usize) -> &mut Shard<K, V> {
         let shards = Arc::make_mut(&mut self.shards);
-        Arc::make_mut(&mut shards[shard_of(key)])
+        Arc::make_mut(&mut shards[index])
     }
 }
 
 /// The middle of the hash: its ends are what the shard itself goes by.
 #[inline]
-fn shard_of<K: Hash>(key: &K) -> usize {
+fn shard_of<Q: Hash + ?Sized>(key: &Q) -> usize {
     (FixedState::default().hash_one(key) >> 28) as usize % SHARDS
 }
 

@@ -1,0 +1,132 @@
+//! The current facts about a cluster and this node, without their history.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use podway_tables::SharedMap;
+use podway_wire::Mac;
+
+use crate::{
+    Attachment, Change, EndpointSlice, Key, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod,
+    Service,
+};
+
+/// What is known of a cluster; a clone shares all objects and is cheap.
+///
+/// The order in which changes of different objects arrive does not matter, and neither does it that an object
+/// refers to one that is not there: both are settled when the facts are compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    pub(crate) nodes: SharedMap<Arc<str>, Arc<Node>>,
+    pub(crate) namespaces: SharedMap<Arc<str>, Arc<Namespace>>,
+    pub(crate) pods: SharedMap<Name, Arc<Pod>>,
+    pub(crate) services: SharedMap<Name, Arc<Service>>,
+    pub(crate) slices: SharedMap<Name, Arc<EndpointSlice>>,
+    pub(crate) policies: SharedMap<Name, Arc<NetworkPolicy>>,
+    pub(crate) attachments: SharedMap<Name, Arc<Attachment>>,
+    pub(crate) neighbours: SharedMap<IpAddr, Mac>,
+    pub(crate) setup: Option<Arc<NodeSetup>>,
+}
+
+impl Cluster {
+    /// Takes a change in: afterwards the object is so, or gone.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Node(it) => set(&mut self.nodes, it.name.clone(), it),
+            Change::Namespace(it) => set(&mut self.namespaces, it.name.clone(), it),
+            Change::Pod(it) => set(&mut self.pods, it.name.clone(), it),
+            Change::Service(it) => set(&mut self.services, it.name.clone(), it),
+            Change::EndpointSlice(it) => set(&mut self.slices, it.name.clone(), it),
+            Change::NetworkPolicy(it) => set(&mut self.policies, it.name.clone(), it),
+            Change::Attachment(it) => set(&mut self.attachments, it.pod.clone(), it),
+            Change::Neighbour(addr, mac) => {
+                self.neighbours.insert(addr, mac);
+            }
+            Change::Setup(it) => self.setup = Some(Arc::new(it)),
+            Change::Gone(key) => self.forget(&key),
+        }
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> Vec<&Node> {
+        sorted(&self.nodes)
+    }
+
+    /// The node with this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name).map(Arc::as_ref)
+    }
+
+    /// The namespaces, by name.
+    pub fn namespaces(&self) -> Vec<&Namespace> {
+        sorted(&self.namespaces)
+    }
+
+    /// The pods of all nodes, by name.
+    pub fn pods(&self) -> Vec<&Pod> {
+        sorted(&self.pods)
+    }
+
+    /// The pod with this name.
+    pub fn pod(&self, name: &Name) -> Option<&Pod> {
+        self.pods.get(name).map(Arc::as_ref)
+    }
+
+    /// The services, by name.
+    pub fn services(&self) -> Vec<&Service> {
+        sorted(&self.services)
+    }
+
+    /// The EndpointSlices, by name.
+    pub fn slices(&self) -> Vec<&EndpointSlice> {
+        sorted(&self.slices)
+    }
+
+    /// The NetworkPolicies, by name.
+    pub fn policies(&self) -> Vec<&NetworkPolicy> {
+        sorted(&self.policies)
+    }
+
+    /// The devices of pods on this node, by pod.
+    pub fn attachments(&self) -> Vec<&Attachment> {
+        sorted(&self.attachments)
+    }
+
+    /// The next hop towards an address.
+    pub fn neighbour(&self, addr: &IpAddr) -> Option<Mac> {
+        self.neighbours.get(addr).copied()
+    }
+
+    /// What this node is made of; `None` until the agent has said so.
+    pub fn setup(&self) -> Option<&NodeSetup> {
+        self.setup.as_deref()
+    }
+
+    fn forget(&mut self, key: &Key) {
+        match key {
+            Key::Node(name) => drop(self.nodes.remove(name)),
+            Key::Namespace(name) => drop(self.namespaces.remove(name)),
+            Key::Pod(name) => drop(self.pods.remove(name)),
+            Key::Service(name) => drop(self.services.remove(name)),
+            Key::EndpointSlice(name) => drop(self.slices.remove(name)),
+            Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
+            Key::Attachment(pod) => drop(self.attachments.remove(pod)),
+            Key::Neighbour(addr) => drop(self.neighbours.remove(addr)),
+            Key::Setup => self.setup = None,
+        }
+    }
+}
+
+/// An object that is what it was stays the same one, so that a repetition counts as no change.
+fn set<K: Hash + Eq + Clone, V: Eq>(map: &mut SharedMap<K, Arc<V>>, key: K, value: V) {
+    if map.get(&key).is_none_or(|old| **old != value) {
+        map.insert(key, Arc::new(value));
+    }
+}
+
+fn sorted<K: Hash + Ord + Clone, V>(map: &SharedMap<K, Arc<V>>) -> Vec<&V> {
+    let mut all: Vec<(&K, &Arc<V>)> = map.iter().collect();
+    all.sort_unstable_by_key(|(key, _)| *key);
+    all.into_iter().map(|(_, value)| value.as_ref()).collect()
+}

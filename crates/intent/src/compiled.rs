@@ -1,0 +1,122 @@
+//! What compiling gives: tables for workers, a plan for the kernel, and names for people.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use podway_tables::{Direction, EndpointId, PeerId, PortId, RuleId, ServiceId, Slots, Snapshot};
+use podway_wire::Protocol;
+
+use crate::{Key, Name};
+
+/// A cluster as one node needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// What workers read.
+    pub snapshot: Arc<Snapshot>,
+    /// What the XDP program redirects.
+    pub plan: Plan,
+    /// What ids are called.
+    pub names: Names,
+    /// What contradicts itself, in the order of objects.
+    pub problems: Vec<Problem>,
+}
+
+/// Which packets that come in by the uplink are ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Our pod ranges, addresses of our pods outside of them, and the service ranges; in order.
+    pub local: Vec<IpNet>,
+    /// This node's own addresses.
+    pub node_addresses: Vec<IpAddr>,
+    /// The UDP port that tunnels arrive at.
+    pub tunnel_port: u16,
+    /// Node ports, in order.
+    pub node_ports: Vec<(Protocol, u16)>,
+}
+
+/// Something in the cluster that cannot be as it says, and what was made of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The object that loses by it.
+    pub object: Key,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.text)
+    }
+}
+
+/// What the ids of a snapshot are called.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub(crate) services: Slots<Arc<str>>,
+    pub(crate) endpoints: Slots<Name>,
+    pub(crate) peers: Slots<Arc<str>>,
+    pub(crate) rules: Slots<RuleName>,
+    pub(crate) ports: Slots<Arc<str>>,
+}
+
+/// Where a rule is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleName {
+    /// The policy object.
+    pub policy: Name,
+    /// The list that it is in.
+    pub direction: Direction,
+    /// Its place in that list, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = match self.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        write!(f, "{} {list}[{}]", self.policy, self.index)
+    }
+}
+
+impl Names {
+    /// A service port as `namespace/name:port`, the port by its name if it has one.
+    pub fn service(&self, id: ServiceId) -> Option<&str> {
+        self.services.get(id.0).map(Arc::as_ref)
+    }
+
+    /// The pod that an endpoint is.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Name> {
+        self.endpoints.get(id.0)
+    }
+
+    /// The endpoint that a pod is.
+    pub fn endpoint_of(&self, pod: &Name) -> Option<EndpointId> {
+        let mut all = self.endpoints.iter();
+        all.find_map(|(id, name)| (name == pod).then_some(EndpointId(id)))
+    }
+
+    /// The node that a peer is.
+    pub fn peer(&self, id: PeerId) -> Option<&str> {
+        self.peers.get(u32::from(id.0)).map(Arc::as_ref)
+    }
+
+    /// The peer that a node is.
+    pub fn peer_of(&self, node: &str) -> Option<PeerId> {
+        let mut all = self.peers.iter();
+        all.find_map(|(id, name)| (name.as_ref() == node).then_some(PeerId(id as u16)))
+    }
+
+    /// Where a rule is written.
+    pub fn rule(&self, id: RuleId) -> Option<&RuleName> {
+        self.rules.get(id.0)
+    }
+
+    /// A port as `uplink`, `host` or `pod:namespace/name`.
+    pub fn port(&self, id: PortId) -> Option<&str> {
+        self.ports.get(u32::from(id.0)).map(Arc::as_ref)
+    }
+}

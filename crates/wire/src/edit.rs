@@ -33,6 +33,25 @@ pub fn decrement_ttl(bytes: &mut [u8], parsed: &Parsed) {
     }
 }
 
+/// Sets DSCP and ECN.
+pub fn traffic_class(bytes: &mut [u8], parsed: &mut Parsed, class: u8) {
+    let l3 = parsed.l3 as usize;
+    parsed.traffic_class = class;
+    match parsed.family {
+        Family::V4 => {
+            let before = u16_at(bytes, l3).expect("parsed");
+            bytes[l3 + 1] = class;
+            let mut delta = Delta::default();
+            delta.word(before, u16_at(bytes, l3).expect("parsed"));
+            apply(bytes, l3 + 10, &delta);
+        }
+        Family::V6 => {
+            bytes[l3] = bytes[l3] & 0xf0 | class >> 4;
+            bytes[l3 + 1] = bytes[l3 + 1] & 0x0f | class << 4;
+        }
+    }
+}
+
 /// Gives the packet, whose key is `parsed.key`, the addresses and ports of `to`; checksums follow.
 ///
 /// Checksums change by what changed: a wrong one stays wrong, and UDP's zero stays zero on IPv4 (RFC 768).

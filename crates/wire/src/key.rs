@@ -78,6 +78,18 @@ impl FlowKey {
         }
     }
 
+    /// A number that differs between flows and is the same everywhere: it chooses backends and tunnel source ports.
+    #[inline]
+    pub fn entropy(&self) -> u64 {
+        // Multiply and fold, as in wyhash; nothing secret depends on it.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for word in self.words() {
+            let product = u128::from(state ^ word) * 0xd6e8_feb8_6659_fd93_u128;
+            state = (product as u64) ^ (product >> 64) as u64;
+        }
+        state
+    }
+
     /// The key packed into five words, equal for equal keys only.
     #[inline]
     pub fn words(&self) -> [u64; 5] {

@@ -2,8 +2,8 @@
 
 use crate::bytes::{put_u16, u16_at};
 use crate::checksum::Delta;
-use crate::parse::{Embedded, Fragment, Parsed};
-use crate::{Addr, Family, FlowKey, Mac, Protocol};
+use crate::parse::{Fragment, Parsed};
+use crate::{Addr, Embedded, Family, FlowKey, Mac, Protocol};
 
 /// Writes the Ethernet header of a packet of this family.
 #[inline]

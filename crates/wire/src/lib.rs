@@ -6,6 +6,7 @@ mod addr;
 mod bytes;
 pub mod checksum;
 pub mod edit;
+mod embedded;
 mod frame;
 pub mod icmp;
 mod key;
@@ -14,9 +15,9 @@ mod parse;
 pub mod vxlan;
 
 pub use addr::{Addr, Family, Mac};
+pub use embedded::{Embedded, embedded};
 pub use frame::{Frame, NoRoom};
 pub use key::{FlowKey, Protocol};
 pub use parse::{
-    Content, ETHERNET, Embedded, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_RST,
-    TCP_SYN, embedded, macs,
+    Content, ETHERNET, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, macs,
 };

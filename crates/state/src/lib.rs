@@ -1,1 +1,20 @@
-//! placeholder
+//! The only state that two threads touch: the flow table, the publication of snapshots, counters.
+//!
+//! No I/O, no clock, no randomness: times and seeds are arguments. Keys and decisions are opaque words, so that this
+//! crate knows nothing of packets. Everything shared is an atomic or behind a lock, and the models in `tests/loom.rs`
+//! run the same code through every interleaving that matters.
+
+mod counters;
+mod flows;
+mod hash;
+mod index;
+mod partition;
+mod prefetch;
+mod publication;
+mod slot;
+mod sync;
+
+pub use counters::Counters;
+pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Tracked};
+pub use publication::{Publication, Reader};
+pub use slot::{Decision, Direction, Key, Phase};

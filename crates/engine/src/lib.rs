@@ -1,7 +1,25 @@
 //! Carries a batch of packets from bytes to verdicts.
+//!
+//! One walk: open (tunnel) → parse → flow (hit, or decide and remember) → edit → verdict. Pure: time is an argument,
+//! frames belong to the edge, and every early end is a value.
 
+mod allowance;
+mod count;
+mod decide;
+mod emit;
+mod engine;
+mod flow;
 mod packet;
 mod reason;
+mod receive;
+mod related;
+mod remember;
+mod track;
 
+pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
+pub use decide::{Arrival, Decision, Reply, Stop, decide};
+pub use engine::{Engine, Settings};
 pub use packet::{BATCH, Edge, Packet, Verdict};
 pub use reason::DropReason;
+pub use remember::Remembered;
+pub use track::{Heading, Timeouts, Track};

@@ -38,6 +38,10 @@ reasons! {
     WrongVni = "wrong-vni",
     /// A tunnel packet whose inner source does not belong to the peer that sent it.
     ForeignSource = "foreign-source",
+    /// An ARP or neighbour discovery packet that is not a question for the gateway.
+    NeighbourIgnored = "neighbour-ignored",
+    /// A tunnel packet marked congested around a packet that can't be (RFC 6040).
+    Congestion = "congestion",
     /// A multicast or broadcast packet that nobody here answers.
     Multicast = "multicast",
     /// A fragment of a datagram.
@@ -56,6 +60,8 @@ reasons! {
     NoNeighbour = "no-neighbour",
     /// An address of the service range without a service.
     UnallocatedVip = "unallocated-vip",
+    /// A packet to a virtual address that is neither TCP, UDP nor SCTP: nobody answers there.
+    VipProtocol = "vip-protocol",
     /// The service drops this packet by its policy.
     ServiceDrop = "service-drop",
     /// The source pod's policies don't allow it.
@@ -66,12 +72,16 @@ reasons! {
     FlowTableFull = "flow-table-full",
     /// Too many flows that have not been answered.
     EmbryonicQuota = "embryonic-quota",
+    /// Other workers kept taking the keys of this flow while it was to be remembered.
+    Contested = "flow-contested",
+    /// No source port is left that tells this flow's replies from another's.
+    SourcePorts = "source-ports",
     /// An ICMP error that belongs to no flow of ours.
     UnrelatedIcmp = "unrelated-icmp",
     /// The packet is larger than where it goes, and can't be fragmented.
     TooBig = "too-big",
     /// No room in the chunk for the headers to push.
     NoHeadroom = "no-headroom",
-    /// An error that we would have answered was over the rate.
-    ReplyRate = "reply-rate",
+    /// It called for an ICMP error, but must not be answered, or the rate is used up.
+    Unanswered = "unanswered",
 }

@@ -76,12 +76,7 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
         }
         Protocol::UDP => {
             ports(bytes, l4, &parsed.key, to, &mut addresses);
-            if bytes[l4 + 6..l4 + 8] != [0, 0] {
-                apply(bytes, l4 + 6, &addresses);
-                if bytes[l4 + 6..l4 + 8] == [0, 0] {
-                    put_u16(bytes, l4 + 6, 0xffff);
-                }
-            }
+            apply_udp(bytes, l4 + 6, &addresses);
         }
         Protocol::SCTP => {
             ports(bytes, l4, &parsed.key, to, &mut Delta::default());
@@ -138,27 +133,21 @@ pub fn translate_error(
     whole.addr(&embedded.key.target, &inner.target);
     put_addresses(bytes, inner_l3, &inner.source, &inner.target);
     if outer.family == Family::V4 {
-        covered(bytes, inner_l3 + 10, &moved, &mut whole);
+        covered(bytes, inner_l3 + 10, apply, &moved, &mut whole);
     }
     match embedded.key.protocol {
         Protocol::TCP | Protocol::UDP | Protocol::SCTP => {
-            let mut swapped = Delta::default();
-            ports(bytes, inner_l4, &embedded.key, inner, &mut swapped);
+            ports(bytes, inner_l4, &embedded.key, inner, &mut moved);
             whole.word(embedded.key.source_port, inner.source_port);
             whole.word(embedded.key.target_port, inner.target_port);
-            moved.word(embedded.key.source_port, inner.source_port);
-            moved.word(embedded.key.target_port, inner.target_port);
-            let at = match embedded.key.protocol {
-                Protocol::UDP => Some(inner_l4 + 6),
-                Protocol::TCP => Some(inner_l4 + 16),
-                _ => None,
-            };
-            // TCP's checksum may be cut off; UDP's may be unused.
-            if let Some(at) = at
-                && at + 2 <= bytes.len().min(outer.end())
-                && !(embedded.key.protocol == Protocol::UDP && bytes[at..at + 2] == [0, 0])
-            {
-                covered(bytes, at, &moved, &mut whole);
+            let end = bytes.len().min(outer.end());
+            match embedded.key.protocol {
+                Protocol::UDP => covered(bytes, inner_l4 + 6, apply_udp, &moved, &mut whole),
+                // The quote may end before TCP's checksum does.
+                Protocol::TCP if inner_l4 + 18 <= end => {
+                    covered(bytes, inner_l4 + 16, apply, &moved, &mut whole);
+                }
+                _ => {}
             }
         }
         Protocol::ICMP | Protocol::ICMPV6 => {
@@ -170,15 +159,21 @@ pub fn translate_error(
             identifier(bytes, inner_l4, &embedded.key, inner, &mut delta);
             let after = u16_at(bytes, inner_l4 + 4).expect("parsed");
             whole.word(before, after);
-            covered(bytes, inner_l4 + 2, &delta, &mut whole);
+            covered(bytes, inner_l4 + 2, apply, &delta, &mut whole);
         }
         _ => {}
     }
     apply(bytes, outer.l4 as usize + 2, &whole);
 }
 
-/// Changes a checksum field at `at` that a second checksum covers.
-fn covered(bytes: &mut [u8], at: usize, delta: &Delta, whole: &mut Delta) {
+/// Changes, by `apply`, a checksum field that a second checksum covers.
+fn covered(
+    bytes: &mut [u8],
+    at: usize,
+    apply: fn(&mut [u8], usize, &Delta),
+    delta: &Delta,
+    whole: &mut Delta,
+) {
     let before = u16_at(bytes, at).expect("bounds were checked");
     apply(bytes, at, delta);
     whole.word(before, u16_at(bytes, at).expect("bounds were checked"));
@@ -223,4 +218,14 @@ fn identifier(bytes: &mut [u8], l4: usize, from: &FlowKey, to: &FlowKey, delta: 
 fn apply(bytes: &mut [u8], at: usize, delta: &Delta) {
     let before = u16_at(bytes, at).expect("parsed");
     put_u16(bytes, at, delta.apply(before));
+}
+
+/// Zero says that there is no checksum, and all ones stands for zero (RFC 768).
+#[inline]
+fn apply_udp(bytes: &mut [u8], at: usize, delta: &Delta) {
+    let before = u16_at(bytes, at).expect("parsed");
+    if before != 0 {
+        let after = delta.apply(before);
+        put_u16(bytes, at, if after == 0 { 0xffff } else { after });
+    }
 }

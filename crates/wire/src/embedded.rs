@@ -1,6 +1,6 @@
 //! The packet inside an ICMP error, whose flow the error belongs to.
 
-use crate::parse::{Fragment, Parsed, extensions, icmp_v4, icmp_v6, ports_of};
+use crate::parse::{Fragment, Icmp, Parsed, extensions, icmp_v4, icmp_v6, ports_of};
 use crate::{Addr, Family, FlowKey, Protocol};
 
 /// A packet inside an ICMP error.
@@ -18,6 +18,8 @@ pub struct Embedded {
 ///
 /// The embedded packet may be cut after 8 bytes of its transport header (RFC 792), so only ports are read.
 pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
+    // What follows the packet is Ethernet padding.
+    let bytes = &bytes[..bytes.len().min(outer.end())];
     let l3 = outer.l4 as usize + 8;
     let first = *bytes.get(l3)?;
     let (source, target, protocol, l4) = match (first >> 4, outer.family) {
@@ -36,6 +38,10 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
             let header = bytes.get(l3..l3 + 40)?;
             let source = Addr::v6(header[8..24].try_into().ok()?);
             let target = Addr::v6(header[24..40].try_into().ok()?);
+            // A mapped address would name a flow of the other family.
+            if source.family() == Family::V4 || target.family() == Family::V4 {
+                return None;
+            }
             let chain = extensions(bytes, l3 + 40, header[6]).ok()?;
             if chain.fragment == Fragment::Later {
                 return None;
@@ -45,12 +51,18 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
         (_, _) => return None,
     };
     let header = bytes.get(l4..l4 + 8)?;
-    let ports = match (protocol, outer.family) {
-        (Protocol::TCP | Protocol::UDP | Protocol::SCTP, _) => ports_of(header),
-        (Protocol::ICMP, Family::V4) => icmp_v4(header).1,
-        (Protocol::ICMPV6, Family::V6) => icmp_v6(header).1,
-        (_, _) => (0, 0),
+    let (icmp, ports) = match (protocol, outer.family) {
+        (Protocol::TCP | Protocol::UDP | Protocol::SCTP, _) => (Icmp::No, ports_of(header)),
+        (Protocol::ICMP, Family::V4) => icmp_v4(header),
+        (Protocol::ICMPV6, Family::V6) => icmp_v6(header),
+        // ICMP of the other family is a contradiction.
+        (Protocol::ICMP | Protocol::ICMPV6, _) => return None,
+        (_, _) => (Icmp::No, (0, 0)),
     };
+    // No error is about an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e).
+    if matches!(icmp, Icmp::Error | Icmp::Neighbour) {
+        return None;
+    }
     let key = FlowKey {
         source,
         target,

@@ -1,0 +1,347 @@
+//! From a packet to its way: a remembered decision that still holds, or a new one that is then remembered.
+
+use std::sync::Arc;
+
+use podway_state::{Direction, FlowTable, Hit, NewFlow, Refused};
+use podway_tables::{Hop, Snapshot};
+use podway_wire::{FlowKey, Parsed, Protocol};
+
+use crate::DropReason;
+use crate::decide::{Arrival, Decision, Stop, decide, judge};
+use crate::engine::Moment;
+use crate::remember::Remembered;
+use crate::track::{Heading, Timeouts, Track};
+
+/// How many other source ports are tried when a flow's replies would look like another's (S21).
+const PORT_TRIES: u64 = 16;
+
+/// How a packet goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// The key that it goes on with.
+    pub(crate) translated: FlowKey,
+    /// Where it goes.
+    pub(crate) hop: Hop,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// A remembered flow.
+    Flow(Hit),
+    /// A decision that is not remembered yet.
+    New(Remembered),
+}
+
+/// What a second look at a remembered decision says.
+enum Second {
+    /// It holds.
+    Holds(Remembered),
+    /// It was about a pod or backend that is no more: forget it and decide anew.
+    Gone,
+    /// Policy no longer allows it.
+    Denied(Stop),
+}
+
+/// The flow table, as one worker uses it.
+pub(crate) struct Flows {
+    table: Arc<FlowTable>,
+    worker: usize,
+    timeouts: Timeouts,
+    last: Option<Decision>,
+}
+
+impl Flows {
+    pub(crate) fn new(table: Arc<FlowTable>, worker: usize, timeouts: Timeouts) -> Flows {
+        Flows {
+            table,
+            worker,
+            timeouts,
+            last: None,
+        }
+    }
+
+    pub(crate) fn last_decision(&self) -> Option<&Decision> {
+        self.last.as_ref()
+    }
+
+    /// Starts to fetch what [`Flows::known`] will read, and gives the key's hash for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: &FlowKey) -> u64 {
+        let hash = self.table.hash(&key.words());
+        self.table.prefetch(hash);
+        hash
+    }
+
+    /// The way of a packet whose flow is remembered, judged again if what decided it has changed since.
+    #[inline]
+    pub(crate) fn known(
+        &self,
+        moment: Moment<'_>,
+        parsed: &Parsed,
+        hash: u64,
+    ) -> Result<Option<Way>, Stop> {
+        let Some(hit) = self.table.lookup(&parsed.key.words(), hash) else {
+            return Ok(None);
+        };
+        self.of_hit(moment, &parsed.key, hit)
+    }
+
+    #[inline]
+    fn of_hit(&self, moment: Moment<'_>, key: &FlowKey, hit: Hit) -> Result<Option<Way>, Stop> {
+        let Some(remembered) = self.current(moment.snapshot, key, &hit)? else {
+            return Ok(None);
+        };
+        let hop = match hit.direction {
+            Direction::Original => remembered.forward,
+            Direction::Reply => remembered.backward,
+        };
+        let translated = FlowKey::of_words(hit.other).reverse();
+        Ok(Some(Way {
+            translated,
+            hop,
+            origin: Origin::Flow(hit),
+        }))
+    }
+
+    /// Where an ICMP error about a packet of the flow with this (reversed) key goes, and the flow's other key.
+    pub(crate) fn of_error(
+        &self,
+        moment: Moment<'_>,
+        key: &FlowKey,
+    ) -> Result<Option<(FlowKey, Hop)>, Stop> {
+        let words = key.words();
+        let Some(hit) = self.table.lookup(&words, self.table.hash(&words)) else {
+            return Ok(None);
+        };
+        let other = FlowKey::of_words(hit.other);
+        Ok(self.of_hit(moment, key, hit)?.map(|way| (other, way.hop)))
+    }
+
+    /// The way of a packet that nothing is remembered for.
+    pub(crate) fn decided(
+        &mut self,
+        moment: Moment<'_>,
+        parsed: &Parsed,
+        arrival: Arrival,
+    ) -> Result<Way, Stop> {
+        let decision = decide(moment.snapshot, arrival, parsed);
+        self.last = Some(decision);
+        decision.outcome?;
+        let hop = decision.hop.ok_or(Stop::Drop(DropReason::NoRoute))?;
+        let origin = Origin::New(Remembered::of(&decision, hop));
+        Ok(Way {
+            translated: decision.translated,
+            hop,
+            origin,
+        })
+    }
+
+    /// Notes that the packet goes its way: in its flow, or as the first one of a new flow.
+    ///
+    /// The way that comes back differs if another worker remembered the flow first (F12), or if another flow's
+    /// replies look like this one's and it had to take another source port (S21).
+    #[inline]
+    pub(crate) fn remembered(
+        &self,
+        moment: Moment<'_>,
+        parsed: &Parsed,
+        way: Way,
+    ) -> Result<Way, Stop> {
+        match way.origin {
+            Origin::Flow(hit) => {
+                self.see(&hit, parsed, moment.now_ms);
+                Ok(way)
+            }
+            Origin::New(remembered) => self.remember(moment, parsed, way, remembered),
+        }
+    }
+
+    #[inline]
+    fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) {
+        self.table.touch(hit.flow, now_ms);
+        let heading = match hit.direction {
+            Direction::Original => Heading::Forward,
+            Direction::Reply => Heading::Backward,
+        };
+        let track = Track(hit.tracking);
+        let next = track.next(heading, parsed.tcp_flags);
+        if next != track {
+            // Another worker may have noted something meanwhile: then the next packet will note this.
+            self.table.track(hit.flow, track.0, next.0);
+        }
+        if next.is_answered() && !track.is_answered() {
+            let _ = self.table.answered(hit.flow);
+        }
+    }
+
+    #[cold]
+    fn remember(
+        &self,
+        moment: Moment<'_>,
+        parsed: &Parsed,
+        mut way: Way,
+        remembered: Remembered,
+    ) -> Result<Way, Stop> {
+        let original = parsed.key.words();
+        let track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
+        let entropy = parsed.key.entropy();
+        for attempt in 0..PORT_TRIES {
+            let flow = NewFlow {
+                original,
+                reply: way.translated.reverse().words(),
+                decision: podway_state::Decision {
+                    words: remembered.words(),
+                    sequence: moment.snapshot.sequence,
+                },
+                tracking: track.0,
+            };
+            match self.table.insert(self.worker, &flow, moment.now_ms) {
+                Ok(_) => return Ok(way),
+                Err(Refused::Exists(hit)) => {
+                    self.see(&hit, parsed, moment.now_ms);
+                    let known = self.of_hit(moment, &parsed.key, hit)?;
+                    return known.ok_or(Stop::Drop(DropReason::FlowTableFull));
+                }
+                Err(Refused::Contested) => return Err(Stop::Drop(DropReason::Contested)),
+                Err(Refused::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
+                Err(Refused::EmbryonicQuota) => return Err(Stop::Drop(DropReason::EmbryonicQuota)),
+                Err(Refused::ReplyClash) => {
+                    let step = entropy >> 16 & 0xfff | 1;
+                    let port = 1_024 + (entropy.wrapping_add(attempt * step) % 64_512) as u16;
+                    way.translated.source_port = port;
+                }
+            }
+        }
+        Err(Stop::Drop(DropReason::SourcePorts))
+    }
+
+    /// The decision of a flow, if it still holds; a flow that no longer does is forgotten.
+    #[inline]
+    fn current(
+        &self,
+        snapshot: &Snapshot,
+        key: &FlowKey,
+        hit: &Hit,
+    ) -> Result<Option<Remembered>, Stop> {
+        if let Some(decision) = hit.decision
+            && decision.sequence == snapshot.sequence
+        {
+            return Ok(Remembered::of_words(decision.words));
+        }
+        self.again(snapshot, key, hit)
+    }
+
+    #[cold]
+    fn again(
+        &self,
+        snapshot: &Snapshot,
+        key: &FlowKey,
+        hit: &Hit,
+    ) -> Result<Option<Remembered>, Stop> {
+        let Some(decision) = self.settled(key, hit) else {
+            let _ = self.table.remove(hit.flow);
+            return Ok(None);
+        };
+        let Some(remembered) = Remembered::of_words(decision.words) else {
+            return Ok(None);
+        };
+        let second = match remembered.is_current(snapshot, decision.sequence) {
+            true => Second::Holds(remembered),
+            false => second_look(snapshot, key, hit, remembered),
+        };
+        match second {
+            Second::Holds(remembered) => {
+                let decision = podway_state::Decision {
+                    words: remembered.words(),
+                    sequence: snapshot.sequence,
+                };
+                let _ = self.table.set_decision(hit.flow, &decision);
+                Ok(Some(remembered))
+            }
+            Second::Gone => {
+                let _ = self.table.remove(hit.flow);
+                Ok(None)
+            }
+            Second::Denied(stop) => {
+                let _ = self.table.remove(hit.flow);
+                Err(stop)
+            }
+        }
+    }
+
+    /// The flow's decision, after whoever is writing it has finished: that takes nanoseconds, unless it died there.
+    fn settled(&self, key: &FlowKey, hit: &Hit) -> Option<podway_state::Decision> {
+        const TRIES: usize = 1_000;
+        let words = key.words();
+        let hash = self.table.hash(&words);
+        let again = || self.table.lookup(&words, hash)?.decision;
+        hit.decision.or_else(|| {
+            (0..TRIES).find_map(|_| {
+                std::hint::spin_loop();
+                again()
+            })
+        })
+    }
+
+    pub(crate) fn sweep(&self, slots: usize, now_ms: u32) {
+        let timeouts = &self.timeouts;
+        self.table.sweep(self.worker, slots, now_ms, |tracking, _| {
+            Track(tracking).timeout_ms(timeouts)
+        });
+    }
+}
+
+/// Judges a live flow again: the pods must be the same ones, the backend must not have gone under UDP (F1, F5), and
+/// both policies must still allow it (N12).
+fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Remembered) -> Second {
+    let this = *key;
+    let other = FlowKey::of_words(hit.other);
+    let (original, reply) = match hit.direction {
+        Direction::Original => (this, other),
+        Direction::Reply => (other, this),
+    };
+    let translated = reply.reverse();
+    let arrival = match remembered.backward {
+        Hop::Endpoint(id) => Arrival::Endpoint(id),
+        Hop::Peer(id) => Arrival::Peer(id),
+        Hop::Host => Arrival::Host,
+        Hop::World => Arrival::World,
+        Hop::Gateway | Hop::Unallocated => return Second::Gone,
+    };
+    // F11: an address that is another pod's now has another hop.
+    let same_pods = snapshot.routes.hop(&translated.target) == remembered.forward
+        && snapshot.routes.hop(&original.source) == remembered.backward;
+    if !same_pods {
+        return Second::Gone;
+    }
+    if let Some(id) = remembered.service
+        && original.protocol == Protocol::UDP
+    {
+        let backend = podway_tables::Backend {
+            addr: translated.target,
+            port: translated.target_port,
+        };
+        let serves = snapshot.services.service(id).is_some_and(|service| {
+            service.key.addr == original.target && service.backends.contains(&backend)
+        });
+        if !serves {
+            return Second::Gone;
+        }
+    }
+    let mut decision = Decision {
+        arrival,
+        original,
+        service: remembered.service,
+        backend: None,
+        translated,
+        egress: podway_tables::Judgement::None,
+        ingress: podway_tables::Judgement::None,
+        hop: Some(remembered.forward),
+        outcome: Ok(()),
+    };
+    match judge(snapshot, &mut decision) {
+        Ok(()) => Second::Holds(remembered),
+        Err(stop) => Second::Denied(stop),
+    }
+}

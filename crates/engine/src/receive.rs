@@ -1,0 +1,181 @@
+//! The first steps of the walk: which port, out of which tunnel, whose packet.
+
+use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot};
+use podway_wire::vxlan::{self, OpenError};
+use podway_wire::{Content, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
+
+use crate::decide::Arrival;
+use crate::{DropReason, Packet};
+
+/// A packet as the engine first sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Received {
+    /// An IP packet, its tunnel taken off.
+    Ip(Parsed, Arrival),
+    /// A question or answer of ARP or neighbour discovery, from a pod or the host.
+    Neighbour(Arrival, Option<Parsed>),
+}
+
+/// Reads a packet's headers and checks that it may come from where it came.
+#[inline]
+pub(crate) fn receive(
+    snapshot: &Snapshot,
+    packet: &mut Packet<'_>,
+) -> Result<Received, DropReason> {
+    let port = snapshot
+        .port(packet.ingress)
+        .ok_or(DropReason::UnknownPort)?;
+    let received = match port.kind {
+        PortKind::Pod(id) => {
+            let id = id.ok_or(DropReason::UnknownPort)?;
+            let endpoint = snapshot.endpoint(id).ok_or(DropReason::UnknownPort)?;
+            from_pod(endpoint, packet, Arrival::Endpoint(id))?
+        }
+        PortKind::Host => from_host(packet)?,
+        PortKind::Uplink => from_uplink(snapshot, packet)?,
+    };
+    if let Received::Ip(parsed, _) = &received {
+        trim(packet, parsed)?;
+        if parsed.key.target.is_multicast() {
+            return Err(DropReason::Multicast);
+        }
+        if parsed.fragment != Fragment::Whole {
+            return Err(DropReason::Fragment);
+        }
+    }
+    Ok(received)
+}
+
+/// Takes Ethernet padding off, which must not go into a tunnel.
+#[inline]
+fn trim(packet: &mut Packet<'_>, parsed: &Parsed) -> Result<(), DropReason> {
+    if packet.frame.len() == parsed.end() {
+        return Ok(());
+    }
+    // Padding makes a frame 60 bytes long: nobody pads one that spans chunks.
+    if packet.frame.carried() > 0 {
+        return Err(DropReason::Malformed);
+    }
+    packet
+        .frame
+        .resize(parsed.end())
+        .map_err(|_| DropReason::Malformed)
+}
+
+/// D11: a pod sends with its own addresses, or it leaves no trace.
+#[inline]
+fn from_pod(
+    endpoint: &Endpoint,
+    packet: &Packet<'_>,
+    arrival: Arrival,
+) -> Result<Received, DropReason> {
+    let (_, source) = macs(packet.frame.bytes()).ok_or(DropReason::Truncated)?;
+    if source != endpoint.mac {
+        return Err(DropReason::Spoofed);
+    }
+    let parsed = match parse(packet)? {
+        Content::Arp => return Ok(Received::Neighbour(arrival, None)),
+        Content::Ip(parsed) => parsed,
+    };
+    if endpoint.addresses.contains(&parsed.key.source) {
+        return Ok(match parsed.icmp {
+            Icmp::Neighbour => Received::Neighbour(arrival, Some(parsed)),
+            Icmp::No | Icmp::EchoRequest | Icmp::EchoReply | Icmp::Error | Icmp::Other => {
+                Received::Ip(parsed, arrival)
+            }
+        });
+    }
+    // Neighbour discovery is asked from link-local addresses and, for duplicates, from nobody.
+    let local = parsed.key.source.is_link_local() || parsed.key.source.bits() == 0;
+    match parsed.icmp {
+        Icmp::Neighbour if local => Ok(Received::Neighbour(arrival, Some(parsed))),
+        _ => Err(DropReason::Spoofed),
+    }
+}
+
+fn from_host(packet: &Packet<'_>) -> Result<Received, DropReason> {
+    Ok(match parse(packet)? {
+        Content::Arp => Received::Neighbour(Arrival::Host, None),
+        Content::Ip(parsed) if parsed.icmp == Icmp::Neighbour => {
+            Received::Neighbour(Arrival::Host, Some(parsed))
+        }
+        Content::Ip(parsed) => Received::Ip(parsed, Arrival::Host),
+    })
+}
+
+#[inline]
+fn from_uplink(snapshot: &Snapshot, packet: &mut Packet<'_>) -> Result<Received, DropReason> {
+    let Content::Ip(outer) = parse(packet)? else {
+        return Err(DropReason::NeighbourIgnored);
+    };
+    let node = &snapshot.node;
+    let tunnelled = outer.key.protocol == Protocol::UDP
+        && outer.key.target_port == node.tunnel_port
+        && node.addresses.contains(&outer.key.target);
+    if !tunnelled {
+        // An address of the cluster comes through the tunnel or from one of our ports.
+        return match snapshot.routes.hop(&outer.key.source) {
+            Hop::World => Ok(Received::Ip(outer, Arrival::World)),
+            Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {
+                Err(DropReason::Spoofed)
+            }
+        };
+    }
+    if outer.fragment != Fragment::Whole {
+        return Err(DropReason::Fragment);
+    }
+    let (parsed, peer) = open(snapshot, packet, &outer)?;
+    Ok(Received::Ip(parsed, Arrival::Peer(peer)))
+}
+
+/// D8: the outer source is a current peer, and the inner source is one of its addresses.
+#[inline]
+fn open(
+    snapshot: &Snapshot,
+    packet: &mut Packet<'_>,
+    outer: &Parsed,
+) -> Result<(Parsed, PeerId), DropReason> {
+    let peer = match snapshot.routes.hop(&outer.key.source) {
+        Hop::Peer(id)
+            if snapshot
+                .peer(id)
+                .is_some_and(|peer| peer.vtep == outer.key.source) =>
+        {
+            id
+        }
+        _ => return Err(DropReason::UnknownPeer),
+    };
+    let opened = vxlan::open(packet.frame.bytes(), outer).map_err(|error| match error {
+        OpenError::Truncated => DropReason::Truncated,
+        OpenError::Malformed => DropReason::Malformed,
+    })?;
+    if opened.vni != snapshot.node.vni {
+        return Err(DropReason::WrongVni);
+    }
+    packet
+        .frame
+        .pull(opened.headers)
+        .map_err(|_| DropReason::Truncated)?;
+    let Content::Ip(mut inner) = parse(packet)? else {
+        return Err(DropReason::NeighbourIgnored);
+    };
+    if snapshot.routes.hop(&inner.key.source) != Hop::Peer(peer) {
+        return Err(DropReason::ForeignSource);
+    }
+    let class = vxlan::inner_traffic_class(outer.traffic_class, inner.traffic_class)
+        .ok_or(DropReason::Congestion)?;
+    if class != inner.traffic_class {
+        podway_wire::edit::traffic_class(packet.frame.bytes_mut(), &mut inner, class);
+    }
+    Ok((inner, peer))
+}
+
+#[inline]
+fn parse(packet: &Packet<'_>) -> Result<Content, DropReason> {
+    Parsed::frame(&packet.frame).map_err(|error| match error {
+        ParseError::Truncated => DropReason::Truncated,
+        ParseError::Malformed => DropReason::Malformed,
+        ParseError::NotIp => DropReason::NotIp,
+        ParseError::ExtensionHeaders => DropReason::ExtensionHeaders,
+    })
+}

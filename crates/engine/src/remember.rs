@@ -1,0 +1,100 @@
+//! A flow entry is a remembered decision: how one is packed into the words that the flow table keeps.
+
+use podway_tables::{Direction, EndpointId, Hop, PeerId, ServiceId, Snapshot};
+
+use crate::decide::{Decision, endpoint_of};
+
+/// What later packets of a flow need of its decision; the translation is in the flow's two keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Where packets of the original direction go.
+    pub forward: Hop,
+    /// Where replies go.
+    pub backward: Hop,
+    /// The service that chose the backend.
+    pub service: Option<ServiceId>,
+}
+
+impl Remembered {
+    /// What to keep of a decision to forward.
+    pub fn of(decision: &Decision, hop: Hop) -> Remembered {
+        Remembered {
+            forward: hop,
+            backward: decision.arrival.hop(),
+            service: decision.service,
+        }
+    }
+
+    /// The words for the flow table.
+    #[inline]
+    pub fn words(&self) -> [u64; 4] {
+        let hops = u64::from(hop_word(self.forward)) << 32 | u64::from(hop_word(self.backward));
+        let service = self.service.map_or(0, |id| u64::from(id.0) + 1);
+        [hops, service, 0, 0]
+    }
+
+    /// What [`Remembered::words`] packed; `None` of words that it can't have made.
+    #[inline]
+    pub fn of_words(words: [u64; 4]) -> Option<Remembered> {
+        Some(Remembered {
+            forward: word_hop((words[0] >> 32) as u32)?,
+            backward: word_hop(words[0] as u32)?,
+            service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
+        })
+    }
+
+    /// True if nothing that decided it can have changed after `decided`, a snapshot's sequence number.
+    ///
+    /// Never of a flow of an isolated pod: what its rules say of a peer changes with the peer's labels, too.
+    pub fn is_current(&self, snapshot: &Snapshot, decided: u32) -> bool {
+        let isolated = |hop: Hop, direction: Direction| {
+            endpoint_of(hop).is_some_and(|id| snapshot.policies.verdicts(id, direction).is_some())
+        };
+        if isolated(self.forward, Direction::Ingress) || isolated(self.backward, Direction::Egress)
+        {
+            return false;
+        }
+        let hop = |hop: Hop| match hop {
+            Hop::Endpoint(id) => snapshot.endpoint(id).map(|endpoint| endpoint.generation),
+            Hop::Peer(id) => snapshot.peer(id).map(|peer| peer.generation),
+            Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World => Some(0),
+        };
+        let service = match self.service {
+            Some(id) => snapshot
+                .services
+                .service(id)
+                .map(|service| service.generation),
+            None => Some(0),
+        };
+        [hop(self.forward), hop(self.backward), service]
+            .iter()
+            .all(|generation| generation.is_some_and(|generation| generation <= decided))
+    }
+}
+
+const ENDPOINT: u32 = 1 << 28;
+const PEER: u32 = 2 << 28;
+const HOST: u32 = 3 << 28;
+const WORLD: u32 = 4 << 28;
+
+fn hop_word(hop: Hop) -> u32 {
+    match hop {
+        Hop::Endpoint(id) => ENDPOINT | id.0,
+        Hop::Peer(id) => PEER | u32::from(id.0),
+        Hop::Host => HOST,
+        Hop::World => WORLD,
+        Hop::Gateway | Hop::Unallocated => 0,
+    }
+}
+
+#[inline]
+fn word_hop(word: u32) -> Option<Hop> {
+    let id = word & 0x0fff_ffff;
+    match word & 0xf000_0000 {
+        ENDPOINT => Some(Hop::Endpoint(EndpointId(id))),
+        PEER => Some(Hop::Peer(PeerId(id as u16))),
+        HOST => Some(Hop::Host),
+        WORLD => Some(Hop::World),
+        _ => None,
+    }
+}

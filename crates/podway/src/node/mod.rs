@@ -1,0 +1,351 @@
+//! The node as its kernel has it: the uplink, the veth pair to the host's stack, routes and next hops.
+//!
+//! The kernel stays the authority. [`Node::reconcile`] makes it what is wanted by difference and says what it
+//! found; nothing here depends on having seen an event, which only says that it is time to look again.
+
+mod neighbours;
+mod pair;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use ipnet::IpNet;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use podway_wire::Mac;
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
+
+/// The dataplane's end of the pair that leads to the host's stack.
+pub const DATAPLANE_INTERFACE: &str = "podway-dp";
+/// How the alias of a pod's device starts; the pod's `NAMESPACE/NAME` follows.
+pub const POD_ALIAS: &str = "podway:";
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the node is to be made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The device that leads to the other nodes.
+    pub uplink: String,
+    /// The host's end of the pair.
+    pub host_interface: String,
+    /// Queues of both ends of the pair: one for each worker.
+    pub queues: u32,
+    /// Decides the pair's Ethernet addresses, so that they outlive the pair.
+    pub node: String,
+}
+
+/// A device as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// The largest IP packet that it takes, in bytes.
+    pub mtu: u32,
+    /// Its alias, empty if it has none.
+    pub alias: String,
+}
+
+/// What the cluster wants of the node's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Pod and service ranges: what the node's processes reach through the dataplane.
+    pub ranges: BTreeSet<IpNet>,
+    /// The node's own addresses; the first of a family is the source of packets to `ranges`.
+    pub addresses: Vec<IpAddr>,
+    /// Where the tunnels of other nodes end.
+    pub vteps: BTreeSet<IpAddr>,
+}
+
+/// What a look at the kernel showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The uplink.
+    pub uplink: Device,
+    /// The next hop's Ethernet address for each tunnel end that is resolved.
+    pub next_hops: BTreeMap<IpAddr, Mac>,
+    /// What is not as it should be, in words.
+    pub problems: Vec<String>,
+}
+
+/// Why the node can't be made what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// There is no netlink socket.
+    #[error("no netlink socket: {0}")]
+    Socket(#[source] std::io::Error),
+    /// The kernel refused.
+    #[error("{what}: {problem}{}", remedy(.problem))]
+    Refused {
+        /// What was asked of it.
+        what: String,
+        /// What it said.
+        problem: String,
+    },
+    /// A device is not there.
+    #[error("there is no device {0}: set `uplink` to the device that leads to the other nodes")]
+    NoDevice(String),
+    /// A device that we would make is somebody else's.
+    #[error("{0} exists and is no veth device: rename it, or set `host_interface` to another name")]
+    Foreign(String),
+    /// The kernel did not answer.
+    #[error("{0}: the kernel did not answer within 5 s: look at its log (dmesg)")]
+    Silent(String),
+    /// A setting of the kernel can't be written.
+    #[error("{path}: {problem}: run podway as root with /proc/sys writable")]
+    Setting {
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: std::io::Error,
+    },
+}
+
+fn remedy(problem: &str) -> &'static str {
+    if problem.contains("Operation not permitted") {
+        ": run podway as root (CAP_NET_ADMIN)"
+    } else {
+        ""
+    }
+}
+
+type Events = Box<
+    dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, netlink_sys::SocketAddr)>
+        + Unpin
+        + Send,
+>;
+
+/// The node's kernel, by netlink.
+pub struct Node {
+    handle: Handle,
+    events: Events,
+    settings: Settings,
+    uplink: u32,
+    host: Device,
+    dataplane: Device,
+    managed: BTreeSet<IpAddr>,
+}
+
+impl Node {
+    /// Finds the uplink and makes or adopts the pair to the host; needs a tokio runtime.
+    pub async fn open(settings: Settings) -> Result<Node, NodeError> {
+        let (connection, handle, events) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])
+        .map_err(NodeError::Socket)?;
+        tokio::spawn(connection);
+        let uplink = device(&handle, &settings.uplink)
+            .await?
+            .ok_or_else(|| NodeError::NoDevice(settings.uplink.clone()))?;
+        let (host, dataplane) = pair::make(&handle, &settings, uplink.mtu).await?;
+        Ok(Node {
+            handle,
+            events: Box::new(events),
+            uplink: uplink.ifindex,
+            settings,
+            host,
+            dataplane,
+            managed: BTreeSet::new(),
+        })
+    }
+
+    /// The host's end of the pair.
+    pub fn host(&self) -> &Device {
+        &self.host
+    }
+
+    /// The dataplane's end of the pair; its Ethernet address is the gateway's.
+    pub fn dataplane(&self) -> &Device {
+        &self.dataplane
+    }
+
+    /// The device of this name, if there is one.
+    pub async fn device(&self, name: &str) -> Result<Option<Device>, NodeError> {
+        device(&self.handle, name).await
+    }
+
+    /// All devices whose alias says that they are a pod's.
+    pub async fn pods(&self) -> Result<Vec<Device>, NodeError> {
+        let links = collect("list devices", self.handle.link().get().execute()).await?;
+        Ok(links
+            .iter()
+            .map(read_device)
+            .filter(|device| device.alias.starts_with(POD_ALIAS))
+            .collect())
+    }
+
+    /// Sets a device up.
+    pub async fn raise(&self, ifindex: u32) -> Result<(), NodeError> {
+        let up = LinkUnspec::new_with_index(ifindex).up().build();
+        done(
+            &format!("set device {ifindex} up"),
+            self.handle.link().change(up).execute(),
+        )
+        .await
+    }
+
+    /// Sets a device down, so that nothing passes it.
+    pub async fn lower(&self, ifindex: u32) -> Result<(), NodeError> {
+        let down = LinkUnspec::new_with_index(ifindex).down().build();
+        done(
+            &format!("set device {ifindex} down"),
+            self.handle.link().change(down).execute(),
+        )
+        .await
+    }
+
+    /// Makes the kernel what is wanted, by difference, and says what it is like now.
+    pub async fn reconcile(&mut self, wanted: &Wanted) -> Result<Seen, NodeError> {
+        let uplink = device(&self.handle, &self.settings.uplink)
+            .await?
+            .ok_or_else(|| NodeError::NoDevice(self.settings.uplink.clone()))?;
+        self.uplink = uplink.ifindex;
+        let mut problems = Vec::new();
+        routes::reconcile(
+            &self.handle,
+            &self.host,
+            self.dataplane.mac,
+            wanted,
+            &mut problems,
+        )
+        .await?;
+        let next_hops = neighbours::reconcile(
+            &self.handle,
+            &uplink,
+            &wanted.vteps,
+            &mut self.managed,
+            &mut problems,
+        )
+        .await?;
+        Ok(Seen {
+            uplink,
+            next_hops,
+            problems,
+        })
+    }
+
+    /// Returns when the kernel reported something that [`Node::reconcile`] should look at.
+    pub async fn changed(&mut self) {
+        while let Some((message, _)) = self.events.next().await {
+            if self.concerns_us(&message) {
+                return;
+            }
+        }
+        // The connection is gone with its task; the periodic look remains.
+        std::future::pending().await
+    }
+
+    fn concerns_us(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        let NetlinkPayload::InnerMessage(message) = &message.payload else {
+            return false;
+        };
+        match message {
+            RouteNetlinkMessage::NewNeighbour(it) | RouteNetlinkMessage::DelNeighbour(it) => {
+                it.header.ifindex == self.uplink
+            }
+            RouteNetlinkMessage::NewLink(it) | RouteNetlinkMessage::DelLink(it) => {
+                [self.uplink, self.host.ifindex].contains(&it.header.index)
+            }
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => true,
+            _ => false,
+        }
+    }
+}
+
+async fn device(handle: &Handle, name: &str) -> Result<Option<Device>, NodeError> {
+    Ok(link(handle, name).await?.as_ref().map(read_device))
+}
+
+async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NodeError> {
+    let request = handle.link().get().match_name(name).execute();
+    let mut request = std::pin::pin!(request);
+    match within(&format!("look {name} up"), request.next()).await? {
+        Some(Ok(link)) => Ok(Some(link)),
+        Some(Err(error)) if is_absent(&error) => Ok(None),
+        Some(Err(error)) => Err(refused(&format!("look {name} up"), &error)),
+        None => Ok(None),
+    }
+}
+
+fn read_device(link: &LinkMessage) -> Device {
+    let mut device = Device {
+        ifindex: link.header.index,
+        name: String::new(),
+        mac: Mac::default(),
+        mtu: 0,
+        alias: String::new(),
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Address(bytes) => {
+                device.mac = bytes.as_slice().try_into().map_or(device.mac, Mac);
+            }
+            _ => (),
+        }
+    }
+    device
+}
+
+fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up)
+}
+
+async fn collect<T>(
+    what: &str,
+    items: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, NodeError> {
+    let items: Vec<_> = within(what, items.collect()).await?;
+    items
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(|error| refused(what, &error))
+}
+
+async fn done(
+    what: &str,
+    request: impl Future<Output = Result<(), rtnetlink::Error>>,
+) -> Result<(), NodeError> {
+    within(what, request)
+        .await?
+        .map_err(|error| refused(what, &error))
+}
+
+async fn within<T>(what: &str, answer: impl Future<Output = T>) -> Result<T, NodeError> {
+    tokio::time::timeout(ANSWER_WITHIN, answer)
+        .await
+        .map_err(|_| NodeError::Silent(what.to_owned()))
+}
+
+fn refused(what: &str, error: &rtnetlink::Error) -> NodeError {
+    NodeError::Refused {
+        what: what.to_owned(),
+        problem: match error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
+            other => other.to_string(),
+        },
+    }
+}
+
+fn is_absent(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return false;
+    };
+    // ENODEV, ENOENT, ESRCH.
+    [19, 2, 3].contains(&message.raw_code().abs())
+}

@@ -1,0 +1,233 @@
+//! Routes of the node's own processes to pods and services, by way of the dataplane.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use podway_wire::Mac;
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use super::neighbours::ip_of;
+use super::{Device, NodeError, Wanted, collect, done};
+
+/// The mark of our routes (rtm_protocol): what carries it on the host interface is ours to remove.
+const OURS: RouteProtocol = RouteProtocol::Other(112);
+
+/// Link-local next hops that stand for the dataplane; they exist on the pair only.
+const GATEWAYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 112, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x112, 1)),
+];
+
+/// What a route is for us: where it leads and from which address.
+type Routes = BTreeMap<IpNet, Option<IpAddr>>;
+
+/// Makes the routes out of the host interface equal to `wanted`, by difference.
+pub(super) async fn reconcile(
+    handle: &Handle,
+    host: &Device,
+    gateway: Mac,
+    wanted: &Wanted,
+    problems: &mut Vec<String>,
+) -> Result<(), NodeError> {
+    let present = present(handle, host.ifindex).await?;
+    let wanted = routes(wanted, problems);
+    let (add, remove) = difference(&present, &wanted);
+    if present.is_empty() || !add.is_empty() {
+        resolve_gateways(handle, host.ifindex, gateway).await?;
+    }
+    for (range, source) in add {
+        let what = format!("route {range} to {}", host.name);
+        let route = message(range, source, host.ifindex);
+        let request = handle.route().add(route).replace().execute();
+        if let Err(error) = done(&what, request).await {
+            problems.push(error.to_string());
+        }
+    }
+    for range in remove {
+        let what = format!("remove the route of {range} to {}", host.name);
+        let request = handle.route().del(message(range, None, host.ifindex));
+        if let Err(error) = done(&what, request.execute()).await {
+            problems.push(error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn routes(wanted: &Wanted, problems: &mut Vec<String>) -> Routes {
+    let source = |range: &IpNet| {
+        wanted
+            .addresses
+            .iter()
+            .copied()
+            .find(|address| address.is_ipv4() == range.addr().is_ipv4())
+    };
+    let mut routes = Routes::new();
+    for range in &wanted.ranges {
+        match source(range) {
+            Some(source) => {
+                routes.insert(*range, Some(source));
+            }
+            None if wanted.addresses.is_empty() => (),
+            None => problems.push(format!(
+                "no route to {range} for the node's processes: the Node object has no InternalIP of that family"
+            )),
+        }
+    }
+    routes
+}
+
+fn difference(present: &Routes, wanted: &Routes) -> (Vec<(IpNet, Option<IpAddr>)>, Vec<IpNet>) {
+    let add = wanted
+        .iter()
+        .filter(|(range, source)| present.get(range) != Some(source))
+        .map(|(range, source)| (*range, *source))
+        .collect();
+    let remove = present
+        .keys()
+        .filter(|range| !wanted.contains_key(range))
+        .copied()
+        .collect();
+    (add, remove)
+}
+
+async fn present(handle: &Handle, ifindex: u32) -> Result<Routes, NodeError> {
+    let mut routes = Routes::new();
+    let all = [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ];
+    for family in all {
+        let dump = handle.route().get(family).execute();
+        for route in collect("list routes", dump).await? {
+            if let Some((range, source)) = ours(&route, ifindex) {
+                routes.insert(range, source);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, Option<IpAddr>)> {
+    if route.header.protocol != OURS {
+        return None;
+    }
+    let mut target = None;
+    let mut source = None;
+    let mut device = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => target = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            _ => (),
+        }
+    }
+    let range = IpNet::new(target?, route.header.destination_prefix_length).ok()?;
+    (device == Some(ifindex)).then_some((range, source))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+fn message(range: IpNet, source: Option<IpAddr>, ifindex: u32) -> RouteMessage {
+    let gateway = GATEWAYS[usize::from(range.addr().is_ipv6())];
+    let route = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(range.network(), range.prefix_len())
+        .and_then(|route| route.gateway(gateway))
+        .and_then(|route| match source {
+            Some(source) => route.pref_source(source),
+            None => Ok(route),
+        })
+        .expect("one family, and a length that IpNet has checked");
+    route
+        .output_interface(ifindex)
+        .protocol(OURS)
+        .onlink()
+        .build()
+}
+
+async fn resolve_gateways(handle: &Handle, ifindex: u32, mac: Mac) -> Result<(), NodeError> {
+    let known = collect("list neighbours", handle.neighbours().get().execute()).await?;
+    for gateway in GATEWAYS {
+        if known.iter().any(|it| is_so(it, ifindex, gateway, mac)) {
+            continue;
+        }
+        let request = handle
+            .neighbours()
+            .add(ifindex, gateway)
+            .state(NeighbourState::Permanent)
+            .link_layer_address(&mac.0)
+            .replace()
+            .execute();
+        done(&format!("make {mac} the neighbour {gateway}"), request).await?;
+    }
+    Ok(())
+}
+
+fn is_so(neighbour: &NeighbourMessage, ifindex: u32, address: IpAddr, mac: Mac) -> bool {
+    neighbour.header.ifindex == ifindex
+        && neighbour.header.state == NeighbourState::Permanent
+        && ip_of(neighbour) == Some(address)
+        && neighbour
+            .attributes
+            .contains(&NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("range")
+    }
+
+    #[test]
+    fn only_what_differs_is_touched() {
+        let source: Option<IpAddr> = Some("10.0.0.1".parse().expect("address"));
+        let present = Routes::from([
+            (net("10.244.1.0/24"), source),
+            (net("10.244.2.0/24"), None),
+            (net("10.244.3.0/24"), source),
+        ]);
+        let wanted = Routes::from([
+            (net("10.244.1.0/24"), source),
+            (net("10.244.2.0/24"), source),
+            (net("10.244.4.0/24"), source),
+        ]);
+        let (add, remove) = difference(&present, &wanted);
+        assert_eq!(
+            add,
+            vec![
+                (net("10.244.2.0/24"), source),
+                (net("10.244.4.0/24"), source)
+            ]
+        );
+        assert_eq!(remove, vec![net("10.244.3.0/24")]);
+        assert_eq!(difference(&wanted, &wanted), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_family_without_an_address_is_a_problem_in_words() {
+        let mut problems = Vec::new();
+        let wanted = Wanted {
+            ranges: [net("10.244.1.0/24"), net("fd44::/64")].into(),
+            addresses: vec!["10.0.0.1".parse().expect("address")],
+            ..Wanted::default()
+        };
+        assert_eq!(routes(&wanted, &mut problems).len(), 1);
+        assert_eq!(
+            problems,
+            [
+                "no route to fd44::/64 for the node's processes: the Node object has no InternalIP of that family"
+            ]
+        );
+    }
+}

@@ -1,0 +1,274 @@
+//! The node's kernel in network namespaces of our own making.
+
+use std::process::Command;
+
+use podway_cni::Namespace;
+
+use super::*;
+
+/// Two namespaces, the node's and a peer's, joined by `eth0` on both sides; gone when dropped.
+struct Wire {
+    node: String,
+    peer: String,
+}
+
+impl Wire {
+    fn new(test: &str) -> Wire {
+        let wire = Wire {
+            node: format!("podway-test-{test}-node"),
+            peer: format!("podway-test-{test}-peer"),
+        };
+        wire.remove();
+        let (node, peer) = (&wire.node, &wire.peer);
+        for line in [
+            format!("netns add {node}"),
+            format!("netns add {peer}"),
+            format!("-n {node} link add eth0 type veth peer name eth0 netns {peer}"),
+            format!("-n {node} link set lo up"),
+            format!("-n {node} addr add 192.168.50.1/24 dev eth0"),
+            format!("-n {node} addr add fd50::1/64 dev eth0 nodad"),
+            format!("-n {peer} addr add 192.168.50.2/24 dev eth0"),
+            format!("-n {peer} addr add fd50::2/64 dev eth0 nodad"),
+            format!("-n {node} link set eth0 up"),
+            format!("-n {peer} link set eth0 address 02:00:00:00:00:02 up"),
+        ] {
+            ip(&line);
+        }
+        wire
+    }
+
+    fn remove(&self) {
+        for name in [&self.node, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+
+    /// Runs a future inside the node's namespace.
+    fn inside<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F + Send) {
+        let namespace = Namespace::named(&self.node).expect("namespace");
+        namespace
+            .inside(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("runtime")
+                    .block_on(work());
+            })
+            .expect("entered");
+    }
+
+    fn shown(&self, line: &str) -> String {
+        ip(&format!("-n {} {line}", self.node))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn ip(line: &str) -> String {
+    let output = Command::new("ip")
+        .args(line.split_whitespace())
+        .output()
+        .expect("iproute2 is installed");
+    assert!(
+        output.status.success(),
+        "ip {line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("not run: namespaces need root");
+    }
+    root
+}
+
+fn settings(queues: u32) -> Settings {
+    Settings {
+        uplink: "eth0".to_owned(),
+        host_interface: "podway-host".to_owned(),
+        queues,
+        node: "node1".to_owned(),
+    }
+}
+
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts
+        .iter()
+        .map(|text| text.parse().expect("address"))
+        .collect()
+}
+
+fn wanted(ranges: &[&str], vteps: &[&str]) -> Wanted {
+    Wanted {
+        ranges: ranges
+            .iter()
+            .map(|text| text.parse().expect("range"))
+            .collect(),
+        addresses: addresses(&["192.168.50.1", "fd50::1"]),
+        vteps: addresses(vteps).into_iter().collect(),
+    }
+}
+
+#[test]
+fn the_pair_is_made_once_and_adopted_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("pair");
+    wire.inside(|| async {
+        let first = Node::open(settings(2)).await.expect("made");
+        assert_eq!((first.host().mtu, first.dataplane().mtu), (1450, 1450));
+        let second = Node::open(settings(2)).await.expect("adopted");
+        assert_eq!(first.host(), second.host());
+        let third = Node::open(settings(1))
+            .await
+            .expect("made anew: other queues");
+        assert_ne!(first.host().ifindex, third.host().ifindex);
+        assert_eq!(first.host().mac, third.host().mac);
+    });
+    let host = wire.shown("-d link show podway-host");
+    assert!(
+        host.contains("UP") && host.contains("numtxqueues 1"),
+        "{host}"
+    );
+    let features = Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &wire.node,
+            "ethtool",
+            "-k",
+            "podway-host",
+        ])
+        .output();
+    if let Ok(features) = features {
+        let text = String::from_utf8_lossy(&features.stdout).into_owned();
+        assert!(text.contains("tx-checksumming: off"), "{text}");
+    }
+}
+
+#[test]
+fn somebody_elses_device_is_left_alone() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("foreign");
+    wire.shown("link add podway-host type bridge");
+    wire.inside(|| async {
+        let error = Node::open(settings(1)).await.err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "podway-host exists and is no veth device: rename it, or set `host_interface` to another name"
+        );
+        let other = Settings {
+            uplink: "eth7".to_owned(),
+            ..settings(1)
+        };
+        let error = Node::open(other).await.err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "there is no device eth7: set `uplink` to the device that leads to the other nodes"
+        );
+    });
+}
+
+#[test]
+fn routes_follow_what_is_wanted() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("routes");
+    wire.inside(|| async {
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let both = wanted(
+            &["10.244.0.0/24", "10.96.0.0/16", "fd44:0:0:1::/64"],
+            &[],
+        );
+        let seen = node.reconcile(&both).await.expect("reconciled");
+        assert_eq!(seen.problems, Vec::<String>::new());
+        let gateway = node.dataplane().mac.to_string();
+        let routes = ip("-4 route show dev podway-host");
+        assert!(
+            routes.contains("10.244.0.0/24 via 169.254.112.1 proto 112 src 192.168.50.1 onlink"),
+            "{routes}"
+        );
+        let routes = ip("-6 route show dev podway-host");
+        assert!(
+            routes.contains("fd44:0:0:1::/64 via fe80::112:1 proto 112 src fd50::1"),
+            "{routes}"
+        );
+        let neighbours = ip("neigh show dev podway-host nud permanent");
+        assert_eq!(neighbours.matches(&gateway).count(), 2, "{neighbours}");
+
+        ip("route add 10.9.0.0/16 via 169.254.112.1 dev podway-host onlink");
+        let fewer = wanted(&["10.96.0.0/16"], &[]);
+        node.reconcile(&fewer).await.expect("reconciled");
+        let routes = ip("-4 route show dev podway-host");
+        assert!(!routes.contains("10.244.0.0/24"), "{routes}");
+        assert!(routes.contains("10.96.0.0/16"), "{routes}");
+        assert!(
+            routes.contains("10.9.0.0/16"),
+            "not ours to remove: {routes}"
+        );
+        assert_eq!(ip("-6 route show dev podway-host proto 112"), "");
+
+        ip("route del 10.96.0.0/16 dev podway-host");
+        node.reconcile(&fewer).await.expect("reconciled");
+        assert!(ip("-4 route show dev podway-host").contains("10.96.0.0/16"));
+    });
+}
+
+#[test]
+fn next_hops_are_resolved_kept_and_given_back() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("hops");
+    wire.inside(|| async {
+        ip("route add 192.168.70.0/24 via 192.168.50.2");
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let direct: IpAddr = "192.168.50.2".parse().expect("address");
+        let behind: IpAddr = "192.168.70.9".parse().expect("address");
+        let six: IpAddr = "fd50::2".parse().expect("address");
+        let all = wanted(
+            &[],
+            &["192.168.50.2", "192.168.70.9", "fd50::2", "203.0.113.1"],
+        );
+        let mut seen = node.reconcile(&all).await.expect("reconciled");
+        for _ in 0..50 {
+            if seen.next_hops.len() == 3 {
+                break;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), node.changed()).await;
+            seen = node.reconcile(&all).await.expect("reconciled");
+        }
+        let mac = Mac([2, 0, 0, 0, 0, 2]);
+        assert_eq!(
+            seen.next_hops,
+            BTreeMap::from([(direct, mac), (behind, mac), (six, mac)])
+        );
+        assert_eq!(
+            seen.problems,
+            ["no route to the node at 203.0.113.1: add one through eth0"]
+        );
+        assert!(ip("-d neigh show 192.168.50.2 dev eth0").contains("managed"));
+
+        let quiet = tokio::time::timeout(Duration::from_millis(300), async {
+            loop {
+                node.changed().await;
+                let before = node.reconcile(&all).await.expect("reconciled");
+                assert_eq!(before.next_hops.len(), 3);
+            }
+        });
+        assert!(quiet.await.is_err(), "looking again is without end");
+        node.reconcile(&wanted(&[], &[])).await.expect("reconciled");
+        assert_eq!(ip("-d neigh show 192.168.50.2 dev eth0"), "");
+    });
+}

@@ -79,7 +79,11 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
             apply_udp(bytes, l4 + 6, &addresses);
         }
         Protocol::SCTP => {
+            let before = sctp_header_sum(bytes, parsed);
             ports(bytes, l4, &parsed.key, to, &mut Delta::default());
+            let change = before ^ sctp_header_sum(bytes, parsed);
+            let sum = u32::from_le_bytes(bytes[l4 + 8..l4 + 12].try_into().expect("4 bytes"));
+            bytes[l4 + 8..l4 + 12].copy_from_slice(&(sum ^ change).to_le_bytes());
         }
         Protocol::ICMP => {
             // ICMP has no pseudo-header.
@@ -95,11 +99,15 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
     }
 }
 
-/// True if an SCTP packet's checksum has to be made anew after [`translate`] to `to`: CRC32c covers the ports.
-#[inline]
-pub fn changes_sctp_checksum(from: &FlowKey, to: &FlowKey) -> bool {
-    from.protocol == Protocol::SCTP
-        && (from.source_port, from.target_port) != (to.source_port, to.target_port)
+/// What an SCTP packet's common header adds to its CRC32c (RFC 9260, 6.8), the rest of the packet taken as zeros.
+///
+/// CRCs are linear: the checksum changes by the difference of this before and after, whatever follows the header.
+fn sctp_header_sum(bytes: &[u8], parsed: &Parsed) -> u32 {
+    let l4 = parsed.l4 as usize;
+    let mut header: [u8; 12] = bytes[l4..l4 + 12].try_into().expect("parsed");
+    header[8..].fill(0);
+    let rest = parsed.end() - l4 - header.len();
+    crc32c::crc32c_combine(crc32c::crc32c(&header), 0, rest)
 }
 
 /// Translates an ICMP error: its outer addresses to `source` and `target`, the packet it embeds to `inner`.

@@ -89,7 +89,12 @@ fn from_pod(
     let local = parsed.key.source.is_link_local() || parsed.key.source.bits() == 0;
     match parsed.icmp {
         Icmp::Neighbour if local => Ok(Received::Neighbour(arrival, Some(parsed))),
-        _ => Err(DropReason::Spoofed),
+        Icmp::Neighbour
+        | Icmp::No
+        | Icmp::EchoRequest
+        | Icmp::EchoReply
+        | Icmp::Error
+        | Icmp::Other => Err(DropReason::Spoofed),
     }
 }
 

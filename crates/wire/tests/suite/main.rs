@@ -1,5 +1,7 @@
 //! Packets in, packets out, with etherparse as the second opinion.
 
 mod errors;
+mod neighbours;
 mod packets;
+mod replies;
 mod translation;

@@ -1,6 +1,6 @@
 //! `edit`: what is translated has the checksums that etherparse computes, and goes back to the byte.
 
-use podway_wire::edit::{changes_sctp_checksum, decrement_ttl, traffic_class, translate};
+use podway_wire::edit::{decrement_ttl, traffic_class, translate};
 use podway_wire::{Fragment, Protocol};
 use proptest::prelude::*;
 
@@ -172,18 +172,30 @@ fn udp_pairs() -> [(podway_wire::FlowKey, podway_wire::FlowKey); 2] {
     ]
 }
 
+/// The CRC32c of an SCTP packet that starts at `l4`, its own field taken as zero.
+fn sctp_sum(bytes: &[u8], l4: usize) -> u32 {
+    let mut packet = bytes[l4..].to_vec();
+    packet[8..12].fill(0);
+    crc32c::crc32c(&packet)
+}
+
 #[test]
-fn sctp_keeps_its_own_sum_and_says_when_it_must_be_made_anew() {
+fn d4_sctps_sum_follows_its_ports_and_a_wrong_one_stays_wrong() {
     let from = key(Protocol::SCTP, ("10.0.0.1", 1000), ("10.0.0.2", 2000));
-    let mut to = key(Protocol::SCTP, ("10.0.0.9", 1000), ("10.0.0.8", 2000));
-    assert!(!changes_sctp_checksum(&from, &to));
-    to.target_port = 2001;
-    assert!(changes_sctp_checksum(&from, &to));
-    let before = packet(&from, b"chunk");
-    let mut bytes = before.clone();
-    translate(&mut bytes, &parsed(&before), &to);
-    assert_eq!(parsed(&bytes).key, to);
-    assert_eq!(bytes[ETHERNET + 24..], before[ETHERNET + 24..]);
+    let to = key(Protocol::SCTP, ("10.0.0.9", 1001), ("10.0.0.8", 2001));
+    let l4 = ETHERNET + 20;
+    for payload in [&b""[..], b"chunk", &[7; 1000]] {
+        for wrong in [0, 1, 0x8000_0000] {
+            let mut bytes = packet(&from, payload);
+            let sum = sctp_sum(&bytes, l4) ^ wrong;
+            bytes[l4 + 8..l4 + 12].copy_from_slice(&sum.to_le_bytes());
+            let read = parsed(&bytes);
+            translate(&mut bytes, &read, &to);
+            assert_eq!(parsed(&bytes).key, to);
+            let held = u32::from_le_bytes(bytes[l4 + 8..l4 + 12].try_into().expect("4 bytes"));
+            assert_eq!(held, sctp_sum(&bytes, l4) ^ wrong);
+        }
+    }
 }
 
 #[test]

@@ -1,1 +1,24 @@
-//! placeholder
+//! Sources of intent: what a cluster says, read, checked, completed and put into `intent`'s words.
+//!
+//! A watched directory of manifests goes `read` → `complete` → `convert`; a Kubernetes watch only converts, because
+//! an API server and its controllers did the rest.
+
+mod complete;
+pub mod convert;
+mod directory;
+mod fields;
+mod manifests;
+mod object;
+mod problem;
+mod process;
+mod read;
+mod validate;
+mod yaml;
+
+pub use complete::complete;
+pub use directory::{Batch, Directory};
+pub use manifests::{Manifests, load};
+pub use object::{Located, Object};
+pub use problem::{Place, Problem, Problems};
+pub use process::{ContainerPort, Process, container_ports, processes};
+pub use read::read;

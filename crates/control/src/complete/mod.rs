@@ -1,0 +1,217 @@
+//! What the cluster's controllers would add, so that a directory of manifests is a whole cluster.
+//!
+//! Every agent and the lab do this by themselves over the same directory and must agree: the result depends on
+//! the objects only, not on the order of files, and one more object moves as few others as a hash allows.
+
+mod choose;
+mod nodes;
+mod pods;
+mod services;
+mod slices;
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use podway_intent::{Labels, Requirement, Selector};
+
+use crate::convert::NAMESPACE_NAME;
+use crate::object::title;
+use crate::validate::template;
+use crate::{Located, Manifests, Object, Place, Problem, Problems};
+
+/// The cluster that these objects describe, with what its controllers would add; given values are kept.
+///
+/// The error is everything that contradicts itself, such as one address given twice.
+pub fn complete(mut objects: Vec<Located>) -> Result<Manifests, Problems> {
+    objects.sort_by_cached_key(|located| located.object.title());
+    let mut cluster = Cluster::default();
+    for Located { object, place } in objects {
+        match object {
+            Object::Node(node) => cluster.nodes.push((*node, place)),
+            Object::Namespace(namespace) => cluster.namespaces.push((*namespace, place)),
+            Object::Pod(pod) => cluster.pods.push((*pod, place)),
+            Object::Deployment(deployment) => cluster.deployments.push((*deployment, place)),
+            Object::Service(service) => cluster.services.push((*service, place)),
+            Object::EndpointSlice(slice) => cluster.slices.push((*slice, place)),
+            Object::NetworkPolicy(policy) => cluster.policies.push((*policy, place)),
+        }
+    }
+    nodes::complete(&mut cluster);
+    expand(&mut cluster);
+    create_namespaces(&mut cluster);
+    pods::complete(&mut cluster);
+    services::complete(&mut cluster);
+    slices::complete(&mut cluster);
+
+    let problems = std::mem::take(&mut cluster.problems);
+    Problems::none_or(problems, cluster.manifests())
+}
+
+/// A cluster on its way to completeness, its objects in the order of their names.
+#[derive(Default)]
+struct Cluster {
+    nodes: Vec<(Node, Place)>,
+    namespaces: Vec<(Namespace, Place)>,
+    pods: Vec<(Pod, Place)>,
+    deployments: Vec<(Deployment, Place)>,
+    services: Vec<(Service, Place)>,
+    slices: Vec<(EndpointSlice, Place)>,
+    policies: Vec<(NetworkPolicy, Place)>,
+    claims: Claims,
+    problems: Vec<Problem>,
+}
+
+impl Cluster {
+    fn manifests(self) -> Manifests {
+        fn values<T>(mut located: Vec<(T, Place)>, metadata: fn(&T) -> &ObjectMeta) -> Vec<T> {
+            located.sort_by_cached_key(|(value, _)| {
+                let metadata = metadata(value);
+                (metadata.namespace.clone(), metadata.name.clone())
+            });
+            located.into_iter().map(|(value, _)| value).collect()
+        }
+        Manifests {
+            nodes: values(self.nodes, |node| &node.metadata),
+            namespaces: values(self.namespaces, |namespace| &namespace.metadata),
+            pods: values(self.pods, |pod| &pod.metadata),
+            services: values(self.services, |service| &service.metadata),
+            endpoint_slices: values(self.slices, |slice| &slice.metadata),
+            network_policies: values(self.policies, |policy| &policy.metadata),
+        }
+    }
+}
+
+/// Who has which address.
+#[derive(Default)]
+struct Claims(HashMap<IpAddr, String>);
+
+impl Claims {
+    fn is_free(&self, address: IpAddr) -> bool {
+        !self.0.contains_key(&address)
+    }
+
+    /// Takes an address that was free.
+    fn take(&mut self, address: IpAddr, title: &str) {
+        self.0.insert(address, title.to_owned());
+    }
+
+    /// Takes an address that a manifest gives, or says who has it already.
+    fn take_given(&mut self, address: IpAddr, title: &str, place: &Place) -> Result<(), String> {
+        if let Some(owner) = self.0.get(&address) {
+            return Err(format!(
+                "{address} is in use twice, by {owner} too: change one"
+            ));
+        }
+        self.0.insert(address, format!("{title} ({place})"));
+        Ok(())
+    }
+}
+
+/// Deployments as the pods that they stand for: `name-0`, `name-1`, …
+fn expand(cluster: &mut Cluster) {
+    let taken: BTreeSet<String> = cluster
+        .pods
+        .iter()
+        .map(|(pod, _)| title("Pod", &pod.metadata))
+        .collect();
+    for (deployment, place) in &cluster.deployments {
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let owner = title("Deployment", &deployment.metadata);
+        let replicas = deployment.spec.replicas.unwrap_or(1);
+        let template = template(deployment);
+        for index in 0..replicas {
+            let mut pod = template.clone();
+            pod.metadata.name = Some(format!("{name}-{index}"));
+            let pod_title = title("Pod", &pod.metadata);
+            if taken.contains(&pod_title) {
+                let message =
+                    format!("{pod_title} is one of its pods, and is there already: rename one");
+                cluster
+                    .problems
+                    .push(place.problem(&owner, "metadata.name", message));
+                continue;
+            }
+            let index = usize::try_from(index).unwrap_or_default();
+            pods::schedule(&mut pod, &owner, index, &cluster.nodes);
+            cluster.pods.push((pod, place.inside("spec.template")));
+        }
+    }
+    cluster
+        .pods
+        .sort_by_cached_key(|(pod, _)| title("Pod", &pod.metadata));
+}
+
+/// The namespaces that objects are in, all with the label of their name.
+fn create_namespaces(cluster: &mut Cluster) {
+    let name = |metadata: &ObjectMeta| metadata.namespace.clone();
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    named.extend(
+        cluster
+            .pods
+            .iter()
+            .filter_map(|(pod, _)| name(&pod.metadata)),
+    );
+    named.extend(
+        cluster
+            .deployments
+            .iter()
+            .filter_map(|(one, _)| name(&one.metadata)),
+    );
+    named.extend(
+        cluster
+            .services
+            .iter()
+            .filter_map(|(service, _)| name(&service.metadata)),
+    );
+    named.extend(
+        cluster
+            .slices
+            .iter()
+            .filter_map(|(slice, _)| name(&slice.metadata)),
+    );
+    named.extend(
+        cluster
+            .policies
+            .iter()
+            .filter_map(|(policy, _)| name(&policy.metadata)),
+    );
+    for (namespace, _) in &cluster.namespaces {
+        named.remove(namespace.metadata.name.as_deref().unwrap_or_default());
+    }
+    for name in named {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name);
+        cluster.namespaces.push((namespace, Place::default()));
+    }
+    for (namespace, _) in &mut cluster.namespaces {
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        let labels = namespace.metadata.labels.get_or_insert_default();
+        labels.insert(NAMESPACE_NAME.to_owned(), name);
+    }
+}
+
+/// True if every requirement holds.
+pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
+    selector
+        .requirements
+        .iter()
+        .all(|requirement| match requirement {
+            Requirement::In(key, values) => {
+                labels.get(key).is_some_and(|value| values.contains(value))
+            }
+            Requirement::NotIn(key, values) => {
+                labels.get(key).is_none_or(|value| !values.contains(value))
+            }
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::Absent(key) => !labels.contains_key(key),
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! EndpointSlices as the cluster's controller makes them from services' selectors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use podway_intent::{NamedPort, PodPhase};
+
+use crate::Place;
+use crate::complete::Cluster;
+use crate::convert::{HEADLESS, SERVICE_NAME, is_headless, pod_into};
+use crate::fields::{Family, family, protocol, protocol_name};
+use crate::problem::Findings;
+
+/// The label of a node that says which zone it is in.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Makes the slices of every service with a selector that no given slice belongs to.
+pub(super) fn complete(cluster: &mut Cluster) {
+    let service_of = |slice: &EndpointSlice| {
+        let labels = slice.metadata.labels.as_ref()?;
+        Some((
+            slice.metadata.namespace.clone(),
+            labels.get(SERVICE_NAME)?.clone(),
+        ))
+    };
+    let given: BTreeSet<_> = cluster
+        .slices
+        .iter()
+        .filter_map(|(slice, _)| service_of(slice))
+        .collect();
+    for (service, place) in &cluster.services {
+        let spec = service.spec.clone().unwrap_or_default();
+        let has_selector = spec
+            .selector
+            .as_ref()
+            .is_some_and(|selector| !selector.is_empty());
+        let name = service.metadata.name.clone().unwrap_or_default();
+        let is_given = given.contains(&(service.metadata.namespace.clone(), name));
+        if !has_selector || is_given || spec.type_.as_deref() == Some("ExternalName") {
+            continue;
+        }
+        for family in spec
+            .ip_families
+            .iter()
+            .flatten()
+            .filter_map(|name| family(name).ok())
+        {
+            let slices = slices(service, family, &cluster.pods, &cluster.nodes);
+            cluster
+                .slices
+                .extend(slices.into_iter().map(|slice| (slice, place.clone())));
+        }
+    }
+}
+
+/// A service's port as one pod has it: name, protocol and number.
+type Resolved = (Option<String>, &'static str, i32);
+
+/// One slice for every set of numbers that the service's port names stand for.
+fn slices(
+    service: &Service,
+    family: Family,
+    pods: &[(Pod, Place)],
+    nodes: &[(Node, Place)],
+) -> Vec<EndpointSlice> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let publish = spec.publish_not_ready_addresses == Some(true);
+    let ports = spec.ports.unwrap_or_default();
+    let selector = spec.selector.unwrap_or_default();
+    let mut groups: BTreeMap<Vec<Resolved>, Vec<Endpoint>> = BTreeMap::new();
+    for (pod, place) in pods {
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let selected = pod.metadata.namespace == service.metadata.namespace
+            && selector
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value));
+        let Some(converted) = pod_into(pod, &mut Findings::new(String::new(), place)) else {
+            continue;
+        };
+        let mut addresses = converted.addresses.iter();
+        let address = addresses.find(|address| Family::of(**address) == family);
+        let (true, PodPhase::Alive, Some(address)) = (selected, converted.phase, address) else {
+            continue;
+        };
+        let resolved: Vec<Resolved> = ports
+            .iter()
+            .filter_map(|port| resolve(port, &converted.ports))
+            .collect();
+        // A pod that has none of the ports is no endpoint of a service with ports.
+        if resolved.is_empty() && !ports.is_empty() {
+            continue;
+        }
+        let endpoint = endpoint(pod, *address, publish, nodes);
+        groups.entry(resolved).or_default().push(endpoint);
+    }
+    let groups = groups.into_iter().enumerate();
+    groups
+        .map(|(index, (ports, endpoints))| slice(service, family, index, ports, endpoints))
+        .collect()
+}
+
+fn resolve(port: &ServicePort, named: &[NamedPort]) -> Option<Resolved> {
+    let protocol = protocol(port.protocol.as_deref()).ok()?;
+    let number = match &port.target_port {
+        None | Some(IntOrString::Int(0)) => port.port,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(name)) => {
+            let fits = |named: &&NamedPort| *named.name == **name && named.protocol == protocol;
+            i32::from(named.iter().find(fits)?.port)
+        }
+    };
+    Some((port.name.clone(), protocol_name(protocol), number))
+}
+
+fn slice(
+    service: &Service,
+    family: Family,
+    index: usize,
+    ports: Vec<Resolved>,
+    endpoints: Vec<Endpoint>,
+) -> EndpointSlice {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let end = match index {
+        0 => String::new(),
+        _ => format!("-{index}"),
+    };
+    let mut labels = BTreeMap::from([(SERVICE_NAME.to_owned(), name.clone())]);
+    if is_headless(service) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    }
+    // As the controller does, so that a foreign proxy's name reaches the slices too.
+    for (key, value) in service.metadata.labels.iter().flatten() {
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    let ports = ports
+        .into_iter()
+        .map(|(name, protocol, port)| EndpointPort {
+            app_protocol: None,
+            name: Some(name.unwrap_or_default()),
+            port: Some(port),
+            protocol: Some(protocol.to_owned()),
+        });
+    EndpointSlice {
+        address_type: family.name().to_owned(),
+        metadata: ObjectMeta {
+            name: Some(format!("{name}-{}{end}", family.name().to_lowercase())),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        ports: Some(ports.collect()),
+        endpoints: Some(endpoints),
+    }
+}
+
+fn endpoint(pod: &Pod, address: IpAddr, publish: bool, nodes: &[(Node, Place)]) -> Endpoint {
+    let mut conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let unready = conditions.any(|one| one.type_ == "Ready" && one.status != "True");
+    let serving = publish || !unready;
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let node = nodes
+        .iter()
+        .find(|(node, _)| node.metadata.name == node_name);
+    let labels = node.and_then(|(node, _)| node.metadata.labels.as_ref());
+    Endpoint {
+        addresses: vec![address.to_string()],
+        conditions: Some(EndpointConditions {
+            ready: Some(serving && (publish || !terminating)),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        node_name,
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            ..ObjectReference::default()
+        }),
+        zone: labels.and_then(|labels| labels.get(ZONE)).cloned(),
+        ..Endpoint::default()
+    }
+}

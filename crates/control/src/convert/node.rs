@@ -1,0 +1,154 @@
+//! Nodes, namespaces and pods.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use podway_intent::{NamedPort, PodNetwork, PodPhase};
+
+use crate::convert::{NAMESPACE_NAME, name, shared};
+use crate::fields::{Family, address, labels, port, protocol, range};
+use crate::problem::Findings;
+
+pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podway_intent::Node> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let entries = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
+    for (index, entry) in entries.enumerate() {
+        if entry.type_ != "InternalIP" {
+            continue;
+        }
+        let field = format!("status.addresses[{index}].address");
+        let parsed = findings.take_leniently(&field, address(&entry.address));
+        addresses.extend(parsed.filter(|address| !addresses.contains(address)));
+    }
+    let spec = node.spec.clone().unwrap_or_default();
+    let (field, ranges) = match (spec.pod_cidrs, spec.pod_cidr) {
+        (Some(ranges), _) if !ranges.is_empty() => ("spec.podCIDRs", ranges),
+        (_, Some(range)) if !range.is_empty() => ("spec.podCIDR", vec![range]),
+        _ => ("spec.podCIDRs", Vec::new()),
+    };
+    let mut pod_ranges: Vec<IpNet> = Vec::new();
+    for (index, text) in ranges.iter().enumerate() {
+        let field = match field {
+            "spec.podCIDR" => field.to_owned(),
+            _ => format!("{field}[{index}]"),
+        };
+        let Some(range) = findings.take(&field, range(text)) else {
+            continue;
+        };
+        let family = Family::of(range.addr());
+        if pod_ranges
+            .iter()
+            .any(|other| Family::of(other.addr()) == family)
+        {
+            findings.problem(
+                &field,
+                format!("a second {} range: keep one", family.name()),
+            );
+            continue;
+        }
+        pod_ranges.push(range);
+    }
+    Some(podway_intent::Node {
+        name: shared(node.metadata.name.as_ref()),
+        labels: labels(node.metadata.labels.as_ref()),
+        addresses,
+        pod_ranges,
+    })
+}
+
+pub(crate) fn namespace_into(namespace: &Namespace) -> podway_intent::Namespace {
+    let name = shared(namespace.metadata.name.as_ref());
+    let mut labels = labels(namespace.metadata.labels.as_ref());
+    labels.insert(NAMESPACE_NAME.into(), name.clone());
+    podway_intent::Namespace { name, labels }
+}
+
+pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_intent::Pod> {
+    let spec = pod.spec.as_ref();
+    let status = pod.status.as_ref();
+    let phase = match status.and_then(|status| status.phase.as_deref()) {
+        None | Some("" | "Pending" | "Running" | "Unknown") => PodPhase::Alive,
+        Some("Succeeded" | "Failed") => PodPhase::Ended,
+        Some(other) => {
+            let expected = "expected Pending, Running, Succeeded, Failed or Unknown";
+            findings.problem("status.phase", format!("{expected}, found \"{other}\""));
+            return None;
+        }
+    };
+    let network = match spec.and_then(|spec| spec.host_network) {
+        Some(true) => PodNetwork::Host,
+        Some(false) | None => PodNetwork::Own,
+    };
+    Some(podway_intent::Pod {
+        name: name(&pod.metadata),
+        uid: shared(pod.metadata.uid.as_ref()),
+        node: spec
+            .and_then(|spec| spec.node_name.as_deref())
+            .filter(|name| !name.is_empty())
+            .map(Arc::from),
+        labels: labels(pod.metadata.labels.as_ref()),
+        addresses: pod_addresses(pod, findings),
+        ports: named_ports(pod, findings),
+        network,
+        phase,
+    })
+}
+
+fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else {
+        return Vec::new();
+    };
+    let mut texts = Vec::new();
+    for (index, entry) in status.pod_ips.iter().flatten().enumerate() {
+        texts.push((format!("status.podIPs[{index}].ip"), &entry.ip));
+    }
+    if let (true, Some(ip)) = (texts.is_empty(), &status.pod_ip) {
+        texts.push(("status.podIP".to_owned(), ip));
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (field, text) in texts {
+        if text.is_empty() {
+            continue;
+        }
+        let Some(address) = findings.take_leniently(&field, address(text)) else {
+            continue;
+        };
+        let family = Family::of(address);
+        if addresses.iter().any(|other| Family::of(*other) == family) {
+            findings.problem(
+                &field,
+                format!("a second {} address: keep one", family.name()),
+            );
+            continue;
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn named_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<NamedPort> {
+    let mut ports = Vec::new();
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    for (outer, container) in containers.enumerate() {
+        for (inner, declared) in container.ports.iter().flatten().enumerate() {
+            let at = |name: &str| format!("spec.containers[{outer}].ports[{inner}].{name}");
+            let number = findings.take(&at("containerPort"), port(declared.container_port));
+            let protocol = findings.take(&at("protocol"), protocol(declared.protocol.as_deref()));
+            let name = declared.name.as_deref().filter(|name| !name.is_empty());
+            if let (Some(port), Some(protocol), Some(name)) = (number, protocol, name) {
+                let name = name.into();
+                ports.push(NamedPort {
+                    name,
+                    protocol,
+                    port,
+                });
+            }
+        }
+    }
+    ports
+}

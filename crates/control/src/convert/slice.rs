@@ -1,0 +1,132 @@
+//! EndpointSlices.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use podway_intent::{Name, Serving, SlicePort};
+
+use crate::convert::{HEADLESS, SERVICE_NAME, SERVICE_PROXY_NAME, has_label, name};
+use crate::fields::{Family, address, family, port, protocol};
+use crate::problem::Findings;
+
+pub(super) fn is_ours(slice: &EndpointSlice) -> bool {
+    slice.address_type != "FQDN"
+        && has_label(&slice.metadata, SERVICE_NAME)
+        && !has_label(&slice.metadata, HEADLESS)
+        && !has_label(&slice.metadata, SERVICE_PROXY_NAME)
+}
+
+pub(crate) fn slice_into(
+    slice: &EndpointSlice,
+    findings: &mut Findings<'_>,
+) -> Option<podway_intent::EndpointSlice> {
+    let family = findings.take("addressType", family(&slice.address_type))?;
+    let labels = slice.metadata.labels.as_ref();
+    let service = labels.and_then(|labels| labels.get(SERVICE_NAME));
+    let name = name(&slice.metadata);
+    let mut endpoints = Vec::new();
+    for (index, entry) in slice.endpoints.iter().flatten().enumerate() {
+        let addresses = addresses(entry, family, &format!("endpoints[{index}]"), findings);
+        if !addresses.is_empty() {
+            endpoints.push(endpoint(entry, addresses, &name));
+        }
+    }
+    Some(podway_intent::EndpointSlice {
+        service: Name {
+            namespace: name.namespace.clone(),
+            name: service.map_or_else(|| "".into(), |service| (**service).into()),
+        },
+        name,
+        ports: ports(slice, findings),
+        endpoints,
+    })
+}
+
+fn ports(slice: &EndpointSlice, findings: &mut Findings<'_>) -> Vec<SlicePort> {
+    let mut ports = Vec::new();
+    for (index, entry) in slice.ports.iter().flatten().enumerate() {
+        let at = |name: &str| format!("ports[{index}].{name}");
+        let protocol = findings.take(&at("protocol"), protocol(entry.protocol.as_deref()));
+        // S15: a port without a number stands for none.
+        let Some(number) = entry.port else { continue };
+        let number = findings.take(&at("port"), port(number));
+        if let (Some(port), Some(protocol)) = (number, protocol) {
+            let name = entry.name.as_deref().unwrap_or_default().into();
+            ports.push(SlicePort {
+                name,
+                protocol,
+                port,
+            });
+        }
+    }
+    ports
+}
+
+fn addresses(
+    endpoint: &Endpoint,
+    family: Family,
+    at: &str,
+    findings: &mut Findings<'_>,
+) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for (index, text) in endpoint.addresses.iter().enumerate() {
+        let parsed = address(text).and_then(|address| match Family::of(address) == family {
+            true => Ok(address),
+            false => Err(format!(
+                "expected an {} address, found {text}",
+                family.name()
+            )),
+        });
+        let field = format!("{at}.addresses[{index}]");
+        addresses.extend(findings.take_leniently(&field, parsed));
+    }
+    addresses
+}
+
+fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_intent::Endpoint {
+    let conditions = entry.conditions.clone().unwrap_or_default();
+    // S16: an absent `ready` means ready, and so does an absent `serving`; an absent `terminating` means not.
+    let ready = conditions.ready.unwrap_or(true);
+    let serving = conditions.serving.unwrap_or(true);
+    let terminating = conditions.terminating.unwrap_or(false);
+    let serving = match (ready, serving, terminating) {
+        (true, _, _) => Serving::Ready,
+        (false, true, true) => Serving::Terminating,
+        (false, _, _) => Serving::No,
+    };
+    let pod = entry
+        .target_ref
+        .as_ref()
+        .filter(|target| target.kind.as_deref() == Some("Pod"));
+    let hints = entry.hints.clone().unwrap_or_default();
+    let present = |text: &Option<String>| {
+        let text = text.as_deref().filter(|text| !text.is_empty());
+        text.map(Arc::<str>::from)
+    };
+    podway_intent::Endpoint {
+        addresses,
+        serving,
+        node: present(&entry.node_name),
+        pod: pod.and_then(|target| {
+            let namespace = target.namespace.as_deref().map(Arc::from);
+            Some(Name {
+                namespace: namespace.unwrap_or_else(|| slice.namespace.clone()),
+                name: target.name.as_deref()?.into(),
+            })
+        }),
+        zone: present(&entry.zone),
+        zone_hints: hints
+            .for_zones
+            .iter()
+            .flatten()
+            .map(|zone| Arc::from(&*zone.name))
+            .collect(),
+        node_hints: hints
+            .for_nodes
+            .iter()
+            .flatten()
+            .map(|node| Arc::from(&*node.name))
+            .collect(),
+    }
+}

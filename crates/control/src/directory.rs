@@ -1,0 +1,241 @@
+//! A watched directory of manifests.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use podway_intent::{Change, Key, Name};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Manifests, Problem, Problems};
+
+/// How long a directory must be quiet before it is read: longer than an editor's or kubectl's burst of writes.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a directory that is never quiet stays unread.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the directory is still the one that is watched.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A directory (or file) of manifests, and the cluster as it last described it without faults.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    watcher: RecommendedWatcher,
+    wakeups: mpsc::Receiver<()>,
+    watched: Option<Identity>,
+    is_dirty: bool,
+    manifests: Manifests,
+    facts: BTreeMap<Key, Change>,
+    problems: Vec<Problem>,
+}
+
+/// What leads from the last state of a directory to the one now, and what is wrong with the latter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes; none while something is wrong, for then the last state stays in force.
+    pub changes: Vec<Change>,
+    /// Everything that is wrong now; empty once it is mended.
+    pub problems: Vec<Problem>,
+}
+
+/// Device and inode of a directory.
+type Identity = (u64, u64);
+
+impl Directory {
+    /// Reads the directory and begins to watch it; the changes lead from nothing to what it says.
+    ///
+    /// The error is everything that is wrong with it: there is no last good state to fall back to yet.
+    pub fn open(path: &Path) -> Result<(Directory, Vec<Change>), Problems> {
+        let (wake, wakeups) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let is_read = event.is_ok_and(|event| {
+                let closed = notify::event::AccessKind::Close(notify::event::AccessMode::Write);
+                matches!(event.kind, EventKind::Access(kind) if kind != closed)
+            });
+            if !is_read {
+                // Full means that a wakeup is waiting already.
+                let _ = wake.try_send(());
+            }
+        })
+        .map_err(|error| unwatchable(path, &error))?;
+        let mut directory = Directory {
+            path: path.to_owned(),
+            watcher,
+            wakeups,
+            watched: None,
+            is_dirty: false,
+            manifests: Manifests::default(),
+            facts: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        // Watched before it is read, so that no change falls between.
+        let watching = directory.watch();
+        let batch = directory.adopt(read(path)?);
+        watching.map_err(|error| unwatchable(path, &error))?;
+        Ok((directory, batch.changes))
+    }
+
+    /// Waits until the directory says something else, or something else is wrong with it.
+    ///
+    /// A call that is dropped loses nothing: the next one sees the same change.
+    pub async fn next(&mut self) -> Batch {
+        loop {
+            self.dirty().await;
+            self.quiet().await;
+            let watching = self.watch();
+            let path = self.path.clone();
+            let outcome = tokio::task::spawn_blocking(move || read(&path)).await;
+            // `read` doesn't panic, and a runtime that is being shut down polls nobody again.
+            let outcome =
+                outcome.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            self.is_dirty = false;
+            let batch = match outcome {
+                Ok(state) => self.adopt(state),
+                Err(Problems(problems)) => Batch {
+                    changes: Vec::new(),
+                    problems,
+                },
+            };
+            if let (Err(error), true) = (watching, batch.problems.is_empty()) {
+                tracing::debug!(path = %self.path.display(), %error, "not watched, looked at instead");
+            }
+            if self.report(&batch.problems) || !batch.changes.is_empty() {
+                return batch;
+            }
+        }
+    }
+
+    /// What is wrong with the directory now; empty if its last state is in force.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The cluster as the directory last described it without faults.
+    pub fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    async fn dirty(&mut self) {
+        while !self.is_dirty {
+            let woken = timeout(LOOK, self.wakeups.recv()).await.is_ok();
+            self.is_dirty = woken || self.watched.is_none() || self.watched != identity(&self.path);
+            if self.is_dirty
+                && !woken
+                && identity(&self.path).is_none()
+                && !self.problems.is_empty()
+            {
+                // Still not there, and that is known.
+                self.is_dirty = false;
+            }
+        }
+    }
+
+    async fn quiet(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match timeout(QUIET, self.wakeups.recv()).await {
+                Ok(Some(())) => sleep(QUIET / 5).await,
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Watches what is at the path now.
+    fn watch(&mut self) -> notify::Result<()> {
+        let target = watched_directory(&self.path);
+        // Fails if it was not watched or is gone; either is fine.
+        let _ = self.watcher.unwatch(target);
+        self.watched = None;
+        self.watcher.watch(target, RecursiveMode::NonRecursive)?;
+        self.watched = identity(&self.path);
+        Ok(())
+    }
+
+    fn adopt(&mut self, (manifests, changes): (Manifests, Vec<Change>)) -> Batch {
+        let facts: BTreeMap<Key, Change> = changes
+            .into_iter()
+            .map(|change| (key(&change), change))
+            .collect();
+        let changes = difference(&self.facts, &facts);
+        (self.manifests, self.facts) = (manifests, facts);
+        Batch {
+            changes,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Logs problems that were not there before; true if anything about them is new.
+    fn report(&mut self, problems: &[Problem]) -> bool {
+        if self.problems == problems {
+            return false;
+        }
+        for problem in problems
+            .iter()
+            .filter(|problem| !self.problems.contains(problem))
+        {
+            tracing::warn!(%problem, "the last good state of the manifests stays in force");
+        }
+        if problems.is_empty() {
+            tracing::info!(path = %self.path.display(), "the manifests are mended");
+        }
+        self.problems = problems.to_vec();
+        true
+    }
+}
+
+fn read(path: &Path) -> Result<(Manifests, Vec<Change>), Problems> {
+    let manifests = Manifests::read(path)?;
+    let changes = manifests.changes()?;
+    Ok((manifests, changes))
+}
+
+/// The directory to watch: a file's, because editors replace files.
+fn watched_directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if path.is_file() && parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) if path.is_file() => parent,
+        Some(_) | None => path,
+    }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(watched_directory(path)).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn unwatchable(path: &Path, error: &notify::Error) -> Problems {
+    Problems(vec![Problem {
+        file: path.to_string_lossy().into(),
+        line: 0,
+        object: String::new(),
+        field: String::new(),
+        message: format!("can't be watched ({error}): see sysctl fs.inotify"),
+    }])
+}
+
+/// The changes that lead from one state to another: what is new or otherwise, then what is gone.
+fn difference(from: &BTreeMap<Key, Change>, to: &BTreeMap<Key, Change>) -> Vec<Change> {
+    let is_news = |(key, change): &(&Key, &Change)| from.get(key) != Some(change);
+    let news = to.iter().filter(is_news).map(|(_, change)| change.clone());
+    let gone = from.keys().filter(|key| !to.contains_key(key));
+    news.chain(gone.cloned().map(Change::Gone)).collect()
+}
+
+fn key(change: &Change) -> Key {
+    let place = |name: &Name| name.clone();
+    match change {
+        Change::Node(node) => Key::Node(node.name.clone()),
+        Change::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
+        Change::Pod(pod) => Key::Pod(place(&pod.name)),
+        Change::Service(service) => Key::Service(place(&service.name)),
+        Change::EndpointSlice(slice) => Key::EndpointSlice(place(&slice.name)),
+        Change::NetworkPolicy(policy) => Key::NetworkPolicy(place(&policy.name)),
+        Change::Attachment(attachment) => Key::Attachment(place(&attachment.pod)),
+        Change::Neighbour(address, _) => Key::Neighbour(*address),
+        Change::Setup(_) => Key::Setup,
+        Change::Gone(key) => key.clone(),
+    }
+}

@@ -1,0 +1,242 @@
+//! The values that fields of several kinds have: what an API server accepts, as types.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use podway_intent::{Labels, Requirement, Selector};
+use podway_wire::Protocol;
+
+use crate::problem::{Findings, join};
+
+/// A port number.
+pub(crate) fn port(number: i32) -> Result<u16, String> {
+    match u16::try_from(number) {
+        Ok(port @ 1..) => Ok(port),
+        Ok(0) | Err(_) => Err(format!("expected a number 1-65535, found {number}")),
+    }
+}
+
+/// A protocol's name; TCP if absent.
+pub(crate) fn protocol(name: Option<&str>) -> Result<Protocol, String> {
+    match name {
+        None | Some("" | "TCP") => Ok(Protocol::TCP),
+        Some("UDP") => Ok(Protocol::UDP),
+        Some("SCTP") => Ok(Protocol::SCTP),
+        Some(other) => Err(format!("expected TCP, UDP or SCTP, found \"{other}\"")),
+    }
+}
+
+/// The name that manifests give a protocol.
+pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::UDP => "UDP",
+        Protocol::SCTP => "SCTP",
+        _ => "TCP",
+    }
+}
+
+/// An IP address without leading zeros (CVE-2021-29923).
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("expected an IP address, found \"{text}\""))
+}
+
+/// A range of addresses, its host bits cleared.
+pub(crate) fn range(text: &str) -> Result<IpNet, String> {
+    let range: Result<IpNet, _> = text.trim().parse();
+    range
+        .map(|range| range.trunc())
+        .map_err(|_| format!("expected a range such as 10.0.0.0/8, found \"{text}\""))
+}
+
+/// Which of two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// As `ipFamilies` and `addressType` spell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+}
+
+/// `IPv4` or `IPv6`.
+pub(crate) fn family(name: &str) -> Result<Family, String> {
+    match name {
+        "IPv4" => Ok(Family::V4),
+        "IPv6" => Ok(Family::V6),
+        other => Err(format!("expected IPv4 or IPv6, found \"{other}\"")),
+    }
+}
+
+/// An object's or a namespace's name (RFC 1123 label).
+pub(crate) fn dns_label(name: &str) -> Result<(), String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let legal = (1..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    legal
+        .then_some(())
+        .ok_or_else(|| format!("expected at most 63 of a-z, 0-9 and inner '-', found \"{name}\""))
+}
+
+/// A name made of labels with dots between them (RFC 1123 subdomain).
+pub(crate) fn dns_subdomain(name: &str) -> Result<(), String> {
+    let legal = name.len() <= 253 && name.split('.').all(|label| dns_label(label).is_ok());
+    legal
+        .then_some(())
+        .ok_or_else(|| format!("expected at most 253 of a-z, 0-9, '-' and '.', found \"{name}\""))
+}
+
+/// A port's name (RFC 6335): at most 15 of a-z, 0-9 and '-', with a letter.
+pub(crate) fn port_name(name: &str) -> Result<(), String> {
+    let legal = name.len() <= 15
+        && dns_label(name).is_ok()
+        && name.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !name.contains("--");
+    legal.then_some(()).ok_or_else(|| {
+        format!("expected at most 15 of a-z, 0-9 and '-' with a letter, found \"{name}\"")
+    })
+}
+
+/// A label's key: an optional DNS prefix and a name.
+pub(crate) fn label_key(key: &str) -> Result<(), String> {
+    let (prefix, name) = key.rsplit_once('/').unwrap_or(("prefix", key));
+    let legal = !name.is_empty() && label_value(name).is_ok() && dns_subdomain(prefix).is_ok();
+    legal
+        .then_some(())
+        .ok_or_else(|| format!("expected a label such as app or example.org/app, found \"{key}\""))
+}
+
+/// A label's value: empty, or at most 63 letters, digits and inner '-', '_', '.'.
+pub(crate) fn label_value(value: &str) -> Result<(), String> {
+    let outer = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    let bytes = value.as_bytes();
+    let legal = bytes.len() <= 63
+        && outer(bytes.first().copied())
+        && outer(bytes.last().copied())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    legal.then_some(()).ok_or_else(|| {
+        format!("expected at most 63 letters, digits and inner '-', '_', '.', found \"{value}\"")
+    })
+}
+
+/// Labels in our words.
+pub(crate) fn labels(labels: Option<&BTreeMap<String, String>>) -> Labels {
+    let entries = labels.into_iter().flatten();
+    entries
+        .map(|(key, value)| (Arc::from(&**key), Arc::from(&**value)))
+        .collect()
+}
+
+/// A selector in our words; `None` and problems if it is not one.
+pub(crate) fn selector(
+    selector: &LabelSelector,
+    field: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Selector> {
+    let before = findings.problems.len();
+    let mut requirements = Vec::new();
+    for (key, value) in selector.match_labels.iter().flatten() {
+        let at = join(field, &format!("matchLabels.{key}"));
+        findings.take(&at, label_key(key));
+        findings.take(&at, label_value(value));
+        requirements.push(Requirement::In((**key).into(), vec![(**value).into()]));
+    }
+    for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
+        let at = |name: &str| join(field, &format!("matchExpressions[{index}].{name}"));
+        findings.take(&at("key"), label_key(&expression.key));
+        let values = expression.values.as_deref().unwrap_or_default();
+        for (index, value) in values.iter().enumerate() {
+            findings.take(&at(&format!("values[{index}]")), label_value(value));
+        }
+        let key: Arc<str> = (*expression.key).into();
+        let owned = || values.iter().map(|value| Arc::from(&**value)).collect();
+        let (requirement, wants_values) = match &*expression.operator {
+            "In" => (Requirement::In(key, owned()), true),
+            "NotIn" => (Requirement::NotIn(key, owned()), true),
+            "Exists" => (Requirement::Exists(key), false),
+            "DoesNotExist" => (Requirement::Absent(key), false),
+            other => {
+                let message =
+                    format!("expected In, NotIn, Exists or DoesNotExist, found \"{other}\"");
+                findings.problem(&at("operator"), message);
+                continue;
+            }
+        };
+        match (wants_values, values.is_empty()) {
+            (true, true) => findings.problem(
+                &at("values"),
+                format!("{} needs at least one value", expression.operator),
+            ),
+            (false, false) => findings.problem(
+                &at("values"),
+                format!("{} takes no values: remove them", expression.operator),
+            ),
+            (true, false) | (false, true) => {}
+        }
+        requirements.push(requirement);
+    }
+    (findings.problems.len() == before).then_some(Selector { requirements })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_an_api_server_takes() {
+        assert!(dns_label("web-1").is_ok());
+        for wrong in ["", "Web", "-a", "a-", "a.b", &"a".repeat(64)] {
+            assert!(dns_label(wrong).is_err(), "{wrong}");
+        }
+        assert!(dns_subdomain("node1.example.org").is_ok());
+        assert!(dns_subdomain("node1..org").is_err());
+        assert!(port_name("http-2").is_ok());
+        for wrong in ["", "80", "a--b", "sixteen-letters-", "abcdefghijklmnop"] {
+            assert!(port_name(wrong).is_err(), "{wrong}");
+        }
+        assert!(label_key("app.kubernetes.io/name").is_ok());
+        for wrong in ["", "/a", "a/", "A_B/x", "a b"] {
+            assert!(label_key(wrong).is_err(), "{wrong}");
+        }
+        assert!(label_value("").is_ok());
+        assert!(label_value("v1.2_3-x").is_ok());
+        assert!(label_value("_x").is_err());
+    }
+
+    #[test]
+    fn addresses_have_no_leading_zeros() {
+        assert!(address("10.0.0.1").is_ok());
+        assert!(address("010.0.0.1").is_err());
+        assert_eq!(range(" 10.1.2.3/8 ").unwrap().to_string(), "10.0.0.0/8");
+        assert!(range("10.0.0.1").is_err());
+        assert!(range("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn ports_end_where_they_should() {
+        assert_eq!((port(1), port(65535)), (Ok(1), Ok(65535)));
+        assert!(port(0).is_err() && port(65536).is_err() && port(-1).is_err());
+    }
+}

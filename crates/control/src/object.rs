@@ -1,0 +1,96 @@
+//! The Kubernetes objects that a dataplane is interested in.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::Place;
+
+/// A Kubernetes object of a kind that matters here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// v1 Node.
+    Node(Box<Node>),
+    /// v1 Namespace.
+    Namespace(Box<Namespace>),
+    /// v1 Pod.
+    Pod(Box<Pod>),
+    /// apps/v1 Deployment.
+    Deployment(Box<Deployment>),
+    /// v1 Service.
+    Service(Box<Service>),
+    /// discovery.k8s.io/v1 EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy(Box<NetworkPolicy>),
+}
+
+/// An object and where it was read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// The object.
+    pub object: Object,
+    /// Its file and lines.
+    pub place: Place,
+}
+
+impl Object {
+    /// The kind as manifests spell it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Object::Node(_) => "Node",
+            Object::Namespace(_) => "Namespace",
+            Object::Pod(_) => "Pod",
+            Object::Deployment(_) => "Deployment",
+            Object::Service(_) => "Service",
+            Object::EndpointSlice(_) => "EndpointSlice",
+            Object::NetworkPolicy(_) => "NetworkPolicy",
+        }
+    }
+
+    /// Name, namespace, labels.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Object::Node(node) => &node.metadata,
+            Object::Namespace(namespace) => &namespace.metadata,
+            Object::Pod(pod) => &pod.metadata,
+            Object::Deployment(deployment) => &deployment.metadata,
+            Object::Service(service) => &service.metadata,
+            Object::EndpointSlice(slice) => &slice.metadata,
+            Object::NetworkPolicy(policy) => &policy.metadata,
+        }
+    }
+
+    pub(crate) fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Object::Node(node) => &mut node.metadata,
+            Object::Namespace(namespace) => &mut namespace.metadata,
+            Object::Pod(pod) => &mut pod.metadata,
+            Object::Deployment(deployment) => &mut deployment.metadata,
+            Object::Service(service) => &mut service.metadata,
+            Object::EndpointSlice(slice) => &mut slice.metadata,
+            Object::NetworkPolicy(policy) => &mut policy.metadata,
+        }
+    }
+
+    /// Kind, namespace and name, such as `Service shop/web`: unique in a cluster.
+    pub fn title(&self) -> String {
+        title(self.kind(), self.metadata())
+    }
+
+    /// True of kinds that have no namespace.
+    pub(crate) fn is_cluster_wide(&self) -> bool {
+        matches!(self, Object::Node(_) | Object::Namespace(_))
+    }
+}
+
+/// Kind, namespace and name of an object, such as `Service shop/web` or `Node node1`.
+pub(crate) fn title(kind: &str, metadata: &ObjectMeta) -> String {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    match metadata.namespace.as_deref() {
+        None | Some("") => format!("{kind} {name}"),
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+    }
+}

@@ -1,0 +1,92 @@
+//! Every Kubernetes object of the shared test vectors converts, one at a time, as a watch would give them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use podway_control::convert;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The vectors' folder: `PODWAY_VECTORS`, or beside the project.
+fn folder() -> PathBuf {
+    match std::env::var_os("PODWAY_VECTORS") {
+        Some(folder) => folder.into(),
+        None => PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../../shared/vectors"
+        )),
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(object).map_err(|error| error.to_string())
+}
+
+/// Converts one object of a row's list; `None` for lists that we have no words for.
+fn convert_one(list: &str, object: &Value) -> Option<Result<(), String>> {
+    let display = |problems: podway_control::Problems| problems.to_string();
+    Some(match list {
+        "services" => {
+            typed(object).and_then(|one| convert::service(&one).map(drop).map_err(display))
+        }
+        "endpointSlices" => {
+            typed(object).and_then(|one| convert::endpoint_slice(&one).map(drop).map_err(display))
+        }
+        "networkPolicies" => {
+            typed(object).and_then(|one| convert::network_policy(&one).map(drop).map_err(display))
+        }
+        "namespaces" => {
+            typed(object).and_then(|one| convert::namespace(&one).map(drop).map_err(display))
+        }
+        "pods" => typed(object).and_then(|one| convert::pod(&one).map(drop).map_err(display)),
+        "nodes" => typed(object).and_then(|one| convert::node(&one).map(drop).map_err(display)),
+        _ => return None,
+    })
+}
+
+#[test]
+fn every_object_of_the_vectors_converts() {
+    let folder = folder();
+    let Ok(entries) = fs::read_dir(&folder) else {
+        println!(
+            "no vectors at {}: none run; set PODWAY_VECTORS",
+            folder.display()
+        );
+        return;
+    };
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for entry in entries {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|end| end != "jsonl") {
+            continue;
+        }
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let steps = row["steps"].as_array().cloned().unwrap_or_default();
+            for step in steps.iter().chain([&row]) {
+                // Rows that an API server would refuse may be refused here too.
+                let may_fail = row["apiInvalid"] != Value::Null;
+                for (list, objects) in step.as_object().unwrap() {
+                    for object in objects.as_array().into_iter().flatten() {
+                        match convert_one(list, object) {
+                            None => {}
+                            Some(Ok(())) => *counts.entry(list.clone()).or_default() += 1,
+                            Some(Err(_)) if may_fail => {}
+                            Some(Err(error)) => failures.push(format!("{}: {error}", row["test"])),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("converted {counts:?}");
+    assert!(
+        failures.is_empty(),
+        "{} failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    assert!(!counts.is_empty(), "no objects at {}", folder.display());
+}

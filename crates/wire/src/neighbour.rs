@@ -1,7 +1,8 @@
 //! ARP (RFC 826) and neighbour discovery (RFC 4861): the questions that a gateway is asked, and its answers in place.
 
+use crate::bytes::u16_at;
 use crate::checksum::transport;
-use crate::parse::{ETHERNET, Parsed};
+use crate::parse::{ETHERNET, ETHERTYPE_ARP, Fragment, Icmp, Parsed};
 use crate::{Addr, Frame, Mac, NoRoom, Protocol};
 
 /// Who has `target`? asked by `sender`.
@@ -18,6 +19,9 @@ pub struct Question {
 /// The ARP request in a frame; `None` if it is anything else.
 pub fn arp_request(bytes: &[u8]) -> Option<Question> {
     let arp = bytes.get(ETHERNET..ETHERNET + 28)?;
+    if u16_at(bytes, 12) != Some(ETHERTYPE_ARP) {
+        return None;
+    }
     // Ethernet, IPv4, lengths 6 and 4, request.
     if arp[..8] != [0, 1, 8, 0, 6, 4, 0, 1] {
         return None;
@@ -44,7 +48,11 @@ pub fn arp_answer(bytes: &mut [u8], question: &Question, mac: Mac) {
 /// The neighbour solicitation in a packet; `None` if it is anything else, or came over a router.
 pub fn solicitation(bytes: &[u8], parsed: &Parsed) -> Option<Question> {
     let l4 = parsed.l4 as usize;
-    let message = bytes.get(l4..l4 + 24)?;
+    // Fragments are none either (RFC 6980, 5).
+    if parsed.icmp != Icmp::Neighbour || parsed.fragment != Fragment::Whole {
+        return None;
+    }
+    let message = bytes.get(l4..parsed.end())?.get(..24)?;
     // RFC 4861, 7.1.1: hop limit 255, code 0, the target is not multicast.
     if message[0] != 135 || message[1] != 0 || parsed.ttl != 255 {
         return None;

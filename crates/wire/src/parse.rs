@@ -6,7 +6,7 @@ use crate::{Addr, Family, FlowKey, Frame, Mac, Protocol};
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// How many IPv6 extension headers we follow.
 const EXTENSIONS_MAX: usize = 8;
@@ -371,7 +371,8 @@ pub(crate) fn icmp_v6(header: &[u8]) -> (Icmp, (u16, u16)) {
     match header[0] {
         128 => (Icmp::EchoRequest, (identifier, 0)),
         129 => (Icmp::EchoReply, (0, identifier)),
-        1..=4 => (Icmp::Error, (0, 0)),
+        // RFC 4443, 2.1: also those that are not known.
+        0..=127 => (Icmp::Error, (0, 0)),
         130..=137 | 143 | 151..=153 => (Icmp::Neighbour, (0, 0)),
         _ => (Icmp::Other, (0, 0)),
     }

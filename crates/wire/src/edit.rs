@@ -89,7 +89,7 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
             // ICMP has no pseudo-header.
             let mut delta = Delta::default();
             identifier(bytes, l4, &parsed.key, to, &mut delta);
-            apply(bytes, l4 + 2, &delta);
+            apply_icmp(bytes, parsed, &delta);
         }
         Protocol::ICMPV6 => {
             identifier(bytes, l4, &parsed.key, to, &mut addresses);
@@ -223,7 +223,7 @@ fn identifier(bytes: &mut [u8], l4: usize, from: &FlowKey, to: &FlowKey, delta: 
 }
 
 #[inline]
-fn apply(bytes: &mut [u8], at: usize, delta: &Delta) {
+pub(crate) fn apply(bytes: &mut [u8], at: usize, delta: &Delta) {
     let before = u16_at(bytes, at).expect("parsed");
     put_u16(bytes, at, delta.apply(before));
 }
@@ -235,5 +235,17 @@ fn apply_udp(bytes: &mut [u8], at: usize, delta: &Delta) {
     if before != 0 {
         let after = delta.apply(before);
         put_u16(bytes, at, if after == 0 { 0xffff } else { after });
+    }
+}
+
+/// A message of zeros alone, as an echo reply may be, sums to zero: its checksum is all ones, which no delta can tell
+/// from zero (RFC 1624, 3).
+#[inline]
+pub(crate) fn apply_icmp(bytes: &mut [u8], parsed: &Parsed, delta: &Delta) {
+    let l4 = parsed.l4 as usize;
+    apply(bytes, l4 + 2, delta);
+    let all_here = parsed.fragment == Fragment::Whole && parsed.end() <= bytes.len();
+    if all_here && bytes[l4..parsed.end()].iter().all(|byte| *byte == 0) {
+        put_u16(bytes, l4 + 2, 0xffff);
     }
 }

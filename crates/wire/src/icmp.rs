@@ -1,8 +1,9 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages of our own, made in place of the packet they are about.
 
-use crate::bytes::put_u16;
-use crate::checksum::{checksum, transport};
-use crate::parse::{ETHERNET, Icmp, Parsed};
+use crate::bytes::{put_u16, u16_at};
+use crate::checksum::{Delta, checksum, transport};
+use crate::edit::{apply, apply_icmp};
+use crate::parse::{ETHERNET, Fragment, Icmp, Parsed};
 use crate::{Addr, Family, Frame, NoRoom, Protocol};
 
 /// What a sender is told.
@@ -29,26 +30,21 @@ pub fn echo_reply(bytes: &mut [u8], parsed: &Parsed) {
     };
     let half = swapped.len() / 2;
     bytes[swapped].rotate_left(half);
-    let mut delta = crate::checksum::Delta::default();
-    delta.word(
-        u16::from_be_bytes([bytes[l4], bytes[l4 + 1]]),
-        u16::from_be_bytes([reply, bytes[l4 + 1]]),
-    );
+    let before = u16_at(bytes, l4).expect("parsed");
     bytes[l4] = reply;
-    let before = u16::from_be_bytes([bytes[l4 + 2], bytes[l4 + 3]]);
-    put_u16(bytes, l4 + 2, delta.apply(before));
+    let mut delta = Delta::default();
+    delta.word(before, u16_at(bytes, l4).expect("parsed"));
+    apply_icmp(bytes, parsed, &delta);
     // RFC 1812, 4.3.2.5: a fresh TTL.
-    let ttl_at = match parsed.family {
-        Family::V4 => l3 + 8,
-        Family::V6 => l3 + 7,
-    };
-    let before = u16::from_be_bytes([bytes[ttl_at], bytes[ttl_at + 1]]);
-    bytes[ttl_at] = 64;
-    if parsed.family == Family::V4 {
-        let mut delta = crate::checksum::Delta::default();
-        delta.word(before, u16::from_be_bytes([64, bytes[ttl_at + 1]]));
-        let sum = u16::from_be_bytes([bytes[l3 + 10], bytes[l3 + 11]]);
-        put_u16(bytes, l3 + 10, delta.apply(sum));
+    match parsed.family {
+        Family::V4 => {
+            let before = u16_at(bytes, l3 + 8).expect("parsed");
+            bytes[l3 + 8] = 64;
+            let mut delta = Delta::default();
+            delta.word(before, u16_at(bytes, l3 + 8).expect("parsed"));
+            apply(bytes, l3 + 10, &delta);
+        }
+        Family::V6 => bytes[l3 + 7] = 64,
     }
 }
 
@@ -63,7 +59,7 @@ pub fn may_be_answered(parsed: &Parsed) -> bool {
     let nobody =
         source.low_bytes() == [0; 4] && source.family() == Family::V4 || source.bits() == 0;
     answerable
-        && parsed.fragment != crate::parse::Fragment::Later
+        && parsed.fragment != Fragment::Later
         && !nobody
         && !source.is_multicast()
         && !parsed.key.target.is_multicast()
@@ -86,8 +82,8 @@ pub fn error(
     let quoted_in_chunk = frame.bytes().len().min(parsed.end()) - ETHERNET;
     let quote = quoted_in_chunk.min(limit - header - 8);
     let headers = header + 8;
-    frame.resize(ETHERNET + quote)?;
     frame.push(headers)?;
+    frame.resize(headers + ETHERNET + quote)?;
     let bytes = frame.bytes_mut();
     let message = ETHERNET + header;
     // The quoted packet lies where it was; the old Ethernet header, in front of it, is overwritten.
@@ -151,7 +147,7 @@ pub fn error(
         traffic_class: 0xc0,
         ttl: 64,
         tcp_flags: 0,
-        fragment: crate::parse::Fragment::Whole,
+        fragment: Fragment::Whole,
         icmp: Icmp::Error,
     })
 }

@@ -67,7 +67,12 @@ proptest! {
         prop_assert_eq!(quoted(&bytes).key, to);
         let there = parsed(&bytes);
         prop_assert_eq!((there.key.source, there.key.target), (router(family, 2), to.source));
+        let sctp_sum = (from.protocol == Protocol::SCTP).then(|| whole[l4 + 8..l4 + 12].to_vec());
         translate(&mut whole, &before, &to);
+        if let Some(sum) = sctp_sum {
+            // A quote seldom has the whole packet, and nobody checks this sum in one.
+            whole[l4 + 8..l4 + 12].copy_from_slice(&sum);
+        }
         prop_assert_eq!(&bytes[inner.l3 as usize..], &whole[ETHERNET..cut]);
         if family == Family::V4 {
             let header = Ipv4HeaderSlice::from_slice(&bytes[inner.l3 as usize..]).expect("IPv4");

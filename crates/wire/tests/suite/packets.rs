@@ -4,13 +4,13 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6FlowLabel, Ipv6Header,
     NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
-use podway_wire::{Addr, Content, Family, FlowKey, Frame, ParseError, Parsed, Protocol};
+use podway_wire::{Addr, Content, Family, FlowKey, Fragment, Frame, ParseError, Parsed, Protocol};
 use proptest::prelude::*;
 
 /// The Ethernet header's length, in bytes.
 pub(crate) const ETHERNET: usize = 14;
 
-/// An Ethernet frame of this flow, all checksums right; ICMP is an echo, SCTP a common header and no chunks.
+/// An Ethernet frame of this flow, all checksums right; ICMP is an echo, all others are SCTP.
 pub(crate) fn packet(key: &FlowKey, payload: &[u8]) -> Vec<u8> {
     packet_with(key, &[], payload)
 }
@@ -41,8 +41,10 @@ pub(crate) fn packet_with(key: &FlowKey, options: &[u8], payload: &[u8]) -> Vec<
             .write(&mut bytes, payload),
         Protocol(other) => {
             let mut transport = [source.to_be_bytes(), target.to_be_bytes()].concat();
-            transport.extend([0x5c; 8]);
+            transport.extend([0x5c, 0x5c, 0x5c, 0x5c, 0, 0, 0, 0]);
             transport.extend(payload);
+            let sum = crc32c(&transport);
+            transport[8..12].copy_from_slice(&sum.to_le_bytes());
             builder.write(&mut bytes, IpNumber(other), &transport)
         }
     };
@@ -153,10 +155,30 @@ pub(crate) fn wrong_sums(bytes: &[u8]) -> Vec<&'static str> {
         }
         other => panic!("not IP: {other:?}"),
     };
-    if !transport_is_right {
+    let sctp = parsed(bytes);
+    let sctp_is_right =
+        sctp.key.protocol != Protocol::SCTP || sctp.fragment != Fragment::Whole || {
+            let mut message = bytes[sctp.l4 as usize..sctp.end()].to_vec();
+            let sum: [u8; 4] = message[8..12].try_into().expect("4 bytes");
+            message[8..12].fill(0);
+            crc32c(&message).to_le_bytes() == sum
+        };
+    if !transport_is_right || !sctp_is_right {
         wrong.push("transport");
     }
     wrong
+}
+
+/// CRC32c as RFC 9260, appendix A, describes it, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut sum = u32::MAX;
+    for byte in bytes {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0x82f6_3b78 * (sum & 1));
+        }
+    }
+    !sum
 }
 
 /// The key of these addresses and ports.

@@ -57,7 +57,7 @@ proptest! {
     ) {
         let about = packet_with(&flow, options, &vec![0xab; payload]);
         let family = flow.source.family();
-        let (mut bytes, made) = error_about(&about, padding, 0, kind);
+        let (bytes, made) = error_about(&about, padding, 0, kind);
         prop_assert_eq!(parsed(&bytes), made);
         prop_assert_eq!(wrong_sums(&bytes), Vec::<&str>::new());
         prop_assert_eq!((made.key.source, made.key.target), (sender(family), flow.source));
@@ -82,10 +82,6 @@ proptest! {
         prop_assert_eq!(&message[..2], &expected);
         prop_assert_eq!(&message[4..], &rest.to_be_bytes());
         prop_assert!(!may_be_answered(&made));
-
-        // Nothing but the headers in front of the quote was written.
-        bytes.truncate(ETHERNET + header + 8);
-        prop_assert_eq!(bytes.len() + about.len() - ETHERNET, header + 8 + about.len());
     }
 
     #[test]

@@ -32,9 +32,8 @@ proptest! {
         noise in 1..0xffffu16,
         payload in prop::collection::vec(any::<u8>(), 0..64),
     ) {
-        let Some(offset) = sum_offset(from.protocol) else { return Ok(()) };
         let mut bytes = packet(&from, &payload);
-        let at = parsed(&bytes).l4 as usize + offset;
+        let at = parsed(&bytes).l4 as usize + sum_offset(from.protocol);
         let right = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let wrong = right.wrapping_add(noise);
         // Both zeros say the same, and a zero says nothing in UDP.
@@ -52,6 +51,8 @@ proptest! {
     ) {
         // IPv6 fragments are in `parsing`; here the offset field of IPv4 is enough.
         prop_assume!(from.source.family() == podway_wire::Family::V4);
+        // SCTP's checksum depends on the datagram's length, which a first fragment doesn't tell.
+        prop_assume!(from.protocol != Protocol::SCTP);
         let mut whole = packet(&from, &payload);
         let (mut first, mut later) = split(&whole, 32);
         prop_assert_eq!(parsed(&first).fragment, Fragment::First);
@@ -92,13 +93,13 @@ proptest! {
     }
 }
 
-/// Where the transport checksum is in its header; SCTP's is another's to compute.
-fn sum_offset(protocol: Protocol) -> Option<usize> {
+/// Where the transport checksum is in its header.
+fn sum_offset(protocol: Protocol) -> usize {
     match protocol {
-        Protocol::TCP => Some(16),
-        Protocol::UDP => Some(6),
-        Protocol::ICMP | Protocol::ICMPV6 => Some(2),
-        _ => None,
+        Protocol::TCP => 16,
+        Protocol::UDP => 6,
+        Protocol::SCTP => 8,
+        _ => 2,
     }
 }
 
@@ -170,32 +171,6 @@ fn udp_pairs() -> [(podway_wire::FlowKey, podway_wire::FlowKey); 2] {
             key(Protocol::UDP, ("fd00::7", 4000), ("fd00:2::9", 5353)),
         ),
     ]
-}
-
-/// The CRC32c of an SCTP packet that starts at `l4`, its own field taken as zero.
-fn sctp_sum(bytes: &[u8], l4: usize) -> u32 {
-    let mut packet = bytes[l4..].to_vec();
-    packet[8..12].fill(0);
-    crc32c::crc32c(&packet)
-}
-
-#[test]
-fn d4_sctps_sum_follows_its_ports_and_a_wrong_one_stays_wrong() {
-    let from = key(Protocol::SCTP, ("10.0.0.1", 1000), ("10.0.0.2", 2000));
-    let to = key(Protocol::SCTP, ("10.0.0.9", 1001), ("10.0.0.8", 2001));
-    let l4 = ETHERNET + 20;
-    for payload in [&b""[..], b"chunk", &[7; 1000]] {
-        for wrong in [0, 1, 0x8000_0000] {
-            let mut bytes = packet(&from, payload);
-            let sum = sctp_sum(&bytes, l4) ^ wrong;
-            bytes[l4 + 8..l4 + 12].copy_from_slice(&sum.to_le_bytes());
-            let read = parsed(&bytes);
-            translate(&mut bytes, &read, &to);
-            assert_eq!(parsed(&bytes).key, to);
-            let held = u32::from_le_bytes(bytes[l4 + 8..l4 + 12].try_into().expect("4 bytes"));
-            assert_eq!(held, sctp_sum(&bytes, l4) ^ wrong);
-        }
-    }
 }
 
 #[test]

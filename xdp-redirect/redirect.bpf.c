@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Hands pod and service traffic to AF_XDP sockets, and leaves the rest to the host.
+ *
+ * It decides by device first: all that a pod sends is ours, and dropped when nobody listens, so that policy
+ * never fails open; all that the host sends into its veth is ours, and passed when nobody listens; of what the
+ * wire brings, ours are tunnels, local ranges, node ports and answers to masqueraded flows. Packets are only
+ * looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
+ * the host's, whose reassembly can't complete without the first.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "redirect.h"
+
+#define MAX_VLAN_TAGS 2
+#define MAX_EXTENSION_HEADERS 8 /* as many as the engine follows */
+
+const volatile __u32 queues = 1; /* sockets a port; set before loading */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix4);
+	__type(value, __u8);
+} local4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix6);
+	__type(value, __u8);
+} local6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct address);
+	__type(value, __u8);
+} addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct node_port);
+	__type(value, __u8);
+} node_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		++*counter;
+}
+
+/* Hands the packet to its queue's socket; without one `fallback` is its fate, and `closed` the counter. */
+static __always_inline int hand_up(struct xdp_md *ctx, const struct port *port, __u32 reason, __u32 closed,
+				   int fallback)
+{
+	__u32 queue = ctx->rx_queue_index;
+	int action = fallback;
+
+	/* A queue beyond ours must not reach the next port's socket. */
+	if (queue < queues)
+		action = bpf_redirect_map(&xsks, port->index * queues + queue, fallback);
+	count(action == XDP_REDIRECT ? reason : closed);
+	return action;
+}
+
+static __always_inline int for_us(struct xdp_md *ctx, const struct port *port, __u32 reason)
+{
+	return hand_up(ctx, port, reason, REASON_UPLINK_CLOSED, XDP_DROP);
+}
+
+static __always_inline int for_host(__u32 reason)
+{
+	count(reason);
+	return XDP_PASS;
+}
+
+static __always_inline int in_snat_range(const struct settings *set, __u16 port)
+{
+	return set->snat_first && port >= set->snat_first && port <= set->snat_last;
+}
+
+/* What a datagram with these ports, sent to a node address, is to us; REASON_UPLINK_PASS if nothing. */
+static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __u16 destination)
+{
+	struct node_port key = { .port = destination, .protocol = protocol };
+
+	if (protocol == IPPROTO_UDP && set->tunnel_port && destination == set->tunnel_port)
+		return REASON_TUNNEL;
+	if (in_snat_range(set, destination))
+		return REASON_SNAT;
+	if (bpf_map_lookup_elem(&node_ports, &key))
+		return REASON_NODE_PORT;
+	return REASON_UPLINK_PASS;
+}
+
+/* An ICMP error quotes the packet that we sent: it is ours if that one's source port is. */
+static __always_inline __u32 claim_quoted(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family)
+{
+	__u8 version_and_length, protocol;
+	__be16 source;
+	__u32 ports;
+
+	if (family == 4) {
+		if (bpf_xdp_load_bytes(ctx, at, &version_and_length, 1) ||
+		    bpf_xdp_load_bytes(ctx, at + 9, &protocol, 1))
+			return REASON_UPLINK_UNREAD;
+		ports = at + (version_and_length & 15) * 4;
+	} else {
+		if (bpf_xdp_load_bytes(ctx, at + 6, &protocol, 1))
+			return REASON_UPLINK_UNREAD;
+		ports = at + sizeof(struct ipv6hdr);
+	}
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		ports += 4; /* the echo's identifier */
+	else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return REASON_UPLINK_PASS;
+	if (bpf_xdp_load_bytes(ctx, ports, &source, sizeof(source)))
+		return REASON_UPLINK_UNREAD;
+	/* A tunnel's source ports are any, and its errors (path MTU) are for the host's own stack. */
+	return claim(set, protocol == IPPROTO_UDP && bpf_ntohs(source) == set->tunnel_port ? 0 : protocol,
+		     bpf_ntohs(source));
+}
+
+/* ICMP to a node address: errors by what they quote, echo replies by their identifier. */
+static __always_inline __u32 claim_icmp(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family)
+{
+	__be16 identifier;
+	__u8 type;
+
+	if (bpf_xdp_load_bytes(ctx, at, &type, 1))
+		return REASON_UPLINK_UNREAD;
+	if (family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4)
+		return claim_quoted(ctx, set, at + 8, family);
+	if (type != (family == 4 ? 0 : 129))
+		return REASON_UPLINK_PASS;
+	if (bpf_xdp_load_bytes(ctx, at + 4, &identifier, sizeof(identifier)))
+		return REASON_UPLINK_UNREAD;
+	return in_snat_range(set, bpf_ntohs(identifier)) ? REASON_SNAT : REASON_UPLINK_PASS;
+}
+
+/* What a packet to a node address is to us, by what follows its network header at `at`. */
+static __always_inline __u32 claim_transport(struct xdp_md *ctx, __u32 at, __u8 protocol, __u8 family)
+{
+	__u32 zero = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	__be16 destination;
+
+	if (!set)
+		return REASON_UPLINK_PASS;
+	if (protocol == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return claim_icmp(ctx, set, at, family);
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+		return REASON_UPLINK_PASS;
+	if (bpf_xdp_load_bytes(ctx, at + 2, &destination, sizeof(destination)))
+		return REASON_UPLINK_UNREAD;
+	return claim(set, protocol, bpf_ntohs(destination));
+}
+
+static __always_inline __u32 classify4(struct xdp_md *ctx, __u32 at)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + at;
+	struct prefix4 prefix = { .length = 32 };
+	struct address address = { .bytes = { [10] = 0xff, [11] = 0xff } };
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		return REASON_UPLINK_UNREAD;
+	__builtin_memcpy(prefix.address, &ip->daddr, 4);
+	if (bpf_map_lookup_elem(&local4, &prefix))
+		return REASON_LOCAL;
+	__builtin_memcpy(address.bytes + 12, &ip->daddr, 4);
+	if (!bpf_map_lookup_elem(&addresses, &address))
+		return REASON_UPLINK_PASS;
+	if (ip->frag_off & bpf_htons(0x1fff))
+		return REASON_UPLINK_PASS;
+	return claim_transport(ctx, at + ip->ihl * 4, ip->protocol, 4);
+}
+
+static __always_inline __u32 classify6(struct xdp_md *ctx, __u32 at)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *ip = data + at;
+	struct prefix6 prefix = { .length = 128 };
+	struct address address;
+	__u8 next;
+	int i;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return REASON_UPLINK_UNREAD;
+	__builtin_memcpy(prefix.address, &ip->daddr, 16);
+	if (bpf_map_lookup_elem(&local6, &prefix))
+		return REASON_LOCAL;
+	__builtin_memcpy(address.bytes, &ip->daddr, 16);
+	if (!bpf_map_lookup_elem(&addresses, &address))
+		return REASON_UPLINK_PASS;
+	next = ip->nexthdr;
+	at += sizeof(*ip);
+	for (i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
+		__u8 header[4];
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+			return claim_transport(ctx, at, next, 6);
+		if (bpf_xdp_load_bytes(ctx, at, header, sizeof(header)))
+			return REASON_UPLINK_UNREAD;
+		if (next == IPPROTO_FRAGMENT) {
+			if (header[2] || header[3] & 0xf8)
+				return REASON_UPLINK_PASS;
+			at += 8;
+		} else if (next == IPPROTO_AH) {
+			at += (header[1] + 2) * 4; /* RFC 4302, 2.2: in words of 32 bits */
+		} else {
+			at += (header[1] + 1) * 8; /* RFC 8200, 4.2 */
+		}
+		next = header[0];
+	}
+	return REASON_UPLINK_UNREAD;
+}
+
+static __always_inline __u32 classify(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = data;
+	__u32 at = sizeof(*ethernet);
+	__be16 type;
+	int i;
+
+	if ((void *)(ethernet + 1) > end)
+		return REASON_UPLINK_UNREAD;
+	type = ethernet->h_proto;
+	for (i = 0; i < MAX_VLAN_TAGS; i++) {
+		struct { __be16 tag, type; } *vlan = data + at;
+
+		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(vlan + 1) > end)
+			return REASON_UPLINK_UNREAD;
+		type = vlan->type;
+		at += sizeof(*vlan);
+	}
+	if (type == bpf_htons(ETH_P_IP))
+		return classify4(ctx, at);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return classify6(ctx, at);
+	return REASON_UPLINK_PASS;
+}
+
+SEC("xdp.frags")
+int podway_redirect(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex, reason;
+	const struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+
+	if (!port)
+		return for_host(REASON_UNKNOWN_DEVICE);
+	if (port->kind == PORT_POD)
+		return hand_up(ctx, port, REASON_POD, REASON_POD_CLOSED, XDP_DROP);
+	if (port->kind == PORT_HOST)
+		return hand_up(ctx, port, REASON_HOST, REASON_HOST_CLOSED, XDP_PASS);
+	reason = classify(ctx);
+	if (reason == REASON_UPLINK_PASS || reason == REASON_UPLINK_UNREAD)
+		return for_host(reason);
+	return for_us(ctx, port, reason);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the XDP program and its loader share: keys, values and reasons. */
+#ifndef PODWAY_REDIRECT_H
+#define PODWAY_REDIRECT_H
+
+/* What a device is; the loader writes it before it attaches the program. */
+enum port_kind {
+	PORT_UPLINK = 1,
+	PORT_HOST = 2,
+	PORT_POD = 3,
+};
+
+/* Value of `ports`, by ifindex. */
+struct port {
+	__u16 index; /* place in `xsks`: index * queues + queue */
+	__u8 kind;   /* enum port_kind */
+	__u8 reserved;
+};
+
+/* Value of `settings`, which has one entry. */
+struct settings {
+	__u16 tunnel_port; /* host order; 0: this node has no tunnels */
+	__u16 snat_first;  /* host order, inclusive; 0: no range */
+	__u16 snat_last;   /* host order, inclusive */
+	__u16 reserved;
+};
+
+/* Keys of the longest-prefix maps `local4` and `local6`; addresses in network order. */
+struct prefix4 {
+	__u32 length;
+	__u8 address[4];
+};
+
+struct prefix6 {
+	__u32 length;
+	__u8 address[16];
+};
+
+/* Key of `addresses`: IPv4 as ::ffff:a.b.c.d. */
+struct address {
+	__u8 bytes[16];
+};
+
+/* Key of `node_ports`. */
+struct node_port {
+	__u16 port;    /* host order */
+	__u8 protocol; /* IANA number */
+	__u8 reserved;
+};
+
+/* What became of a packet: one counter each. The loader names them in this order. */
+enum reason {
+	REASON_POD,             /* from a pod, to the dataplane */
+	REASON_POD_CLOSED,      /* from a pod, dropped: nobody listens */
+	REASON_HOST,            /* from the host, to the dataplane */
+	REASON_HOST_CLOSED,     /* from the host, passed: nobody listens */
+	REASON_TUNNEL,          /* from the wire to our tunnel port */
+	REASON_LOCAL,           /* from the wire to a pod, service or balancer address */
+	REASON_NODE_PORT,       /* from the wire to a node port */
+	REASON_SNAT,            /* from the wire, the answer to a masqueraded flow */
+	REASON_UPLINK_CLOSED,   /* from the wire and ours, dropped: nobody listens */
+	REASON_UPLINK_PASS,     /* from the wire, the host's own */
+	REASON_UPLINK_UNREAD,   /* from the wire, headers cut short or too many; the host's to judge */
+	REASON_UNKNOWN_DEVICE,  /* attached to a device that no port names */
+	REASONS,
+};
+
+#endif

@@ -1,1 +1,22 @@
-//! placeholder
+//! Moves frames between kernel rings and batches; loads and reconciles the XDP program.
+#![allow(unsafe_code)]
+
+mod attach;
+mod edge;
+mod error;
+mod frames;
+mod kernel;
+mod plan;
+mod pool;
+mod port;
+mod redirect;
+mod ring;
+mod sleep;
+
+pub use attach::Mode;
+pub use edge::{Bind, Bound, WorkerEdge, WorkerSettings};
+pub use error::{LoadError, PortError, RedirectError};
+pub use plan::Plan;
+pub use port::{KernelStatistics, PortStatistics};
+pub use redirect::{Adopted, Attachment, Redirect, RedirectSettings, Sockets};
+pub use sleep::Waker;

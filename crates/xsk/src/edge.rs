@@ -1,0 +1,587 @@
+//! A worker's edge: one queue of every port, in and out, in batches.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use podway_engine::{BATCH, Edge, Packet, Verdict};
+use podway_tables::PortId;
+use podway_wire::Frame;
+
+use crate::error::PortError;
+use crate::frames::{Chunk, Owner};
+use crate::kernel::{Binding, CHUNK};
+use crate::pool::Pool;
+use crate::port::{Activity, Dirty, IDLE_FILL, PARTS, Port, PortStatistics};
+use crate::redirect::{Sockets, interface_index};
+use crate::ring::{CONTINUED, Descriptor};
+use crate::sleep::{Sleeper, Waker};
+
+/// Turns between looks at the ports that are not on the list.
+const SCAN_TURNS: u64 = 32;
+/// Turns without a packet after which a port leaves the list.
+const QUIET_TURNS: u32 = 256;
+/// Packet memories a worker has at most: one for copies, one per zero-copy queue, and what outlives its first device.
+const POOLS: usize = 8;
+/// The shortest packet that is sent: an Ethernet header.
+const SHORTEST: usize = 14;
+
+/// What a worker's edge is made of.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The queue of each port that this worker owns.
+    pub queue: u32,
+    /// Frames of each packet memory, 4096 bytes each, from 256 to 1048576.
+    pub frames: u32,
+    /// Where sockets are registered.
+    pub sockets: Sockets,
+}
+
+/// How a port's socket should be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Copied by the kernel: veth pairs, and anything else.
+    Copy,
+    /// Zero-copy if the driver can, else copied; the log says which: NICs.
+    ZeroCopy,
+}
+
+/// What a port's socket was bound as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Copied by the kernel.
+    Copy,
+    /// Zero-copy.
+    ZeroCopy,
+}
+
+/// One queue of every port, with the packet memory that they share.
+#[derive(Debug)]
+pub struct WorkerEdge {
+    settings: WorkerSettings,
+    pools: Vec<Option<Pool>>,
+    /// By [`PortId`].
+    ports: Vec<Option<Port>>,
+    /// The ports that every turn looks at.
+    active: Vec<PortId>,
+    /// The ports with descriptors that the kernel has not been told of, or has not taken.
+    dirty: Vec<PortId>,
+    turn: u64,
+    idle: Idle,
+    unknown_port: u64,
+    sleeper: Sleeper,
+}
+
+/// Whether the last turn found a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    Yes,
+    No,
+}
+
+impl WorkerEdge {
+    /// An edge without ports; its packet memory is made with the first one.
+    pub fn new(settings: WorkerSettings) -> Result<WorkerEdge, PortError> {
+        if !(256..=1 << 20).contains(&settings.frames) {
+            return Err(PortError::Frames(settings.frames));
+        }
+        Ok(WorkerEdge {
+            settings,
+            pools: Vec::new(),
+            ports: Vec::new(),
+            active: Vec::new(),
+            dirty: Vec::new(),
+            turn: 0,
+            idle: Idle::Yes,
+            unknown_port: 0,
+            sleeper: Sleeper::new()?,
+        })
+    }
+
+    /// Binds this worker's queue of `interface` and registers the socket for `port`.
+    ///
+    /// A queue that is still being released is tried again until `patience` is over; zero asks once. Call it in the
+    /// device's network namespace.
+    pub fn add_port(
+        &mut self,
+        port: PortId,
+        interface: &str,
+        bind: Bind,
+        patience: Duration,
+    ) -> Result<Bound, PortError> {
+        let queue = self.settings.queue;
+        if port.0 >= Owner::LIMIT || !self.settings.sockets.has_place(port, queue) {
+            return Err(PortError::OutOfRange {
+                port: port.0,
+                queue,
+            });
+        }
+        if self.port(port).is_some() {
+            return Err(PortError::Exists(port.0));
+        }
+        let ifindex =
+            interface_index(interface).map_err(|_| PortError::NoDevice(interface.to_owned()))?;
+        let mut added = self.bind(port, interface, ifindex, bind, patience)?;
+        let pool = self.pools[added.pool].as_mut().expect("the port's own");
+        added.refill(&pool.memory, &mut pool.frames);
+        pool.ports += 1;
+        let bound = match pool.binding {
+            Binding::Copy => Bound::Copy,
+            Binding::ZeroCopy | Binding::ZeroCopySingle => Bound::ZeroCopy,
+        };
+        let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
+        let place = usize::from(port.0);
+        if self.ports.len() <= place {
+            self.ports.resize_with(place + 1, || None);
+        }
+        self.ports[place] = Some(added);
+        if let Err(error) = registered {
+            self.remove_port(port);
+            return Err(PortError::Register(error));
+        }
+        self.watch_ports();
+        self.activate(port);
+        tracing::info!(port = port.0, interface, queue, ?bound, "port bound");
+        Ok(bound)
+    }
+
+    /// Closes the port's socket and takes its frames back; a port that is not there is no error.
+    ///
+    /// What it had not sent is lost. A retired socket (see ARCHITECTURE) holds its frames until its memory goes.
+    pub fn remove_port(&mut self, port: PortId) {
+        let Some(mut removed) = self
+            .ports
+            .get_mut(usize::from(port.0))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        if let Err(error) = self.settings.sockets.remove(port, self.settings.queue) {
+            tracing::warn!(port = port.0, %error, "the socket's map entry stays until the socket is closed");
+        }
+        self.active.retain(|&id| id != port);
+        self.dirty.retain(|&id| id != port);
+        let place = removed.pool;
+        let pool = self.pools[place].as_mut().expect("the port's own");
+        pool.ports -= 1;
+        let owner = removed.owner();
+        if pool.ports == 0 {
+            drop(removed);
+            drop(self.pools[place].take());
+        } else if removed.ifindex == pool.anchor && pool.retired.is_none() {
+            removed.retire(&mut pool.frames);
+            pool.retired = Some(removed);
+        } else {
+            removed.forget_partial(&mut pool.frames);
+            drop(removed);
+            pool.frames.pass_all(owner, Owner::FREE);
+        }
+        self.watch_ports();
+    }
+
+    /// Frames that are neither free nor waiting in a port to be received into: being sent, or part of an unfinished packet.
+    pub fn outstanding(&self) -> u32 {
+        let filled = self.all_ports().map(|port| port.filled).sum::<u32>();
+        let away = self
+            .pools
+            .iter()
+            .flatten()
+            .map(|pool| pool.frames.total() - pool.frames.free())
+            .sum::<u32>();
+        away - filled
+    }
+
+    /// Frames that are free, of all packet memories.
+    pub fn free(&self) -> u32 {
+        self.pools
+            .iter()
+            .flatten()
+            .map(|pool| pool.frames.free())
+            .sum()
+    }
+
+    /// Has everything sent that is on its way out, and waits for it until `patience` is over; what is still outstanding.
+    pub fn drain(&mut self, patience: Duration) -> u32 {
+        let start = Instant::now();
+        loop {
+            self.turn += 1;
+            self.send();
+            self.reap();
+            let outstanding = self.outstanding();
+            if outstanding == 0 || start.elapsed() >= patience {
+                return outstanding;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Waits until there is something to receive, until a [`Waker`] says so, or until `timeout` is over.
+    pub fn sleep(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = match self.dirty.is_empty() {
+            true => timeout,
+            // Something waits to be sent, by a device that is down or busy.
+            false => timeout.min(Duration::from_millis(1)),
+        };
+        self.idle = Idle::Yes;
+        self.sleeper.sleep(timeout)
+    }
+
+    /// Wakes the worker out of [`WorkerEdge::sleep`], from any thread.
+    pub fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    /// What every port did, in order of their ids.
+    pub fn port_statistics(&self) -> Vec<PortStatistics> {
+        self.ports.iter().flatten().map(Port::statistics).collect()
+    }
+
+    /// Packets for ports that this worker doesn't have.
+    pub fn unknown_port(&self) -> u64 {
+        self.unknown_port
+    }
+
+    fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(port.0))?.as_ref()
+    }
+
+    /// The ports, retired ones too.
+    fn all_ports(&self) -> impl Iterator<Item = &Port> {
+        let retired = self
+            .pools
+            .iter()
+            .flatten()
+            .filter_map(|pool| pool.retired.as_ref());
+        self.ports.iter().flatten().chain(retired)
+    }
+
+    /// A port that is bound to a memory: a zero-copy one of its own, or the one that copies share.
+    fn bind(
+        &mut self,
+        port: PortId,
+        interface: &str,
+        ifindex: u32,
+        bind: Bind,
+        patience: Duration,
+    ) -> Result<Port, PortError> {
+        if bind == Bind::ZeroCopy {
+            for binding in [Binding::ZeroCopy, Binding::ZeroCopySingle] {
+                match self.bind_new(port, interface, ifindex, binding, patience) {
+                    Err(PortError::Refused { error, .. }) => {
+                        tracing::info!(interface, ?binding, %error, "not possible");
+                    }
+                    other => return other,
+                }
+            }
+            tracing::warn!(
+                interface,
+                "the driver has no zero-copy: packets are copied by the kernel"
+            );
+        }
+        for place in 0..self.pools.len() {
+            let Some(pool) = &mut self.pools[place] else {
+                continue;
+            };
+            if pool.binding != Binding::Copy {
+                continue;
+            }
+            if pool
+                .retired
+                .as_ref()
+                .is_some_and(|it| it.ifindex == ifindex)
+            {
+                let retired = pool.retired.take().expect("just seen");
+                return Ok(retired.revive(port, &mut pool.frames));
+            }
+            match join(
+                pool,
+                place,
+                port,
+                interface,
+                ifindex,
+                self.settings.queue,
+                patience,
+            ) {
+                // The first device of that memory is gone, and with it the way to share it.
+                Err(PortError::Refused { error, .. })
+                    if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENXIO)) => {}
+                other => return other,
+            }
+        }
+        self.bind_new(port, interface, ifindex, Binding::Copy, patience)
+    }
+
+    /// A port bound first to a memory of its own.
+    fn bind_new(
+        &mut self,
+        port: PortId,
+        interface: &str,
+        ifindex: u32,
+        binding: Binding,
+        patience: Duration,
+    ) -> Result<Port, PortError> {
+        let place = match self.pools.iter().position(Option::is_none) {
+            Some(place) => place,
+            None if self.pools.len() < POOLS => {
+                self.pools.push(None);
+                self.pools.len() - 1
+            }
+            None => return Err(PortError::OutOfFrames { wanted: IDLE_FILL }),
+        };
+        let WorkerSettings { frames, queue, .. } = self.settings;
+        let (pool, rings) = Pool::anchored(frames, interface, ifindex, queue, binding, patience)?;
+        self.pools[place] = Some(pool);
+        let parts = match binding {
+            Binding::Copy | Binding::ZeroCopy => PARTS,
+            Binding::ZeroCopySingle => 1,
+        };
+        Ok(Port::new(port, ifindex, place, rings, parts))
+    }
+
+    fn watch_ports(&mut self) {
+        let sockets = self.ports.iter().flatten().map(|port| port.rings.fd());
+        self.sleeper.watch(sockets);
+    }
+
+    #[inline]
+    fn activate(&mut self, id: PortId) {
+        let Some(port) = self.ports[usize::from(id.0)].as_mut() else {
+            return;
+        };
+        port.quiet = 0;
+        if port.active == Activity::Idle {
+            port.active = Activity::Listed;
+            self.active.push(id);
+        }
+    }
+
+    /// Puts the ports that have something on the list.
+    fn scan(&mut self) {
+        for place in 0..self.ports.len() {
+            let Some(port) = &mut self.ports[place] else {
+                continue;
+            };
+            if port.active == Activity::Idle && port.rings.has_received() {
+                let id = port.id;
+                self.activate(id);
+            }
+        }
+    }
+
+    /// Fills `batch` from the listed ports, a different one first each time.
+    fn receive(&mut self, batch: &mut ArrayVec<Packet<'_>, BATCH>) {
+        let count = self.active.len();
+        for step in 0..count {
+            let id = self.active[(self.turn as usize + step) % count];
+            let port = self.ports[usize::from(id.0)].as_mut().expect("listed");
+            let pool = self.pools[port.pool].as_mut().expect("the port's own");
+            port.quiet = port.quiet.saturating_add(1);
+            while !batch.is_full() {
+                let room = batch.remaining_capacity();
+                let memory = &pool.memory;
+                let taken = port.receive(&mut pool.frames, room, |frames, arrival| {
+                    let (head, length) = frames.part(arrival.first);
+                    // SAFETY: the worker has the chunk until the batch's verdicts are carried out, and the batch
+                    // holds its only reference; the memory lives longer than the turn.
+                    let chunk = unsafe { memory.chunk(arrival.first) };
+                    let frame = Frame::new(chunk, head, head + length, arrival.carried)
+                        .expect("the kernel keeps packets inside their chunks");
+                    batch.push(Packet {
+                        frame,
+                        ingress: id,
+                        verdict: Verdict::Drop(podway_engine::DropReason::UnknownPort),
+                    });
+                });
+                if taken > 0 {
+                    port.quiet = 0;
+                }
+                if taken < room {
+                    break;
+                }
+            }
+            port.refill(&pool.memory, &mut pool.frames);
+            if batch.is_full() {
+                break;
+            }
+        }
+    }
+
+    /// Sends or takes back one packet.
+    #[inline]
+    fn carry_out(&mut self, packet: &Packet<'_>) {
+        let (head, tail) = (packet.frame.head(), packet.frame.tail());
+        let start = packet.frame.bytes().as_ptr().wrapping_sub(head);
+        let (place, chunk) = self
+            .pools
+            .iter()
+            .enumerate()
+            .find_map(|(place, pool)| Some((place, pool.as_ref()?.memory.chunk_at(start)?)))
+            .expect("packets of a batch stay where they were received");
+        let frames = &mut self.pools[place].as_mut().expect("just found").frames;
+        if packet.frame.carried() == 0 {
+            frames.cut(chunk);
+        }
+        let Verdict::Transmit(target) = packet.verdict else {
+            frames.put_chain(chunk);
+            return;
+        };
+        match self.ports.get_mut(usize::from(target.0)) {
+            Some(Some(_)) => self.transmit(target, place, chunk, (head, tail)),
+            _ => {
+                self.unknown_port += 1;
+                frames.put_chain(chunk);
+            }
+        }
+    }
+
+    /// Puts a packet into a port's transmit ring, or takes it back if it can't.
+    fn transmit(&mut self, target: PortId, from: usize, chunk: Chunk, span: (usize, usize)) {
+        let port = self.ports[usize::from(target.0)]
+            .as_mut()
+            .expect("looked up");
+        let source = self.pools[from].as_mut().expect("just found");
+        let (head, tail) = span;
+        let parts = source.frames.chain_length(chunk);
+        if tail - head < SHORTEST || parts > port.parts {
+            port.counted.unsendable += 1;
+            source.frames.put_chain(chunk);
+            return;
+        }
+        if port.is_stalled(self.turn) || !port.rings.transmit.fits(parts) {
+            port.counted.ring_full += 1;
+            source.frames.put_chain(chunk);
+            return;
+        }
+        let mut chunk = chunk;
+        if port.pool != from {
+            let [source, into] = self
+                .pools
+                .get_disjoint_mut([from, port.pool])
+                .expect("two different memories");
+            let source = source.as_mut().expect("just found");
+            let into = into.as_mut().expect("the port's own");
+            let copy = into.copy_from(&source.frames, &source.memory, chunk, span);
+            source.frames.put_chain(chunk);
+            let Some(copy) = copy else {
+                port.counted.ring_full += 1;
+                return;
+            };
+            chunk = copy;
+        }
+        let frames = &mut self.pools[port.pool]
+            .as_mut()
+            .expect("the port's own")
+            .frames;
+        let mut at = Some(chunk);
+        let mut place = (head, tail - head);
+        let mut bytes = 0;
+        while let Some(part) = at {
+            at = frames.next(part);
+            let (head, length) = place;
+            port.rings.transmit.write(Descriptor {
+                address: (part as usize * CHUNK + head) as u64,
+                length: length as u32,
+                options: at.map_or(0, |_| CONTINUED),
+            });
+            frames.pass(part, Owner::WORKER, port.owner());
+            bytes += length;
+            if let Some(next) = at {
+                place = frames.part(next);
+            }
+        }
+        port.sending += parts;
+        port.counted.tx_packets += 1;
+        port.counted.tx_bytes += bytes as u64;
+        if port.dirty == Dirty::No {
+            port.dirty = Dirty::Listed;
+            self.dirty.push(target);
+        }
+        self.activate(target);
+    }
+
+    /// One call into the kernel for each port that has something to send; what it can't take now stays listed.
+    fn send(&mut self) {
+        let (turn, ports, pools) = (self.turn, &mut self.ports, &mut self.pools);
+        self.dirty.retain(|id| {
+            let Some(port) = ports[usize::from(id.0)].as_mut() else {
+                return false;
+            };
+            port.send(turn);
+            let pool = pools[port.pool].as_mut().expect("the port's own");
+            port.reap(&mut pool.frames);
+            if port.rings.transmit.waiting() > 0 {
+                return true;
+            }
+            port.dirty = Dirty::No;
+            false
+        });
+    }
+
+    /// Takes back what was sent, and lets ports off the list that have been quiet.
+    fn reap(&mut self) {
+        let (ports, pools) = (&mut self.ports, &mut self.pools);
+        self.active.retain(|id| {
+            let Some(port) = ports[usize::from(id.0)].as_mut() else {
+                return false;
+            };
+            let pool = pools[port.pool].as_mut().expect("the port's own");
+            port.reap(&mut pool.frames);
+            port.refill(&pool.memory, &mut pool.frames);
+            if port.quiet < QUIET_TURNS || port.sending > 0 {
+                return true;
+            }
+            port.rest();
+            port.active = Activity::Idle;
+            false
+        });
+        for pool in pools.iter_mut().flatten() {
+            if let Some(retired) = &mut pool.retired {
+                retired.reap(&mut pool.frames);
+            }
+        }
+    }
+}
+
+impl Edge for WorkerEdge {
+    fn turn(&mut self, process: &mut dyn FnMut(&mut [Packet<'_>])) -> usize {
+        self.turn += 1;
+        if self.idle == Idle::Yes || self.turn.is_multiple_of(SCAN_TURNS) {
+            self.scan();
+        }
+        let mut batch = ArrayVec::new();
+        self.receive(&mut batch);
+        let count = batch.len();
+        if count > 0 {
+            process(&mut batch);
+            for packet in &batch {
+                self.carry_out(packet);
+            }
+        }
+        self.send();
+        self.reap();
+        self.idle = match count {
+            0 => Idle::Yes,
+            _ => Idle::No,
+        };
+        count
+    }
+}
+
+/// A port bound to a memory that others have.
+fn join(
+    pool: &Pool,
+    place: usize,
+    port: PortId,
+    interface: &str,
+    ifindex: u32,
+    queue: u32,
+    patience: Duration,
+) -> Result<Port, PortError> {
+    if pool.frames.free() < IDLE_FILL {
+        return Err(PortError::OutOfFrames { wanted: IDLE_FILL });
+    }
+    let rings = pool
+        .open(interface, queue, patience)
+        .map_err(|error| PortError::socket(interface, queue, error))?;
+    Ok(Port::new(port, ifindex, place, rings, PARTS))
+}

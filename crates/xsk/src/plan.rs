@@ -1,0 +1,118 @@
+//! What the XDP program takes for ours, and how its maps come to say so.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use podway_wire::{Addr, Protocol};
+
+use crate::error::RedirectError;
+use crate::redirect::{Maps, remove};
+
+/// What of the wire's traffic is ours; the rest is the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Ranges whose packets are ours wherever they come in: pods, services, balancers' addresses.
+    pub local: Vec<IpNet>,
+    /// This node's own addresses, where tunnels, node ports and answers to masqueraded flows arrive.
+    pub node_addresses: Vec<IpAddr>,
+    /// The UDP port of tunnels; `None` on a node without.
+    pub tunnel_port: Option<u16>,
+    /// Ports of services on the node's addresses.
+    pub node_ports: Vec<(Protocol, u16)>,
+    /// The source ports that masquerading uses; `None` if it doesn't.
+    pub snat_ports: Option<RangeInclusive<u16>>,
+}
+
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+impl Plan {
+    /// Makes `maps` equal to the plan; on an error part of it may be in force, and another call completes it.
+    pub(crate) fn write(&self, maps: &Maps) -> Result<(), RedirectError> {
+        let (local4, local6) = self.local_entries();
+        let addresses = present(self.node_addresses.iter().map(|&ip| address_key(ip)));
+        let node_ports = present(
+            self.node_ports
+                .iter()
+                .map(|&(protocol, port)| node_port_key(protocol, port)),
+        );
+        let settings = BTreeMap::from([(0u32.to_ne_bytes().to_vec(), self.settings())]);
+        let wanted = [
+            (&maps.settings, "settings", settings),
+            (&maps.addresses, "addresses", addresses),
+            (&maps.node_ports, "node_ports", node_ports),
+            (&maps.local4, "local4", local4),
+            (&maps.local6, "local6", local6),
+        ];
+        for (map, name, entries) in &wanted {
+            add(map, entries).map_err(RedirectError::map(name))?;
+        }
+        for (map, name, entries) in &wanted {
+            remove_others(map, entries).map_err(RedirectError::map(name))?;
+        }
+        Ok(())
+    }
+
+    fn local_entries(&self) -> (Entries, Entries) {
+        let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) = self
+            .local
+            .iter()
+            .partition(|net| matches!(net, IpNet::V4(_)));
+        let entries = |nets: Vec<&IpNet>| present(nets.into_iter().map(prefix_key));
+        (entries(v4), entries(v6))
+    }
+
+    /// `struct settings` in redirect.h.
+    fn settings(&self) -> Vec<u8> {
+        let (first, last) = self
+            .snat_ports
+            .as_ref()
+            .map_or((0, 0), |range| (*range.start(), *range.end()));
+        [self.tunnel_port.unwrap_or(0), first, last, 0]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect()
+    }
+}
+
+/// Entries of a set: each key with the value 1.
+fn present(keys: impl Iterator<Item = Vec<u8>>) -> Entries {
+    keys.map(|key| (key, vec![1])).collect()
+}
+
+/// `struct prefix4` or `struct prefix6`.
+fn prefix_key(net: &IpNet) -> Vec<u8> {
+    let mut key = u32::from(net.prefix_len()).to_ne_bytes().to_vec();
+    match net.network() {
+        IpAddr::V4(ip) => key.extend(ip.octets()),
+        IpAddr::V6(ip) => key.extend(ip.octets()),
+    }
+    key
+}
+
+/// `struct address`.
+fn address_key(ip: IpAddr) -> Vec<u8> {
+    Addr::from(ip).octets().to_vec()
+}
+
+/// `struct node_port`.
+fn node_port_key(protocol: Protocol, port: u16) -> Vec<u8> {
+    let [low, high] = port.to_ne_bytes();
+    vec![low, high, protocol.0, 0]
+}
+
+fn add(map: &MapHandle, wanted: &Entries) -> libbpf_rs::Result<()> {
+    for (key, value) in wanted {
+        if map.lookup(key, MapFlags::ANY)?.as_ref() != Some(value) {
+            map.update(key, value, MapFlags::ANY)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_others(map: &MapHandle, wanted: &Entries) -> libbpf_rs::Result<()> {
+    let stale: Vec<_> = map.keys().filter(|key| !wanted.contains_key(key)).collect();
+    stale.iter().try_for_each(|key| remove(map, key))
+}

@@ -1,0 +1,114 @@
+//! A packet memory with its frames, and the socket that it hangs on.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::error::PortError;
+use crate::frames::{Chunk, Frames, Owner};
+use crate::kernel::{Binding, CHUNK, Memory, Rings};
+use crate::port::Port;
+
+/// How often a queue that is still being released is tried again.
+const BUSY_STEP: Duration = Duration::from_millis(20);
+
+/// One packet memory, shared by the ports that are bound to it.
+///
+/// The kernel ties a shared memory to the socket that was bound first, and xsk-rs keeps that one open for as long
+/// as there are others. So when its port is removed, the socket stays here, retired, until all are gone.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) memory: Memory,
+    pub(crate) frames: Frames,
+    pub(crate) binding: Binding,
+    /// The ports that are bound, the retired one not counted.
+    pub(crate) ports: u32,
+    /// The device of the first socket.
+    pub(crate) anchor: u32,
+    pub(crate) retired: Option<Port>,
+}
+
+impl Pool {
+    /// A new memory of `frames` chunks, bound first to `queue` of `interface`; gives the socket too.
+    pub(crate) fn anchored(
+        frames: u32,
+        interface: &str,
+        ifindex: u32,
+        queue: u32,
+        binding: Binding,
+        patience: Duration,
+    ) -> Result<(Pool, Rings), PortError> {
+        let pool = Pool {
+            memory: Memory::new(frames)?,
+            frames: Frames::new(frames),
+            binding,
+            ports: 0,
+            anchor: ifindex,
+            retired: None,
+        };
+        let rings = pool
+            .open(interface, queue, patience)
+            .map_err(|error| PortError::socket(interface, queue, error))?;
+        Ok((pool, rings))
+    }
+
+    /// A socket of this memory; a queue that is taken is tried again until `patience` is over.
+    pub(crate) fn open(
+        &self,
+        interface: &str,
+        queue: u32,
+        patience: Duration,
+    ) -> io::Result<Rings> {
+        let start = Instant::now();
+        loop {
+            match self.memory.open(interface, queue, self.binding) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < patience =>
+                {
+                    std::thread::sleep(BUSY_STEP);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Copies a packet of `from` that starts at `first`, whose bytes there are `head..tail`; `None` if there is no room.
+    pub(crate) fn copy_from(
+        &mut self,
+        from: &Frames,
+        source: &Memory,
+        first: Chunk,
+        span: (usize, usize),
+    ) -> Option<Chunk> {
+        if self.frames.free() < from.chain_length(first) {
+            return None;
+        }
+        let (head, tail) = span;
+        let copied = self.copy_part(source, first, head, tail - head)?;
+        let mut last = copied;
+        let mut at = from.next(first);
+        while let Some(chunk) = at {
+            let (head, length) = from.part(chunk);
+            let part = self.copy_part(source, chunk, head, length)?;
+            self.frames.link(last, part);
+            last = part;
+            at = from.next(chunk);
+        }
+        Some(copied)
+    }
+
+    fn copy_part(
+        &mut self,
+        source: &Memory,
+        chunk: Chunk,
+        head: usize,
+        length: usize,
+    ) -> Option<Chunk> {
+        let copy = self.frames.take(Owner::WORKER)?;
+        debug_assert!(head + length <= CHUNK);
+        // SAFETY: the worker has both chunks, and they are of different memories.
+        let (into, bytes) = unsafe { (self.memory.chunk(copy), source.chunk(chunk)) };
+        into[head..head + length].copy_from_slice(&bytes[head..head + length]);
+        self.frames.note(copy, head, length);
+        Some(copy)
+    }
+}

@@ -1,0 +1,310 @@
+//! The XDP program and its maps: loaded here, told what is ours, attached to devices.
+
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, PrintLevel};
+use podway_tables::{PortId, PortKind};
+
+use crate::attach::{self, Mode};
+use crate::error::{LoadError, RedirectError};
+use crate::plan::Plan;
+
+#[allow(
+    missing_docs,
+    clippy::all,
+    unreachable_pub,
+    unused_qualifications,
+    dead_code
+)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/redirect.skel.rs"));
+}
+
+/// The counters' names, in the order of `enum reason` in redirect.h.
+const REASONS: [&str; 12] = [
+    "pod",
+    "pod-closed",
+    "host",
+    "host-closed",
+    "tunnel",
+    "local",
+    "node-port",
+    "snat",
+    "uplink-closed",
+    "uplink-pass",
+    "uplink-unread",
+    "unknown-device",
+];
+
+/// How large the program's maps are.
+#[derive(Clone, Copy, Debug)]
+pub struct RedirectSettings {
+    /// Sockets of a port: as many as there are workers.
+    pub queues: u32,
+    /// How many ports there can be; ids are below it.
+    pub ports: u16,
+}
+
+/// The loaded XDP program; dropping it leaves attached devices as they are.
+#[derive(Debug)]
+pub struct Redirect {
+    program: OwnedFd,
+    pub(crate) maps: Maps,
+    sockets: Sockets,
+}
+
+/// The maps that the control side writes.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    pub(crate) ports: MapHandle,
+    pub(crate) local4: MapHandle,
+    pub(crate) local6: MapHandle,
+    pub(crate) addresses: MapHandle,
+    pub(crate) node_ports: MapHandle,
+    pub(crate) settings: MapHandle,
+    pub(crate) counters: MapHandle,
+}
+
+/// Where workers register their sockets; a cheap clone for each of them.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    map: Arc<MapHandle>,
+    queues: u32,
+}
+
+/// What attaching a device came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where in the kernel the program runs.
+    pub mode: Mode,
+    /// Whether a program of ours, left by an earlier process, was replaced.
+    pub adopted: Adopted,
+}
+
+/// What was there before attaching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// No program.
+    Nothing,
+    /// A program of ours, replaced in one step.
+    Own,
+}
+
+impl Redirect {
+    /// Loads the program through the kernel's verifier and makes its maps, all empty.
+    pub fn load(settings: RedirectSettings) -> Result<Redirect, LoadError> {
+        libbpf_rs::set_print(Some((PrintLevel::Warn, log_libbpf)));
+        let mut object = MaybeUninit::uninit();
+        let mut open = skeleton::RedirectSkelBuilder::default()
+            .open(&mut object)
+            .map_err(LoadError::of)?;
+        if let Some(constants) = open.maps.rodata_data.as_deref_mut() {
+            constants.queues = settings.queues;
+        }
+        let ports = u32::from(settings.ports);
+        open.maps
+            .ports
+            .set_max_entries(ports)
+            .map_err(LoadError::of)?;
+        open.maps
+            .xsks
+            .set_max_entries(ports * settings.queues)
+            .map_err(LoadError::of)?;
+        let loaded = open.load().map_err(LoadError::of)?;
+
+        let program = loaded.progs.podway_redirect.as_fd();
+        let maps = &loaded.maps;
+        let redirect = Redirect {
+            program: program.try_clone_to_owned().map_err(LoadError::Io)?,
+            maps: Maps {
+                ports: handle(&maps.ports)?,
+                local4: handle(&maps.local4)?,
+                local6: handle(&maps.local6)?,
+                addresses: handle(&maps.addresses)?,
+                node_ports: handle(&maps.node_ports)?,
+                settings: handle(&maps.settings)?,
+                counters: handle(&maps.counters)?,
+            },
+            sockets: Sockets {
+                map: Arc::new(handle(&maps.xsks)?),
+                queues: settings.queues,
+            },
+        };
+        assert_eq!(
+            redirect.maps.counters.max_entries() as usize,
+            REASONS.len(),
+            "redirect.h's reasons and their names"
+        );
+        Ok(redirect)
+    }
+
+    /// Where workers register their sockets.
+    pub fn sockets(&self) -> Sockets {
+        self.sockets.clone()
+    }
+
+    /// Makes the maps say what `plan` says, changing only what differs: first adds, then removes.
+    pub fn reconcile(&self, plan: &Plan) -> Result<(), RedirectError> {
+        plan.write(&self.maps)
+    }
+
+    /// Attaches the program to a device, native if the driver can and generic if not, and replaces one of our own.
+    ///
+    /// The device's map entry is there before the program, so a pod's port is closed from the start. The
+    /// attachment outlives this process. Reconcile before the first uplink is attached.
+    pub fn attach(
+        &self,
+        interface: &str,
+        kind: PortKind,
+        port: PortId,
+    ) -> Result<Attachment, RedirectError> {
+        let ifindex = interface_index(interface)?;
+        let key = ifindex.to_ne_bytes();
+        let before = self
+            .maps
+            .ports
+            .lookup(&key, MapFlags::ANY)
+            .map_err(RedirectError::map("ports"))?;
+        self.maps
+            .ports
+            .update(&key, &port_value(kind, port), MapFlags::ANY)
+            .map_err(RedirectError::map("ports"))?;
+        let attached = attach::attach(self.program.as_fd(), interface, ifindex);
+        if attached.is_err() {
+            // The device keeps what it had; the entry goes back to what it was.
+            let _ = match before {
+                Some(value) => self.maps.ports.update(&key, &value, MapFlags::ANY),
+                None => self.maps.ports.delete(&key),
+            };
+        }
+        attached
+    }
+
+    /// Takes our program off a device; a device that is gone, or has no program of ours, is no error.
+    pub fn detach(&self, interface: &str) -> Result<(), RedirectError> {
+        let Ok(ifindex) = interface_index(interface) else {
+            return self.forget_missing();
+        };
+        attach::detach(self.program.as_fd(), interface, ifindex)?;
+        remove(&self.maps.ports, &ifindex.to_ne_bytes()).map_err(RedirectError::map("ports"))
+    }
+
+    /// How many packets met each end, by name, summed over all CPUs.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, RedirectError> {
+        REASONS
+            .iter()
+            .enumerate()
+            .map(|(index, &name)| {
+                let per_cpu = self
+                    .maps
+                    .counters
+                    .lookup_percpu(&(index as u32).to_ne_bytes(), MapFlags::ANY)
+                    .map_err(RedirectError::map("counters"))?
+                    .unwrap_or_default();
+                Ok((name, per_cpu.iter().map(|value| count(value)).sum()))
+            })
+            .collect()
+    }
+
+    /// Removes the entries of devices that no longer exist.
+    fn forget_missing(&self) -> Result<(), RedirectError> {
+        let missing: Vec<_> = self
+            .maps
+            .ports
+            .keys()
+            .filter(|key| !interface_exists(key))
+            .collect();
+        missing
+            .iter()
+            .try_for_each(|key| remove(&self.maps.ports, key).map_err(RedirectError::map("ports")))
+    }
+}
+
+impl AsFd for Redirect {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+}
+
+impl Sockets {
+    /// Makes `socket` the receiver of what `queue` of `port` brings.
+    pub(crate) fn insert(&self, port: PortId, queue: u32, socket: RawFd) -> libbpf_rs::Result<()> {
+        self.map
+            .update(&self.key(port, queue), &socket.to_ne_bytes(), MapFlags::ANY)
+    }
+
+    /// Ends that; a port without a socket is no error.
+    pub(crate) fn remove(&self, port: PortId, queue: u32) -> libbpf_rs::Result<()> {
+        remove(&self.map, &self.key(port, queue))
+    }
+
+    /// True of a queue and port that have a place.
+    pub(crate) fn has_place(&self, port: PortId, queue: u32) -> bool {
+        queue < self.queues && u32::from(port.0) * self.queues + queue < self.map.max_entries()
+    }
+
+    fn key(&self, port: PortId, queue: u32) -> [u8; 4] {
+        (u32::from(port.0) * self.queues + queue).to_ne_bytes()
+    }
+}
+
+/// Deletes a map's entry; its absence is no error.
+pub(crate) fn remove(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
+    match map.delete(key) {
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The index of a device of this thread's network namespace.
+pub(crate) fn interface_index(interface: &str) -> Result<u32, RedirectError> {
+    let name = CString::new(interface).unwrap_or_default();
+    // SAFETY: `name` is a C string that lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(RedirectError::NoDevice(interface.to_owned())),
+        index => Ok(index),
+    }
+}
+
+fn interface_exists(key: &[u8]) -> bool {
+    let Ok(bytes) = key.try_into() else {
+        return false;
+    };
+    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
+    // SAFETY: `name` has IF_NAMESIZE bytes, as if_indextoname asks.
+    !unsafe { libc::if_indextoname(u32::from_ne_bytes(bytes), name.as_mut_ptr()) }.is_null()
+}
+
+/// `struct port` in redirect.h.
+fn port_value(kind: PortKind, port: PortId) -> [u8; 4] {
+    let kind = match kind {
+        PortKind::Uplink => 1,
+        PortKind::Host => 2,
+        PortKind::Pod(_) => 3,
+    };
+    let [low, high] = port.0.to_ne_bytes();
+    [low, high, kind, 0]
+}
+
+fn count(value: &[u8]) -> u64 {
+    value.try_into().map(u64::from_ne_bytes).unwrap_or(0)
+}
+
+fn handle(map: &libbpf_rs::Map<'_>) -> Result<MapHandle, LoadError> {
+    MapHandle::try_from(map).map_err(LoadError::of)
+}
+
+fn log_libbpf(_: PrintLevel, message: String) {
+    tracing::debug!(message = message.trim_end(), "libbpf");
+}
+
+impl Redirect {
+    /// The program's id in the kernel, as `bpftool prog` shows it.
+    pub fn program_id(&self) -> u32 {
+        attach::program_id(self.program.as_raw_fd())
+    }
+}

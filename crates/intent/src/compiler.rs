@@ -1,29 +1,165 @@
 //! From facts to tables, again whenever facts change, at the cost of what changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::{Cluster, Compiled};
+use ipnet::IpNet;
+use podway_tables::{Port, PortId, PortKind, Slots, Snapshot};
+
+use crate::address::single;
+use crate::pods::PodTable;
+use crate::policies::PolicyTable;
+use crate::round::{Round, Touched};
+use crate::services::ServiceTable;
+use crate::topology::Topology;
+use crate::{Cluster, Compiled, Key, Names, Plan, Problem};
 
 /// Compiles a cluster for one node and remembers what it made of it, so that the next time costs only what changed.
+///
+/// Ids stay with their objects from one compilation to the next; what takes over an id has a new generation.
 #[derive(Debug)]
 pub struct Compiler {
     node: Arc<str>,
+    last: Cluster,
+    snapshot: Snapshot,
+    names: Names,
+    topology: Topology,
+    pods: PodTable,
+    services: ServiceTable,
+    policies: PolicyTable,
 }
 
 impl Compiler {
     /// The compiler of the node with this name.
     pub fn new(node: &str) -> Compiler {
-        Compiler { node: node.into() }
+        Compiler {
+            node: node.into(),
+            last: Cluster::default(),
+            snapshot: Snapshot::default(),
+            names: Names::default(),
+            topology: Topology::default(),
+            pods: PodTable::default(),
+            services: ServiceTable::default(),
+            policies: PolicyTable::default(),
+        }
     }
 
     /// Tables for the cluster as it now is; their sequence number is one more than that of the last ones.
     pub fn compile(&mut self, cluster: &Cluster) -> Compiled {
-        let _ = (cluster, &self.node);
-        Compiled::default()
+        let before = std::mem::replace(&mut self.last, cluster.clone());
+        self.snapshot.sequence += 1;
+        let round = Round {
+            node: &self.node,
+            sequence: self.snapshot.sequence,
+            before: &before,
+            now: cluster,
+            touched: Touched::between(&before, cluster),
+        };
+        let (snapshot, names) = (&mut self.snapshot, &mut self.names);
+        let moved = self.topology.update(&round, snapshot, &mut names.peers);
+        let addresses = self.pods.update(
+            &round,
+            &self.topology,
+            moved,
+            snapshot,
+            &mut names.endpoints,
+        );
+        self.policies.update(
+            &round,
+            &self.topology,
+            &self.pods,
+            &addresses,
+            snapshot,
+            &mut names.rules,
+        );
+        let ranges = |cluster: &Cluster| cluster.setup().map(|it| it.service_ranges.clone());
+        if ranges(&before) != ranges(cluster) {
+            let ranges = ranges(cluster).unwrap_or_default();
+            snapshot.services.set_ranges(&ranges);
+        }
+        self.services
+            .update(&round, &mut snapshot.services, &mut names.services);
+        let mut problems = self.attach(cluster);
+        problems.extend(self.topology.problems());
+        problems.extend(self.pods.problems(&self.topology));
+        problems.extend(self.services.problems());
+        problems.sort_unstable();
+        problems.dedup();
+        Compiled {
+            snapshot: Arc::new(self.snapshot.clone()),
+            plan: self.plan(cluster),
+            names: self.names.clone(),
+            problems,
+        }
+    }
+
+    /// Says what each device is; gives the attachments that want one that is taken.
+    fn attach(&mut self, cluster: &Cluster) -> Vec<Problem> {
+        let mut ports = Vec::new();
+        let mut names = Slots::default();
+        let mut problems = Vec::new();
+        let setup = cluster.setup();
+        let uplink = setup.and_then(|setup| setup.uplink).map(|(id, _, _)| id);
+        let host = setup.and_then(|setup| setup.host).map(|(id, _, _)| id);
+        let fixed = uplink.map(|id| (id, PortKind::Uplink, "uplink"));
+        for (id, kind, name) in fixed
+            .into_iter()
+            .chain(host.map(|id| (id, PortKind::Host, "host")))
+        {
+            place(&mut ports, id, kind);
+            names.set(u32::from(id.0), Some(Arc::from(name)));
+        }
+        for attachment in cluster.attachments() {
+            let id = attachment.port;
+            if let Some(taken) = names.get(u32::from(id.0)) {
+                problems.push(Problem {
+                    object: Key::Attachment(attachment.pod.clone()),
+                    text: format!("port {} is already {taken}; attach the pod again", id.0),
+                });
+                continue;
+            }
+            let endpoint = self.pods.endpoint(&attachment.pod);
+            place(&mut ports, id, PortKind::Pod(endpoint));
+            names.set(
+                u32::from(id.0),
+                Some(format!("pod:{}", attachment.pod).into()),
+            );
+        }
+        self.snapshot.ports = ports;
+        self.names.ports = names;
+        problems
+    }
+
+    fn plan(&self, cluster: &Cluster) -> Plan {
+        let own = cluster.node(&self.node);
+        let ranges: Vec<IpNet> = own.map_or_else(Vec::new, |own| own.pod_ranges.clone());
+        let endpoints = self.snapshot.endpoints.iter().flatten();
+        let outside = endpoints
+            .flat_map(|endpoint| endpoint.addresses.iter().map(single))
+            .filter(|addr| !ranges.iter().any(|range| range.contains(addr)));
+        let mut local: BTreeSet<IpNet> = outside.collect();
+        local.extend(ranges.iter().map(IpNet::trunc));
+        let setup = cluster.setup();
+        let services = setup.map_or(&[][..], |setup| &setup.service_ranges);
+        local.extend(services.iter().map(IpNet::trunc));
+        Plan {
+            local: local.into_iter().collect(),
+            node_addresses: own.map_or_else(Vec::new, |own| own.addresses.clone()),
+            tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
+            node_ports: Vec::new(),
+        }
     }
 }
 
 /// Tables for a cluster and the node with this name, made from nothing.
 pub fn compile(cluster: &Cluster, node: &str) -> Compiled {
     Compiler::new(node).compile(cluster)
+}
+
+fn place(ports: &mut Vec<Option<Port>>, id: PortId, kind: PortKind) {
+    let index = usize::from(id.0);
+    if ports.len() <= index {
+        ports.resize(index + 1, None);
+    }
+    ports[index] = Some(Port { kind });
 }

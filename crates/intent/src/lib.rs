@@ -3,12 +3,22 @@
 //! `Change`s make a [`Cluster`] of current facts; the order in which they arrive does not matter. [`compile`]
 //! turns the facts into a node's tables and its XDP plan. Names stop here: below are addresses and dense ids.
 
+mod address;
 mod change;
 mod cluster;
 mod compiled;
 mod compiler;
+mod identities;
+mod ids;
 mod objects;
+mod pods;
+mod policies;
+mod round;
+mod selector;
+mod services;
+mod topology;
 
+pub use address::gateway;
 pub use change::{Change, Key};
 pub use cluster::Cluster;
 pub use compiled::{Compiled, Names, Plan, Problem, RuleName};

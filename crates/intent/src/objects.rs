@@ -325,8 +325,8 @@ pub struct Attachment {
 pub struct NodeSetup {
     /// The uplink's port, Ethernet address and MTU in bytes.
     pub uplink: Option<(podway_tables::PortId, Mac, u32)>,
-    /// The host port and the Ethernet address of the host's end.
-    pub host: Option<(podway_tables::PortId, Mac)>,
+    /// The host port, the Ethernet address of the host's end, and the MTU in bytes.
+    pub host: Option<(podway_tables::PortId, Mac, u32)>,
     /// The gateway's Ethernet address towards pods and host.
     pub gateway_mac: Mac,
     /// VXLAN network identifier.

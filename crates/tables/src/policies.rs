@@ -88,7 +88,18 @@ impl Policies {
     /// What rules can see of the pod with this address; `None` if no pod of the cluster has it.
     #[inline]
     pub fn identity(&self, addr: &Addr) -> Option<&Identity> {
-        let id = self.addresses.get(addr)?;
+        self.record(self.identity_id(addr)?)
+    }
+
+    /// The identity of the pod with this address.
+    #[inline]
+    pub fn identity_id(&self, addr: &Addr) -> Option<IdentityId> {
+        self.addresses.get(addr).copied()
+    }
+
+    /// What rules can see of an identity.
+    #[inline]
+    pub fn record(&self, id: IdentityId) -> Option<&Identity> {
         self.identities.get(id.0).map(Arc::as_ref)
     }
 

@@ -38,6 +38,12 @@ impl Routes {
         if let Some(hop) = self.addresses.get(addr) {
             return *hop;
         }
+        self.range_hop(addr)
+    }
+
+    /// Where `addr` is by the ranges alone.
+    #[inline]
+    pub fn range_hop(&self, addr: &Addr) -> Hop {
         self.ranges.longest(addr).copied().unwrap_or(Hop::World)
     }
 

@@ -1,0 +1,265 @@
+//! Pods become addresses: each has one owner, which is an endpoint here or behind a peer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use podway_tables::{Endpoint, EndpointId, Hop, PeerId, Slots, Snapshot};
+use podway_wire::{Addr, Mac};
+
+use crate::address::{Fitness, fitness};
+use crate::ids::Ids;
+use crate::round::Round;
+use crate::topology::{Outcome, Topology};
+use crate::{Cluster, Key, Name, Pod, PodNetwork, PodPhase, Problem};
+
+/// What is remembered of pods from one compilation to the next.
+#[derive(Debug, Default)]
+pub(crate) struct PodTable {
+    claims: HashMap<Addr, BTreeSet<Claim>>,
+    /// Addresses that more than one pod, or a node and a pod, have.
+    contested: BTreeSet<Addr>,
+    refused: BTreeMap<Name, Vec<Addr>>,
+    /// The uid and id of each endpoint.
+    endpoints: BTreeMap<Name, (Arc<str>, EndpointId)>,
+    ids: Ids<Name>,
+}
+
+/// That a pod wants an address; the first in order gets it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    evidence: Evidence,
+    pod: Name,
+}
+
+/// What speaks for a claim, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Evidence {
+    /// Its device is here.
+    Attached,
+    /// The cluster says so.
+    Told,
+}
+
+impl PodTable {
+    /// Brings endpoints and addresses up to date; gives the addresses whose owner or whose owner's labels may differ.
+    pub(crate) fn update(
+        &mut self,
+        round: &Round<'_>,
+        topology: &Topology,
+        moved: Outcome,
+        snapshot: &mut Snapshot,
+        names: &mut Slots<Name>,
+    ) -> BTreeSet<Addr> {
+        let mut pods: BTreeSet<Name> = round.touched.pods.iter().cloned().collect();
+        pods.extend(round.touched.attachments.iter().cloned());
+        let mut addresses = BTreeSet::new();
+        for name in &pods {
+            self.claim(round, name, &mut addresses);
+        }
+        if let Outcome::Moved(before) = moved {
+            addresses.extend(before);
+            addresses.extend(topology.addresses());
+            addresses.extend(self.claims.keys());
+        }
+        for addr in &addresses {
+            let claims = self.claims.get(addr).into_iter().flatten();
+            let claims: Vec<Name> = claims.map(|claim| claim.pod.clone()).collect();
+            let wanted = claims.len() + usize::from(topology.hop(addr).is_some());
+            match claims.is_empty() || wanted == 1 {
+                true => self.contested.remove(addr),
+                false => self.contested.insert(*addr),
+            };
+            pods.extend(claims);
+        }
+        for name in &pods {
+            self.settle_endpoint(round, topology, name, snapshot, names);
+        }
+        for addr in &addresses {
+            let hop = self.hop(round, topology, addr, snapshot);
+            let before = snapshot.routes.set_address(*addr, hop);
+            if before != hop {
+                for hop in before.iter().chain(&hop) {
+                    touch_peer(snapshot, *hop, round.sequence);
+                }
+            }
+        }
+        addresses
+    }
+
+    /// The pod whose address this is; `None` if it is nobody's, or a node's.
+    pub(crate) fn owner(&self, topology: &Topology, addr: &Addr) -> Option<&Name> {
+        if topology.hop(addr).is_some() {
+            return None;
+        }
+        Some(&self.claims.get(addr)?.first()?.pod)
+    }
+
+    /// The endpoints and the pods that they are, in the order of names.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&Name, EndpointId)> {
+        self.endpoints.iter().map(|(name, (_, id))| (name, *id))
+    }
+
+    /// The endpoint that a pod is.
+    pub(crate) fn endpoint(&self, name: &Name) -> Option<EndpointId> {
+        self.endpoints.get(name).map(|(_, id)| *id)
+    }
+
+    /// What is wrong with pods.
+    pub(crate) fn problems(&self, topology: &Topology) -> impl Iterator<Item = Problem> {
+        let contested = self.contested.iter().flat_map(move |addr| {
+            let owner = match self.owner(topology, addr) {
+                Some(pod) => format!("pod {pod}'s"),
+                None => "a node's or gateway's".into(),
+            };
+            let winners = usize::from(self.owner(topology, addr).is_some());
+            let claims = self.claims.get(addr).into_iter().flatten().skip(winners);
+            claims.map(move |claim| Problem {
+                object: Key::Pod(claim.pod.clone()),
+                text: format!("address {addr} is already {owner}; delete one of the two"),
+            })
+        });
+        let refused = self.refused.iter().flat_map(|(pod, addresses)| {
+            addresses.iter().map(|addr| Problem {
+                object: Key::Pod(pod.clone()),
+                text: format!("address {addr} is loopback, link-local, multicast or unspecified and gets no traffic; recreate the pod"),
+            })
+        });
+        contested.chain(refused)
+    }
+
+    /// Renews what a pod claims, and notes all addresses that it did or does claim.
+    fn claim(&mut self, round: &Round<'_>, name: &Name, addresses: &mut BTreeSet<Addr>) {
+        for (addr, claim) in claims(round.before, round.node, name) {
+            addresses.insert(addr);
+            if let Some(claims) = self.claims.get_mut(&addr) {
+                claims.remove(&claim);
+                if claims.is_empty() {
+                    self.claims.remove(&addr);
+                }
+            }
+        }
+        self.refused.remove(name);
+        for (addr, claim) in claims(round.now, round.node, name) {
+            if fitness(&addr.ip()) == Fitness::Never {
+                self.refused.entry(name.clone()).or_default().push(addr);
+                continue;
+            }
+            addresses.insert(addr);
+            self.claims.entry(addr).or_default().insert(claim);
+        }
+    }
+
+    /// Makes, renews or frees the endpoint of a pod.
+    fn settle_endpoint(
+        &mut self,
+        round: &Round<'_>,
+        topology: &Topology,
+        name: &Name,
+        snapshot: &mut Snapshot,
+        names: &mut Slots<Name>,
+    ) {
+        let pod = round.now.pods.get(name);
+        let local = pod.filter(|pod| owns_addresses(pod) && pod.node.as_ref() == Some(round.node));
+        let addresses: Vec<Addr> = local
+            .iter()
+            .flat_map(|pod| pod.addresses.iter().map(|ip| Addr::from(*ip)))
+            .filter(|addr| self.owner(topology, addr) == Some(name))
+            .collect();
+        let uid = local.filter(|_| !addresses.is_empty()).map(|pod| &pod.uid);
+        if let Some((before, id)) = self.endpoints.get(name).cloned()
+            && uid != Some(&before)
+        {
+            snapshot.endpoints[id.0 as usize] = None;
+            names.set(id.0, None);
+            self.endpoints.remove(name);
+            self.ids.release(name);
+        }
+        let Some(uid) = uid else {
+            return;
+        };
+        let (id, _) = self.ids.assign(name);
+        self.endpoints
+            .insert(name.clone(), (uid.clone(), EndpointId(id)));
+        if names.get(id) != Some(name) {
+            names.set(id, Some(name.clone()));
+        }
+        let attachment = round.now.attachments.get(name);
+        let endpoint = Endpoint {
+            port: attachment.map(|attachment| attachment.port),
+            mac: attachment.map_or(Mac::default(), |attachment| attachment.mac),
+            addresses,
+            mtu: attachment.map_or(0, |attachment| attachment.mtu),
+            generation: round.sequence,
+        };
+        if snapshot.endpoints.len() <= id as usize {
+            snapshot.endpoints.resize(id as usize + 1, None);
+        }
+        let slot = &mut snapshot.endpoints[id as usize];
+        let same = slot.as_ref().is_some_and(|slot| {
+            let generation = slot.generation;
+            *slot
+                == Endpoint {
+                    generation,
+                    ..endpoint.clone()
+                }
+        });
+        if !same {
+            *slot = Some(endpoint);
+        }
+    }
+
+    /// Where one address is, unless the ranges say so already.
+    fn hop(
+        &self,
+        round: &Round<'_>,
+        topology: &Topology,
+        addr: &Addr,
+        snapshot: &Snapshot,
+    ) -> Option<Hop> {
+        if let Some(hop) = topology.hop(addr) {
+            return Some(hop);
+        }
+        let owner = self.owner(topology, addr)?;
+        if let Some(id) = self.endpoint(owner) {
+            return Some(Hop::Endpoint(id));
+        }
+        let node = round.now.pods.get(owner)?.node.as_ref()?;
+        let hop = Hop::Peer(topology.peer(node)?);
+        (snapshot.routes.range_hop(addr) != hop).then_some(hop)
+    }
+}
+
+/// What a pod claims.
+fn claims(cluster: &Cluster, node: &Arc<str>, name: &Name) -> Vec<(Addr, Claim)> {
+    let Some(pod) = cluster.pods.get(name).filter(|pod| owns_addresses(pod)) else {
+        return Vec::new();
+    };
+    let here = pod.node.as_ref() == Some(node) && cluster.attachments.get(name).is_some();
+    let evidence = match here {
+        true => Evidence::Attached,
+        false => Evidence::Told,
+    };
+    let claim = |ip| {
+        let pod = name.clone();
+        (Addr::from(ip), Claim { evidence, pod })
+    };
+    pod.addresses.iter().copied().map(claim).collect()
+}
+
+/// True of pods that have addresses of their own and still live.
+fn owns_addresses(pod: &Pod) -> bool {
+    match (pod.network, pod.phase) {
+        (PodNetwork::Own, PodPhase::Alive) => true,
+        (PodNetwork::Host, _) | (_, PodPhase::Ended) => false,
+    }
+}
+
+/// An address that comes to a peer or leaves it is a change of that peer.
+fn touch_peer(snapshot: &mut Snapshot, hop: Hop, sequence: u32) {
+    let Hop::Peer(PeerId(id)) = hop else {
+        return;
+    };
+    if let Some(Some(peer)) = snapshot.peers.get_mut(usize::from(id)) {
+        peer.generation = sequence;
+    }
+}

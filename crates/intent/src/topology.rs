@@ -1,0 +1,269 @@
+//! Nodes become peers, ranges, and the facts about this node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use podway_tables::{Hop, Peer, PeerId, PrefixMap, Slots, Snapshot};
+use podway_wire::{Addr, Family};
+
+use crate::address::gateway;
+use crate::ids::Ids;
+use crate::round::{Round, Underlay};
+use crate::{Key, Node, Problem};
+
+/// Bytes that a tunnel adds: outer IP, UDP and VXLAN headers and the inner Ethernet header (RFC 7348, 5).
+const TUNNEL_OVERHEAD_V4: u32 = 20 + 8 + 8 + 14;
+const TUNNEL_OVERHEAD_V6: u32 = 40 + 8 + 8 + 14;
+
+/// What is remembered of nodes from one compilation to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Topology {
+    peers: Ids<Arc<str>>,
+    /// The node that each peer was made of.
+    nodes: HashMap<PeerId, Arc<Node>>,
+    /// Addresses that are a node's or a gateway's.
+    addresses: BTreeMap<Addr, Hop>,
+    problems: Vec<Problem>,
+}
+
+impl Topology {
+    /// Brings peers, ranges and node facts up to date.
+    pub(crate) fn update(
+        &mut self,
+        round: &Round<'_>,
+        snapshot: &mut Snapshot,
+        names: &mut Slots<Arc<str>>,
+    ) -> Outcome {
+        if round.touched.nodes.is_empty() && round.touched.underlay == Underlay::Same {
+            return Outcome::Same;
+        }
+        self.problems.clear();
+        self.set_peers(round, snapshot, names);
+        set_node(round, snapshot);
+        let ranges = self.ranges(round);
+        snapshot.routes.set_ranges(ranges);
+        let addresses = self.node_addresses(round);
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        match round.touched.nodes.is_empty() {
+            true => Outcome::Same,
+            false => Outcome::Moved(before.into_keys().collect()),
+        }
+    }
+
+    /// Where an address is that belongs to a node or gateway.
+    pub(crate) fn hop(&self, addr: &Addr) -> Option<Hop> {
+        self.addresses.get(addr).copied()
+    }
+
+    /// All addresses that belong to a node or gateway.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Addr> {
+        self.addresses.keys()
+    }
+
+    /// The peer that a node is.
+    pub(crate) fn peer(&self, node: &Arc<str>) -> Option<PeerId> {
+        let id = self.peers.of(node)?;
+        u16::try_from(id).ok().map(PeerId)
+    }
+
+    /// What is wrong with nodes.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.problems.iter().cloned()
+    }
+
+    fn set_peers(
+        &mut self,
+        round: &Round<'_>,
+        snapshot: &mut Snapshot,
+        names: &mut Slots<Arc<str>>,
+    ) {
+        let mut wanted = BTreeMap::new();
+        for node in others(round) {
+            match tunnel(round, node) {
+                Some(peer) => drop(wanted.insert(node.name.clone(), (node, peer))),
+                None => self.problems.push(Problem {
+                    object: Key::Node(node.name.clone()),
+                    text: "no tunnel leads there: it and this node need InternalIP addresses of one family".into(),
+                }),
+            }
+        }
+        let all = self.peers.iter();
+        let gone: Vec<Arc<str>> = all
+            .filter(|(name, _)| !wanted.contains_key(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(id) = self.peers.release(&name) {
+                names.set(id, None);
+                self.nodes.remove(&PeerId(id as u16));
+                if let Some(slot) = snapshot.peers.get_mut(id as usize) {
+                    *slot = None;
+                }
+            }
+        }
+        for (name, (node, peer)) in wanted {
+            let (id, _) = self.peers.assign(&name);
+            let Ok(place) = u16::try_from(id) else {
+                self.peers.release(&name);
+                self.problems.push(Problem {
+                    object: Key::Node(name),
+                    text: "no tunnel leads there: more than 65 536 nodes".into(),
+                });
+                continue;
+            };
+            if snapshot.peers.len() <= id as usize {
+                snapshot.peers.resize(id as usize + 1, None);
+            }
+            let slot = &mut snapshot.peers[id as usize];
+            let before = self.nodes.insert(PeerId(place), node.clone());
+            let same_node = before.is_some_and(|before| {
+                before.addresses == node.addresses && before.pod_ranges == node.pod_ranges
+            });
+            let same_peer = slot.as_ref().is_some_and(|slot| {
+                let generation = slot.generation;
+                *slot
+                    == Peer {
+                        generation,
+                        ..peer.clone()
+                    }
+            });
+            if !(same_node && same_peer) {
+                *slot = Some(Peer {
+                    generation: round.sequence,
+                    ..peer
+                });
+            }
+            names.set(id, Some(name));
+        }
+    }
+
+    /// The addresses of nodes and of our gateways; ours go first, then those of nodes in the order of names.
+    fn node_addresses(&mut self, round: &Round<'_>) -> BTreeMap<Addr, Hop> {
+        let mut hops = BTreeMap::new();
+        if let Some(own) = round.now.nodes.get(round.node) {
+            hops.extend(own.addresses.iter().map(|ip| (Addr::from(*ip), Hop::Host)));
+            for range in &own.pod_ranges {
+                hops.entry(gateway(range).into()).or_insert(Hop::Gateway);
+            }
+        }
+        for node in others(round) {
+            let hop = self.peer(&node.name).map_or(Hop::World, Hop::Peer);
+            for ip in &node.addresses {
+                let taken = hops.get(&Addr::from(*ip));
+                if taken.is_some_and(|taken| *taken != hop) {
+                    self.problems.push(Problem {
+                        object: Key::Node(node.name.clone()),
+                        text: format!("address {ip} is another node's too; correct one of them"),
+                    });
+                }
+                hops.entry(Addr::from(*ip)).or_insert(hop);
+            }
+        }
+        hops.retain(|_, hop| *hop != Hop::World);
+        hops
+    }
+
+    /// The pod ranges of all nodes; of equal ones that of the first name counts, on every node the same.
+    fn ranges(&mut self, round: &Round<'_>) -> Vec<(IpNet, Hop)> {
+        let mut all: Vec<(IpNet, &Arc<Node>)> = Vec::new();
+        for (_, node) in round.now.nodes.iter() {
+            all.extend(node.pod_ranges.iter().map(|range| (range.trunc(), node)));
+        }
+        all.sort_unstable_by_key(|(range, node)| (range.prefix_len(), *range, &node.name));
+        let mut seen: PrefixMap<&Arc<Node>> = PrefixMap::default();
+        let mut routes = Vec::new();
+        for (range, node) in all {
+            let first = Addr::from(range.network());
+            let covering = seen.longest(&first).copied();
+            if let Some(other) = covering.filter(|other| other.name != node.name) {
+                self.problems.push(Problem {
+                    object: Key::Node(node.name.clone()),
+                    text: format!(
+                        "pod range {range} overlaps one of node {}; give each node its own",
+                        other.name
+                    ),
+                });
+            }
+            if routes.last().is_some_and(|(last, _)| *last == range) {
+                continue;
+            }
+            seen.insert(range, node);
+            // A range of a node without a tunnel is closed rather than left to the world.
+            let hop = match self.peer(&node.name) {
+                Some(peer) => Hop::Peer(peer),
+                None => Hop::Unallocated,
+            };
+            routes.push((range, hop));
+        }
+        routes
+    }
+}
+
+/// What an update of nodes means for addresses.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Every address is where it was.
+    Same,
+    /// Any address may have moved; these were nodes' or gateways'.
+    Moved(Vec<Addr>),
+}
+
+/// The other nodes in the order of names.
+fn others<'a>(round: &Round<'a>) -> Vec<&'a Arc<Node>> {
+    let all = round.now.nodes.iter();
+    let mut others: Vec<_> = all.map(|(_, node)| node).collect();
+    others.retain(|node| node.name != *round.node);
+    others.sort_unstable_by_key(|node| &node.name);
+    others
+}
+
+/// The tunnel to a node: in the family of our first address if it has that, else in the other.
+fn tunnel(round: &Round<'_>, node: &Node) -> Option<Peer> {
+    let own = round.now.nodes.get(round.node)?;
+    let (source, vtep) = own.addresses.iter().find_map(|source| {
+        let mut theirs = node.addresses.iter();
+        let vtep = theirs.find(|ip| ip.is_ipv4() == source.is_ipv4())?;
+        Some((source, vtep))
+    })?;
+    Some(Peer {
+        vtep: (*vtep).into(),
+        source: (*source).into(),
+        next_hop: round.now.neighbour(vtep),
+        generation: 0,
+    })
+}
+
+fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
+    let own = round.now.nodes.get(round.node);
+    let addrs = |ips: Vec<IpAddr>| ips.into_iter().map(Addr::from).collect::<Vec<_>>();
+    let node = &mut snapshot.node;
+    node.addresses = addrs(own.map_or(Vec::new(), |own| own.addresses.clone()));
+    let ranges = own.map_or(&[][..], |own| &own.pod_ranges);
+    node.gateways = addrs(ranges.iter().map(gateway).collect());
+    let Some(setup) = round.now.setup() else {
+        return;
+    };
+    node.gateway_mac = setup.gateway_mac;
+    node.vni = setup.vni;
+    node.tunnel_port = setup.tunnel_port;
+    node.uplink = setup.uplink.map(|(port, _, _)| port);
+    node.uplink_mac = setup
+        .uplink
+        .map_or_else(Default::default, |(_, mac, _)| mac);
+    node.host = setup.host.map(|(port, _, _)| port);
+    node.host_mac = setup.host.map_or_else(Default::default, |(_, mac, _)| mac);
+    node.host_mtu = setup.host.map_or(0, |(_, _, mtu)| mtu);
+    let mut sources = snapshot.peers.iter().flatten().map(|peer| &peer.source);
+    let any_v6 = sources.any(|source| source.family() == Family::V6);
+    let first_v6 = node.addresses.first().map(Addr::family) == Some(Family::V6);
+    let overhead = match any_v6 || first_v6 {
+        true => TUNNEL_OVERHEAD_V6,
+        false => TUNNEL_OVERHEAD_V4,
+    };
+    let mtu = setup
+        .uplink
+        .map_or(0, |(_, _, mtu)| mtu.saturating_sub(overhead));
+    node.tunnel_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+}

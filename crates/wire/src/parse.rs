@@ -221,10 +221,16 @@ pub(crate) fn extensions(bytes: &[u8], start: usize, first: u8) -> Result<Chain,
     let mut fragment = Fragment::Whole;
     for _ in 0..=EXTENSIONS_MAX {
         let length = match next {
+            // A routing header with segments left: the packet's target is only a stop on its way (RFC 8200, 4.4).
+            43 if *bytes.get(at + 3).ok_or(ParseError::Truncated)? != 0 => {
+                return Err(ParseError::ExtensionHeaders);
+            }
             // Hop-by-hop options, routing, destination options (RFC 8200, 4)
             0 | 43 | 60 => (*bytes.get(at + 1).ok_or(ParseError::Truncated)? as usize + 1) * 8,
             // Authentication header (RFC 4302)
             51 => (*bytes.get(at + 1).ok_or(ParseError::Truncated)? as usize + 2) * 4,
+            // A fragment of a fragment would hide that it is one.
+            44 if fragment == Fragment::First => return Err(ParseError::Malformed),
             44 => {
                 let bits = u16_at(bytes, at + 2).ok_or(ParseError::Truncated)?;
                 fragment = match (bits >> 3, bits & 1) {

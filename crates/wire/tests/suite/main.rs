@@ -3,5 +3,6 @@
 mod errors;
 mod neighbours;
 mod packets;
+mod parsing;
 mod replies;
 mod translation;

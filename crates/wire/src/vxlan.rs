@@ -43,22 +43,27 @@ pub fn overhead(family: Family) -> usize {
 /// Puts the tunnel's headers in front of an Ethernet frame.
 ///
 /// The outer packet must not be fragmented (DF; its identification is then free, RFC 6864), and carries no UDP
-/// checksum: the inner one protects the payload (RFC 7348, 5; RFC 6935 for IPv6).
+/// checksum: the inner one protects the payload (RFC 7348, 5; RFC 6935 for IPv6). [`NoRoom`] also says that the
+/// outer packet would be longer than its length field can say.
 #[inline]
 pub fn push(frame: &mut Frame<'_>, outer: &Outer) -> Result<(), NoRoom> {
-    let inner = frame.len();
+    let udp_length = frame.len() + UDP_AND_VXLAN;
     let family = outer.target.family();
+    let length = match family {
+        Family::V4 => udp_length + 20,
+        Family::V6 => udp_length,
+    };
+    let length = u16::try_from(length).map_err(|_| NoRoom)?;
     let count = overhead(family);
     let bytes = &mut frame.push(count)?[..count];
     crate::edit::ethernet(bytes, outer.target_mac, outer.source_mac, family);
-    let udp_length = inner + UDP_AND_VXLAN;
     match family {
         Family::V4 => {
             let header = &mut bytes[ETHERNET..ETHERNET + 20];
             header.fill(0);
             header[0] = 0x45;
             header[1] = outer.traffic_class;
-            put_u16(header, 2, (udp_length + 20) as u16);
+            put_u16(header, 2, length);
             header[6] = 0x40;
             header[8] = OUTER_TTL;
             header[9] = Protocol::UDP.0;
@@ -75,7 +80,7 @@ pub fn push(frame: &mut Frame<'_>, outer: &Outer) -> Result<(), NoRoom> {
                 0,
                 0,
             ]);
-            put_u16(header, 4, udp_length as u16);
+            put_u16(header, 4, length);
             header[6] = Protocol::UDP.0;
             header[7] = OUTER_TTL;
             header[8..24].copy_from_slice(outer.source.octets());
@@ -116,7 +121,9 @@ pub fn open(bytes: &[u8], outer: &Parsed) -> Result<Opened, OpenError> {
     debug_assert!(outer.fragment == Fragment::Whole && outer.key.protocol == Protocol::UDP);
     let vxlan = outer.l4 as usize + 8;
     let headers = vxlan + 8;
-    if u16_at(bytes, headers + ETHERNET - 2).is_none() || outer.end() < headers + ETHERNET {
+    let inner = headers + ETHERNET;
+    let udp_length = u16_at(bytes, outer.l4 as usize + 4).ok_or(OpenError::Truncated)?;
+    if inner > bytes.len() || inner > outer.l4 as usize + usize::from(udp_length) {
         return Err(OpenError::Truncated);
     }
     // RFC 7348, 5: I set; the reserved flags and fields are ignored.
@@ -154,14 +161,11 @@ mod tests {
             let mut memory = [0xaau8; 200];
             let mut frame = Frame::new(&mut memory, 100, 160, 0).expect("frame");
             let outer = Outer {
-                target_mac: Mac([2; 6]),
-                source_mac: Mac([4; 6]),
                 source,
                 target,
-                source_port: 50_000,
-                target_port: 4789,
                 vni: 0x12_3456,
                 traffic_class: 0xb9,
+                ..outer()
             };
             push(&mut frame, &outer).expect("room");
             let sliced = etherparse::SlicedPacket::from_ethernet(frame.bytes()).expect("a packet");
@@ -205,11 +209,82 @@ mod tests {
         }
     }
 
+    fn outer() -> Outer {
+        Outer {
+            target_mac: Mac([2; 6]),
+            source_mac: Mac([4; 6]),
+            source: Addr::v4([192, 168, 0, 1]),
+            target: Addr::v4([192, 168, 0, 2]),
+            source_port: 50_000,
+            target_port: 4789,
+            vni: 7,
+            traffic_class: 0,
+        }
+    }
+
+    #[test]
+    fn d8_what_is_no_tunnel_packet_is_not_opened() {
+        let mut memory = [0; 64 + ETHERNET];
+        let mut frame = Frame::new(&mut memory, 64, 64 + ETHERNET, 0).expect("frame");
+        push(&mut frame, &outer()).expect("room");
+        let Ok(crate::Content::Ip(parsed)) = Parsed::frame(&frame) else {
+            panic!("not IP")
+        };
+        let bytes = frame.bytes();
+        let opened = Opened {
+            vni: 7,
+            headers: 50,
+        };
+        assert_eq!(open(bytes, &parsed), Ok(opened));
+        for length in parsed.l4 as usize + 8..bytes.len() {
+            assert_eq!(open(&bytes[..length], &parsed), Err(OpenError::Truncated));
+        }
+        let patched = |at: usize, value: u8| {
+            let mut bytes = bytes.to_vec();
+            bytes[parsed.l4 as usize + at] = value;
+            open(&bytes, &parsed)
+        };
+        // UDP's length, VXLAN's flag, and the fields that a receiver ignores.
+        assert_eq!(patched(5, 29), Err(OpenError::Truncated));
+        assert_eq!(patched(8, 0xf7), Err(OpenError::Malformed));
+        for (at, value) in [(8, 0xff), (9, 0xff), (11, 0xff), (15, 0xff)] {
+            assert_eq!(patched(at, value), Ok(opened), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn d2_a_tunnel_packet_is_never_longer_than_it_can_say() {
+        let mut memory = [0; 200];
+        for (target, longest) in [
+            (Addr::v4([192, 168, 0, 2]), 65_535 - 36),
+            (Addr::v6([0xfe; 16]), 65_535 - 16),
+        ] {
+            let mut outer = outer();
+            outer.target = target;
+            for (length, expected) in [(longest, Ok(())), (longest + 1, Err(NoRoom))] {
+                let mut frame = Frame::new(&mut memory, 100, 160, length - 60).expect("frame");
+                assert_eq!(push(&mut frame, &outer), expected);
+            }
+            let mut frame = Frame::new(&mut memory, overhead(target.family()) - 1, 160, 0);
+            let frame = frame.as_mut().expect("frame");
+            assert_eq!(push(frame, &outer), Err(NoRoom));
+        }
+    }
+
     #[test]
     fn congestion_crosses_the_tunnel_as_rfc_6040_says() {
-        assert_eq!(inner_traffic_class(3, 0), None);
-        assert_eq!(inner_traffic_class(3, 0x2a), Some(0x2b));
-        assert_eq!(inner_traffic_class(1, 2), Some(1));
-        assert_eq!(inner_traffic_class(0, 0x2a), Some(0x2a));
+        // Figure 4 there: rows are inner Not-ECT, ECT(1), ECT(0) and CE; columns are the same outside.
+        let table = [
+            [Some(0), Some(0), Some(0), None],
+            [Some(1), Some(1), Some(1), Some(3)],
+            [Some(2), Some(1), Some(2), Some(3)],
+            [Some(3), Some(3), Some(3), Some(3)],
+        ];
+        for (inner, row) in (0..).zip(table) {
+            for (outer, expected) in (0..).zip(row) {
+                let read = inner_traffic_class(0xa8 | outer, 0x58 | inner);
+                assert_eq!(read, expected.map(|ecn: u8| 0x58 | ecn), "{outer} {inner}");
+            }
+        }
     }
 }

@@ -1,0 +1,9 @@
+//! The engine, by bytes in and bytes out: two nodes with compiled tables and the wire between them.
+#![allow(missing_docs)]
+
+mod answers;
+mod flows;
+mod fuzz;
+mod path;
+mod refusals;
+mod world;

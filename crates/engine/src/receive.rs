@@ -140,16 +140,12 @@ fn open(
     packet: &mut Packet<'_>,
     outer: &Parsed,
 ) -> Result<(Parsed, PeerId), DropReason> {
-    let peer = match snapshot.routes.hop(&outer.key.source) {
-        Hop::Peer(id)
-            if snapshot
-                .peer(id)
-                .is_some_and(|peer| peer.vtep == outer.key.source) =>
-        {
-            id
-        }
-        _ => return Err(DropReason::UnknownPeer),
+    let Hop::Peer(peer) = snapshot.routes.hop(&outer.key.source) else {
+        return Err(DropReason::UnknownPeer);
     };
+    if snapshot.peer(peer).is_none_or(|peer| peer.vtep != outer.key.source) {
+        return Err(DropReason::UnknownPeer);
+    }
     let opened = vxlan::open(packet.frame.bytes(), outer).map_err(|error| match error {
         OpenError::Truncated => DropReason::Truncated,
         OpenError::Malformed => DropReason::Malformed,

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -141,9 +142,11 @@ impl Namespace {
         };
         ids.filter(is_inside).collect()
     }
+}
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+impl AsRawFd for Namespace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }
 

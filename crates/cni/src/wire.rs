@@ -124,7 +124,7 @@ fn pair(wiring: &PodWiring<'_>, interface: &str) -> LinkMessage {
         .mtu(wiring.pod_mtu)
         .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
         .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-        .setns_by_fd(wiring.pod_namespace.file().as_raw_fd())
+        .setns_by_fd(wiring.pod_namespace.as_raw_fd())
         .build();
     LinkVeth::new(interface, POD_INTERFACE)
         .mtu(wiring.pod_mtu)

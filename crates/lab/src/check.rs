@@ -1,0 +1,443 @@
+//! Compares what clients see with what the manifests say.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use podway_cni::Namespace;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Cluster, Network, Pod, Protocol};
+use crate::expect::{Connection, End, Endpoints};
+use crate::probe::dial;
+use crate::process::{Listener, listeners};
+use crate::state::State;
+use crate::{Error, Place};
+
+/// How often a service is dialled some of whose endpoints are forbidden: to miss the others each time is unlikely.
+const ATTEMPTS: usize = 16;
+
+/// What a client sees of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It answers.
+    Open,
+    /// Nothing comes back.
+    Closed,
+    /// It says no: TCP reset, or ICMP port unreachable.
+    Refused,
+}
+
+/// One client, one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cell {
+    /// The client: `NAMESPACE/POD` or `node:NAME`.
+    pub from: String,
+    /// The server: `NAMESPACE/POD` or `service:NAMESPACE/NAME`.
+    pub to: String,
+    /// The address that is dialled; each family has its own cell.
+    pub address: IpAddr,
+    /// The port that is dialled.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// What the manifests say.
+    pub expected: Outcome,
+    /// What the client sees.
+    pub seen: Outcome,
+}
+
+/// All clients, all servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The cells, by client.
+    pub cells: Vec<Cell>,
+    /// How many of them are not as expected.
+    pub wrong: usize,
+}
+
+/// A server's address that every client dials.
+struct Target<'a> {
+    name: String,
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Pod(&'a Pod),
+    Service(&'a Service, &'a ServicePort),
+}
+
+/// A client and where it is.
+struct Source<'a> {
+    name: String,
+    end: End<'a>,
+    namespace: Namespace,
+}
+
+pub(crate) fn check(place: &Place) -> Result<Report, Error> {
+    let state = State::load(place)?;
+    let cluster = Cluster::load(&state.source)?;
+    let survey = Survey::new(&cluster, &state)?;
+    let targets = survey.targets();
+    let sources = sources(&cluster, &state)?;
+
+    let seen = thread::scope(|scope| {
+        let dialled = |source| {
+            let (survey, targets) = (&survey, &targets);
+            scope.spawn(move || survey.dial_all(source, targets))
+        };
+        let threads: Vec<_> = sources.iter().map(dialled).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("dialling does not panic"))
+            .collect()
+    });
+    let rows: Result<Vec<Vec<Cell>>, Error> = seen;
+    let cells: Vec<_> = rows?.into_iter().flatten().collect();
+    let wrong = cells
+        .iter()
+        .filter(|cell| cell.seen != cell.expected)
+        .count();
+    Ok(Report { cells, wrong })
+}
+
+/// All pods with a network of their own, and the nodes.
+fn sources<'a>(cluster: &'a Cluster, state: &State) -> Result<Vec<Source<'a>>, Error> {
+    let pods = cluster
+        .pods
+        .iter()
+        .filter(|pod| pod.network == Network::Own);
+    let pods = pods.filter_map(|pod| {
+        let namespace = &state.pods.get(&pod.title())?.namespace;
+        Some((pod.title(), End::Pod(pod), namespace))
+    });
+    let nodes = cluster.nodes.iter().filter_map(|node| {
+        let namespace = &state.nodes.get(&node.name)?.namespace;
+        Some((format!("node:{}", node.name), End::Node(node), namespace))
+    });
+    pods.chain(nodes)
+        .map(|(name, end, namespace)| {
+            Ok(Source {
+                name,
+                end,
+                namespace: Namespace::named(namespace)?,
+            })
+        })
+        .collect()
+}
+
+/// The cluster, and what its pods really listen on.
+struct Survey<'a> {
+    cluster: &'a Cluster,
+    listeners: Vec<(&'a Pod, Vec<Listener>)>,
+}
+
+impl<'a> Survey<'a> {
+    /// Pods that the manifests got after the lab was made are not there.
+    fn new(cluster: &'a Cluster, state: &State) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for pod in &cluster.pods {
+            if let Some(pod_state) = state.pods.get(&pod.title()) {
+                all.push((pod, listeners(&Namespace::named(&pod_state.namespace)?)?));
+            }
+        }
+        Ok(Self {
+            cluster,
+            listeners: all,
+        })
+    }
+
+    fn targets(&self) -> Vec<Target<'a>> {
+        let mut targets = Vec::new();
+        for &(pod, _) in &self.listeners {
+            for port in pod.ports().filter(|port| is_dialled(pod, port.protocol)) {
+                let addresses = pod.addresses.iter();
+                targets.extend(addresses.map(|&address| Target {
+                    name: pod.title(),
+                    address,
+                    port: port.number,
+                    protocol: port.protocol,
+                    kind: Kind::Pod(pod),
+                }));
+            }
+        }
+        for service in &self.cluster.services {
+            targets.extend(service_targets(service));
+        }
+        targets
+    }
+
+    /// What one client sees of all servers, dialled at once.
+    fn dial_all(&self, source: &Source<'_>, targets: &[Target<'_>]) -> Result<Vec<Cell>, Error> {
+        let mut cells = Vec::new();
+        let mut attempts = Vec::new();
+        for target in targets {
+            let Some((expected, times)) = self.expected(source.end, target) else {
+                continue;
+            };
+            attempts.push((
+                SocketAddr::new(target.address, target.port),
+                target.protocol,
+                times,
+            ));
+            cells.push(Cell {
+                from: source.name.clone(),
+                to: target.name.clone(),
+                address: target.address,
+                port: target.port,
+                protocol: match target.protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                    Protocol::Sctp => "sctp",
+                },
+                expected,
+                seen: Outcome::Closed,
+            });
+        }
+        let dial_here = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime.expect("a runtime needs an epoll and an eventfd");
+            runtime.block_on(async {
+                let mut dialling = JoinSet::new();
+                for (index, (address, protocol, times)) in attempts.into_iter().enumerate() {
+                    dialling
+                        .spawn(async move { (index, dial_some(address, protocol, times).await) });
+                }
+                dialling.join_all().await
+            })
+        };
+        for (index, seen) in source.namespace.inside(dial_here)? {
+            cells[index].seen = seen;
+        }
+        Ok(cells)
+    }
+
+    /// What the manifests say of a client and a server, and how often to dial to see it; `None` if they say nothing.
+    fn expected(&self, source: End<'_>, target: &Target<'_>) -> Option<(Outcome, usize)> {
+        let (service, port) = match target.kind {
+            Kind::Pod(pod) => {
+                return Some((
+                    self.of_pod(source, pod, target.address, target.protocol, target.port),
+                    1,
+                ));
+            }
+            Kind::Service(service, port) => (service, port),
+        };
+        let at = match self
+            .cluster
+            .endpoints(service, port, target.address, source.node_name())
+        {
+            Endpoints::At(at) => at,
+            Endpoints::Elsewhere => return Some((Outcome::Closed, 1)),
+            Endpoints::Nowhere => return Some((Outcome::Refused, 1)),
+        };
+        let mut outcomes = Vec::new();
+        for (address, number) in at {
+            // An endpoint outside the lab may answer or not.
+            let (pod, _) = self
+                .listeners
+                .iter()
+                .find(|(pod, _)| pod.addresses.contains(&address))?;
+            if !is_dialled(pod, target.protocol) {
+                return None;
+            }
+            outcomes.push(self.of_pod(source, pod, address, target.protocol, number));
+        }
+        let first = *outcomes.first()?;
+        match outcomes.iter().all(|&outcome| outcome == first) {
+            true => Some((first, 1)),
+            false if outcomes.contains(&Outcome::Open) => Some((Outcome::Open, ATTEMPTS)),
+            false => None,
+        }
+    }
+
+    fn of_pod(
+        &self,
+        source: End<'_>,
+        target: &Pod,
+        address: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Outcome {
+        let here = |(pod, _): &&(&Pod, Vec<Listener>)| pod.title() == target.title();
+        let listeners = self
+            .listeners
+            .iter()
+            .find(here)
+            .map(|(_, listeners)| listeners);
+        let mut listeners = listeners.into_iter().flatten();
+        if !self.cluster.allows(Connection {
+            source,
+            target,
+            address,
+            protocol,
+            port,
+        }) {
+            return Outcome::Closed;
+        }
+        match listeners.any(|listener| listener.takes(protocol, address, port)) {
+            true => Outcome::Open,
+            false => Outcome::Refused,
+        }
+    }
+}
+
+/// A service's cluster addresses and ports; headless and foreign ones have none that we answer (S17).
+fn service_targets(service: &Service) -> Vec<Target<'_>> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let namespace = service.metadata.namespace.as_deref().unwrap_or("default");
+    let labels = service.metadata.labels.as_ref();
+    let foreign =
+        labels.is_some_and(|l| l.contains_key("service.kubernetes.io/service-proxy-name"));
+    let Some(spec) = service.spec.as_ref().filter(|_| !foreign) else {
+        return Vec::new();
+    };
+    let ips: Vec<_> = match &spec.cluster_ips {
+        Some(ips) if !ips.is_empty() => ips.iter().collect(),
+        Some(_) | None => spec.cluster_ip.iter().collect(),
+    };
+    let addresses = ips.into_iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let target = |address, port: &'_ ServicePort| {
+        let number = u16::try_from(port.port).ok()?;
+        let protocol = Protocol::of(port.protocol.as_deref()).filter(|p| *p != Protocol::Sctp)?;
+        Some((
+            format!("service:{namespace}/{name}"),
+            address,
+            number,
+            protocol,
+        ))
+    };
+    let mut targets = Vec::new();
+    for address in addresses {
+        for port in spec.ports.iter().flatten() {
+            if let Some((name, address, number, protocol)) = target(address, port) {
+                let kind = Kind::Service(service, port);
+                targets.push(Target {
+                    name,
+                    address,
+                    port: number,
+                    protocol,
+                    kind,
+                });
+            }
+        }
+    }
+    targets
+}
+
+/// True if a client can tell from outside whether this pod serves: over UDP, only if it echoes.
+fn is_dialled(pod: &Pod, protocol: Protocol) -> bool {
+    let words = || {
+        pod.containers
+            .iter()
+            .flat_map(|container| &container.command)
+    };
+    match protocol {
+        Protocol::Tcp => true,
+        Protocol::Udp => words().any(|word| word == "udp-echo"),
+        Protocol::Sctp => false,
+    }
+}
+
+/// Open if one of so many attempts is, else what the last one saw.
+async fn dial_some(address: SocketAddr, protocol: Protocol, times: usize) -> Outcome {
+    let mut attempts = JoinSet::new();
+    for _ in 0..times {
+        attempts.spawn(dial(address, protocol));
+    }
+    let mut seen = Outcome::Closed;
+    while let Some(outcome) = attempts.join_next().await {
+        seen = outcome.expect("dialling does not panic");
+        if seen == Outcome::Open {
+            break;
+        }
+    }
+    seen
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::Open => "open",
+            Outcome::Closed => "closed",
+            Outcome::Refused => "refused",
+        })
+    }
+}
+
+/// A row for each server, a column for each client; what is wrong stands out, and is listed below.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut clients: Vec<&str> = Vec::new();
+        let mut servers = Vec::new();
+        for cell in &self.cells {
+            if !clients.contains(&cell.from.as_str()) {
+                clients.push(&cell.from);
+            }
+            let server = server_of(cell);
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        for (number, client) in clients.iter().enumerate() {
+            writeln!(f, "{:>3} = {client}", number + 1)?;
+        }
+        let width = servers.iter().map(String::len).max().unwrap_or_default();
+        write!(f, "{:width$}", "")?;
+        (1..=clients.len()).try_for_each(|number| write!(f, " {number:>3}"))?;
+        writeln!(f, "   (o open, - closed, r refused, ! wrong)")?;
+        for server in servers {
+            write!(f, "{server:width$}")?;
+            for client in &clients {
+                let of_pair = |cell: &&Cell| cell.from == *client && server_of(cell) == server;
+                let mark = self.cells.iter().find(of_pair).map_or("", mark);
+                write!(f, " {mark:>3}")?;
+            }
+            writeln!(f)?;
+        }
+        for cell in self.cells.iter().filter(|cell| cell.seen != cell.expected) {
+            let Cell {
+                from,
+                expected,
+                seen,
+                ..
+            } = cell;
+            writeln!(
+                f,
+                "wrong: {from} to {}: expected {expected}, seen {seen}",
+                server_of(cell)
+            )?;
+        }
+        write!(f, "{} cells, {} wrong", self.cells.len(), self.wrong)
+    }
+}
+
+fn server_of(cell: &Cell) -> String {
+    let Cell {
+        to,
+        address,
+        port,
+        protocol,
+        ..
+    } = cell;
+    format!("{to} {}/{protocol}", SocketAddr::new(*address, *port))
+}
+
+fn mark(cell: &Cell) -> &'static str {
+    match (cell.seen, cell.seen == cell.expected) {
+        (Outcome::Open, true) => "o",
+        (Outcome::Closed, true) => "-",
+        (Outcome::Refused, true) => "r",
+        (Outcome::Open, false) => "!o",
+        (Outcome::Closed, false) => "!-",
+        (Outcome::Refused, false) => "!r",
+    }
+}

@@ -1,0 +1,34 @@
+//! Takes a lab down: processes first, then namespaces, then files; each step finds for itself what is there.
+
+use std::fs;
+use std::io;
+
+use podway_cni::Namespace;
+
+use crate::state::State;
+use crate::{Error, Place, process};
+
+pub(crate) fn down(place: &Place) -> Result<(), Error> {
+    let names = place.namespaces();
+    // One that can't be opened is a mount point whose maker died before the mount.
+    let namespaces: Vec<_> = names
+        .iter()
+        .filter_map(|name| Namespace::named(name).ok())
+        .collect();
+    let recorded = State::load(place)
+        .map(|state| state.processes())
+        .unwrap_or_default();
+    process::end(&recorded, &namespaces)?;
+    drop(namespaces);
+
+    for name in &names {
+        Namespace::remove(name)?;
+    }
+    match fs::remove_dir_all(place.directory()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
+            path: place.directory().to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

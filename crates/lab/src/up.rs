@@ -1,0 +1,398 @@
+//! Brings a lab up: switch, nodes, agents, pods, servers, in this order.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use podway_cni::agent::{Attach, Request, ask, mac_text};
+use podway_cni::{Namespace, PodWiring, UNDERLAY_OVERHEAD, pod_mac, wire};
+use serde::Serialize;
+
+use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
+use crate::process::{Recorded, listeners, start};
+use crate::state::{NodeState, PodState, State};
+use crate::{Error, Place, down, underlay};
+
+/// How much of a log an error shows, in lines.
+const LOG_LINES: usize = 12;
+
+/// What a lab is made from.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// The directory of manifests.
+    pub directory: PathBuf,
+    /// Its names.
+    pub place: Place,
+    /// The program whose `run --config FILE` is a node's agent.
+    pub executable: PathBuf,
+    /// MTU of the network between the nodes, in bytes.
+    pub underlay_mtu: u32,
+    /// MTU of the pods' wires, in bytes.
+    pub pod_mtu: u32,
+    /// Workers of each agent, and queues of each wire.
+    pub workers: NonZeroU16,
+    /// How long agents and servers have to get ready.
+    pub timeout: Duration,
+    /// Is told what is being done.
+    pub progress: fn(&str),
+}
+
+impl Up {
+    /// A lab of these manifests with the usual names and numbers, whose agents are this program.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            place: Place::default(),
+            executable: env::current_exe().unwrap_or_else(|_| PathBuf::from("podway")),
+            underlay_mtu: 1_500,
+            pod_mtu: 61_000,
+            workers: NonZeroU16::MIN,
+            timeout: Duration::from_secs(60),
+            progress: |line| eprintln!("{line}"),
+        }
+    }
+}
+
+pub(crate) fn up(options: &Up) -> Result<(), Error> {
+    let cluster = Cluster::load(&options.directory)?;
+    for pod in &cluster.pods {
+        if cluster.node(&pod.node).is_none() {
+            return Err(Error::NoNode {
+                pod: pod.title(),
+                node: pod.node.clone(),
+            });
+        }
+    }
+    claim(&options.place)?;
+    let made = make(options, &cluster);
+    if made.is_err() {
+        (options.progress)("that failed: taking the lab down");
+        // What failed first is what the user needs to hear.
+        let _ = down::down(&options.place);
+    }
+    made
+}
+
+/// Makes the lab's directory, which only one lab can do.
+fn claim(place: &Place) -> Result<(), Error> {
+    if !place.namespaces().is_empty() || fs::create_dir(place.directory()).is_err() {
+        let exists = place.directory().exists() || !place.namespaces().is_empty();
+        return Err(match exists {
+            true => Error::Exists,
+            false => file(place.directory(), fs::create_dir(place.directory())).unwrap_err(),
+        });
+    }
+    Ok(())
+}
+
+fn make(options: &Up, cluster: &Cluster) -> Result<(), Error> {
+    let place = &options.place;
+    let source = file(&options.directory, fs::canonicalize(&options.directory))?;
+    for directory in [place.directory().join("log"), place.programs()] {
+        file(&directory, fs::create_dir(&directory))?;
+    }
+    let program = place.programs().join("podway");
+    file(
+        &program,
+        std::os::unix::fs::symlink(&options.executable, &program),
+    )?;
+
+    let mut lab = Lab {
+        options,
+        state: State {
+            source,
+            ..State::default()
+        },
+        agents: Vec::new(),
+    };
+    lab.state.save(place)?;
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    (options.progress)(&format!("making {}", count(cluster.nodes.len(), "node")));
+    lab.make_nodes(cluster)?;
+    (options.progress)(&format!("wiring {}", count(cluster.pods.len(), "pod")));
+    let servers = lab.make_pods(cluster)?;
+    (options.progress)(&format!(
+        "waiting for {}",
+        count(servers.len(), "container")
+    ));
+    lab.await_servers(servers)?;
+    (options.progress)("the lab is up: `podway lab status`, `podway lab check`, `podway lab down`");
+    Ok(())
+}
+
+/// A lab in the making.
+struct Lab<'a> {
+    options: &'a Up,
+    state: State,
+    agents: Vec<(String, Child)>,
+}
+
+/// A container that was started, and what it is to listen on.
+struct Server {
+    name: String,
+    namespace: String,
+    log: PathBuf,
+    child: Child,
+    ports: Vec<(Protocol, u16)>,
+}
+
+impl Lab<'_> {
+    fn make_nodes(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        let place = &self.options.place;
+        let switch = Namespace::create(&place.switch())?;
+        underlay::make_switch(&switch)?;
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            let namespace = Namespace::create(&place.node(&node.name))?;
+            let addresses = underlay::with_prefixes(node, &cluster.nodes);
+            let mtu = self.options.underlay_mtu;
+            underlay::join(&switch, &namespace, number, mtu, &addresses)?;
+            self.start_agent(node, &namespace)?;
+        }
+        for node in &cluster.nodes {
+            self.await_agent(&node.name)?;
+        }
+        Ok(())
+    }
+
+    fn start_agent(&mut self, node: &Node, namespace: &Namespace) -> Result<(), Error> {
+        let place = &self.options.place;
+        let config = place.config(&node.name);
+        let text = toml::to_string(&AgentConfig {
+            node: &node.name,
+            source: &self.state.source,
+            uplink: underlay::UPLINK,
+            socket: &place.socket(&node.name),
+            workers: self.options.workers,
+            pod_mtu: self.options.pod_mtu,
+        });
+        file(
+            &config,
+            fs::write(&config, text.expect("strings and numbers")),
+        )?;
+
+        let name = format!("agent {}", node.name);
+        let mut command = Command::new(&self.options.executable);
+        command.arg("run").arg("--config").arg(&config);
+        let (child, agent) = start(&name, namespace, &mut command, &place.agent_log(&node.name))?;
+        self.agents.push((node.name.clone(), child));
+        let node_state = NodeState {
+            namespace: place.node(&node.name),
+            agent: Some(agent),
+        };
+        self.state.nodes.insert(node.name.clone(), node_state);
+        self.state.save(place)
+    }
+
+    /// Waits until an agent says how it does, which it does once its tables are in force.
+    fn await_agent(&mut self, node: &str) -> Result<(), Error> {
+        let place = &self.options.place;
+        let (_, child) = self
+            .agents
+            .iter_mut()
+            .find(|(name, _)| name == node)
+            .expect("was started");
+        let deadline = Instant::now() + self.options.timeout;
+        let name = || format!("agent of {node}");
+        loop {
+            let status = serde_json::json!({ "show": "status" });
+            let Err(error) = ask(&place.socket(node), &status, self.options.timeout) else {
+                return Ok(());
+            };
+            if let Ok(Some(ended)) = child.try_wait() {
+                return Err(not_ready(
+                    name(),
+                    format!("it ended with {ended}"),
+                    &place.agent_log(node),
+                ));
+            }
+            if Instant::now() > deadline {
+                return Err(not_ready(name(), error.to_string(), &place.agent_log(node)));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn make_pods(&mut self, cluster: &Cluster) -> Result<Vec<Server>, Error> {
+        let place = &self.options.place;
+        let mut servers = Vec::new();
+        for pod in &cluster.pods {
+            let node = cluster.node(&pod.node).expect("was checked");
+            let namespace = match pod.network {
+                Network::Host => Namespace::named(&place.node(&node.name))?,
+                Network::Own => self.wire_pod(pod, node)?,
+            };
+            let mut processes = Vec::new();
+            for container in &pod.containers {
+                let (server, process) = self.start_container(pod, container, &namespace)?;
+                servers.extend(server);
+                processes.extend(process);
+            }
+            let namespace = self.namespace_of(pod);
+            let pod_state = PodState {
+                namespace,
+                node: pod.node.clone(),
+                processes,
+            };
+            self.state.pods.insert(pod.title(), pod_state);
+            self.state.save(place)?;
+        }
+        Ok(servers)
+    }
+
+    fn namespace_of(&self, pod: &Pod) -> String {
+        match pod.network {
+            Network::Own => self.options.place.pod(&pod.namespace, &pod.name),
+            Network::Host => self.options.place.node(&pod.node),
+        }
+    }
+
+    fn wire_pod(&self, pod: &Pod, node: &Node) -> Result<Namespace, Error> {
+        let options = self.options;
+        let title = pod.title();
+        let overhead = match node.addresses.first() {
+            Some(address) if address.is_ipv6() => UNDERLAY_OVERHEAD.1,
+            Some(_) | None => UNDERLAY_OVERHEAD.0,
+        };
+        let node_namespace = Namespace::named(&options.place.node(&node.name))?;
+        let pod_namespace = Namespace::create(&self.namespace_of(pod))?;
+        let wiring = PodWiring {
+            pod: &title,
+            node_namespace: &node_namespace,
+            pod_namespace: &pod_namespace,
+            mac: pod_mac(&title),
+            addresses: &pod.addresses,
+            pod_ranges: &node.pod_ranges,
+            queues: options.workers,
+            pod_mtu: options.pod_mtu,
+            tunnel_mtu: options.underlay_mtu - overhead,
+        };
+        let interface = wire(&wiring)?;
+        let mac = mac_text(wiring.mac);
+        let attach = Request::Attach(Attach {
+            pod: title,
+            interface,
+            mac,
+            mtu: options.pod_mtu,
+        });
+        let asked = ask(&options.place.socket(&node.name), &attach, options.timeout);
+        asked.map_err(|source| Error::Agent {
+            node: node.name.clone(),
+            source,
+        })?;
+        Ok(pod_namespace)
+    }
+
+    fn start_container(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        namespace: &Namespace,
+    ) -> Result<(Option<Server>, Option<Recorded>), Error> {
+        let place = &self.options.place;
+        let name = format!("{} {}", pod.title(), container.name);
+        let [program, arguments @ ..] = container.command.as_slice() else {
+            (self.options.progress)(&format!(
+                "{name}: no command, so nothing runs (images are not used)"
+            ));
+            return Ok((None, None));
+        };
+        let log = place.container_log(&pod.title(), &container.name);
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", search_path(place));
+        command.envs(
+            container
+                .environment
+                .iter()
+                .map(|(key, value)| (key, value)),
+        );
+        if let Some(directory) = &container.directory {
+            command.current_dir(directory);
+        }
+        let (child, process) = start(&name, namespace, &mut command, &log)?;
+        let ports = container
+            .ports
+            .iter()
+            .map(|port| (port.protocol, port.number))
+            .collect();
+        let namespace = self.namespace_of(pod);
+        Ok((
+            Some(Server {
+                name,
+                namespace,
+                log,
+                child,
+                ports,
+            }),
+            Some(process),
+        ))
+    }
+
+    /// Waits until each container listens on the ports that it declares.
+    fn await_servers(&self, servers: Vec<Server>) -> Result<(), Error> {
+        let deadline = Instant::now() + self.options.timeout;
+        for mut server in servers {
+            let namespace = Namespace::named(&server.namespace)?;
+            loop {
+                let listeners = listeners(&namespace)?;
+                let silent = server.ports.iter().find(|&&(protocol, port)| {
+                    // The kernel may lack SCTP, and has no such table for it.
+                    protocol != Protocol::Sctp
+                        && !listeners
+                            .iter()
+                            .any(|l| (l.protocol, l.port) == (protocol, port))
+                });
+                let Some((protocol, port)) = silent else {
+                    break;
+                };
+                let what = format!("it does not listen on its containerPort {port} ({protocol:?})");
+                if let Ok(Some(ended)) = server.child.try_wait() {
+                    let what = format!("{what}: it ended with {ended}");
+                    return Err(not_ready(server.name, what, &server.log));
+                }
+                if Instant::now() > deadline {
+                    return Err(not_ready(server.name, what, &server.log));
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `podway run` reads.
+#[derive(Serialize)]
+struct AgentConfig<'a> {
+    node: &'a str,
+    source: &'a Path,
+    uplink: &'a str,
+    socket: &'a Path,
+    workers: NonZeroU16,
+    pod_mtu: u32,
+}
+
+/// PATH as the lab's commands have it: `podway` is this program.
+pub(crate) fn search_path(place: &Place) -> OsString {
+    let mut path = place.programs().into_os_string();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+    path
+}
+
+fn not_ready(name: String, what: String, log: &Path) -> Error {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = log.lines().collect();
+    let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    Error::NotReady { name, what, log }
+}
+
+fn file<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
+    result.map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
+}

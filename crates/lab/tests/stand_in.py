@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Stands in for `podway` in the lab's tests: an agent that lets the kernel forward, and knows neither services nor
+policies. TABLE is replaced by the test: nodes with their address, gateways and pods, as JSON."""
+import json, os, socket, subprocess, sys, tomllib
+
+TABLE = json.loads(r'''@TABLE@''')
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+def forward():
+    for family in ("ipv4", "ipv6"):
+        with open(f"/proc/sys/net/{family}/conf/all/forwarding", "w") as setting:
+            setting.write("1")
+
+
+def attach(node, request):
+    interface = request["interface"]
+    ip("link", "set", interface, "up")
+    for gateway in node["gateways"]:
+        ip("address", "add", gateway, "dev", interface, *(["nodad"] if ":" in gateway else []))
+    for address in node["pods"][request["pod"]]:
+        ip("route", "add", address, "dev", interface)
+
+
+def run(config):
+    with open(config, "rb") as file:
+        config = tomllib.load(file)
+    if TABLE.get("refuse"):
+        print(TABLE["refuse"], flush=True)
+        sys.exit(3)
+    node = TABLE["nodes"][config["node"]]
+    forward()
+    for name, peer in TABLE["nodes"].items():
+        if name != config["node"]:
+            for pod_range, via in peer["ranges"].items():
+                ip("route", "add", pod_range, "via", via)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(config["socket"])
+    listener.listen()
+    while True:
+        stream, _ = listener.accept()
+        request = json.loads(stream.makefile().readline())
+        if "attach" in request:
+            attach(node, request["attach"])
+        stream.sendall(b'{"ok":{}}\n')
+        stream.close()
+
+
+def udp_echo(port):
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", port))
+    while True:
+        server.sendto(*server.recvfrom(65536))
+
+
+if sys.argv[1] == "run":
+    run(sys.argv[3])
+else:
+    udp_echo(int(sys.argv[sys.argv.index("--port") + 1]))

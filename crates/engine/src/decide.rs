@@ -122,8 +122,9 @@ fn run(snapshot: &Snapshot, parsed: &Parsed, decision: &mut Decision) -> Result<
     }
     let hop = snapshot.routes.hop(&decision.translated.target);
     decision.hop = Some(hop);
+    judge_egress(snapshot, decision)?;
     reachable(parsed, decision.arrival, hop)?;
-    judge(snapshot, decision)
+    judge_ingress(snapshot, decision)
 }
 
 /// D12: the tunnel is the nodes', whatever a pod puts into its packets.
@@ -217,39 +218,55 @@ fn reachable(parsed: &Parsed, arrival: Arrival, hop: Hop) -> Result<(), Stop> {
     }
 }
 
-/// Egress is judged after DNAT, ingress before SNAT (N10); both must allow (N1).
-pub(crate) fn judge(snapshot: &Snapshot, decision: &mut Decision) -> Result<(), Stop> {
-    let (from, to) = (decision.source_endpoint(), decision.target_endpoint());
+/// What the source pod's policies say, after DNAT (N10).
+pub(crate) fn judge_egress(snapshot: &Snapshot, decision: &mut Decision) -> Result<(), Stop> {
+    let Some(id) = decision.source_endpoint() else {
+        return Ok(());
+    };
     // N13: a pod reaches itself.
-    if from.is_some() && from == to {
+    if decision.target_endpoint() == Some(id) {
         return Ok(());
     }
+    let Decision { translated, .. } = *decision;
+    let (protocol, port) = (translated.protocol, policy_port(&translated));
+    let policies = &snapshot.policies;
+    decision.egress = policies.judge(id, Direction::Egress, &translated.target, protocol, port);
+    match decision.egress {
+        Judgement::Deny(_) => Err(Stop::Drop(DropReason::EgressDenied)),
+        Judgement::None | Judgement::Allow(_) => Ok(()),
+    }
+}
+
+/// What the target pod's policies say, before SNAT (N10).
+pub(crate) fn judge_ingress(snapshot: &Snapshot, decision: &mut Decision) -> Result<(), Stop> {
+    let Some(id) = decision.target_endpoint() else {
+        return Ok(());
+    };
     let Decision {
         original,
         translated,
+        arrival,
         ..
     } = *decision;
-    let (protocol, port) = (translated.protocol, translated.target_port);
-    // ICMP has no ports to judge by; its key holds an echo identifier there.
-    let port = if protocol.has_ports() { port } else { 0 };
-    if let Some(id) = from {
-        let policies = &snapshot.policies;
-        decision.egress = policies.judge(id, Direction::Egress, &translated.target, protocol, port);
-        if let Judgement::Deny(_) = decision.egress {
-            return Err(Stop::Drop(DropReason::EgressDenied));
-        }
+    // N13: a pod reaches itself, and its own node always reaches it.
+    let own_node = arrival == Arrival::Host && snapshot.node.addresses.contains(&original.source);
+    if own_node || decision.source_endpoint() == Some(id) {
+        return Ok(());
     }
-    // N13: a pod's own node is always let in.
-    let own_node =
-        decision.arrival == Arrival::Host && snapshot.node.addresses.contains(&original.source);
-    if let (Some(id), false) = (to, own_node) {
-        decision.ingress =
-            snapshot
-                .policies
-                .judge(id, Direction::Ingress, &original.source, protocol, port);
-        if let Judgement::Deny(_) = decision.ingress {
-            return Err(Stop::Drop(DropReason::IngressDenied));
-        }
+    let (protocol, port) = (translated.protocol, policy_port(&translated));
+    let policies = &snapshot.policies;
+    decision.ingress = policies.judge(id, Direction::Ingress, &original.source, protocol, port);
+    match decision.ingress {
+        Judgement::Deny(_) => Err(Stop::Drop(DropReason::IngressDenied)),
+        Judgement::None | Judgement::Allow(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// The port to judge by; ICMP has none, its key holds an echo identifier there.
+fn policy_port(key: &FlowKey) -> u16 {
+    if key.protocol.has_ports() {
+        key.target_port
+    } else {
+        0
+    }
 }

@@ -7,7 +7,7 @@ use podway_tables::{Hop, Snapshot};
 use podway_wire::{FlowKey, Parsed, Protocol};
 
 use crate::DropReason;
-use crate::decide::{Arrival, Decision, Stop, decide, judge};
+use crate::decide::{Arrival, Decision, Stop, decide, judge_egress, judge_ingress};
 use crate::engine::Moment;
 use crate::remember::Remembered;
 use crate::track::{Heading, Timeouts, Track};
@@ -340,7 +340,9 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         hop: Some(remembered.forward),
         outcome: Ok(()),
     };
-    match judge(snapshot, &mut decision) {
+    let judged =
+        judge_egress(snapshot, &mut decision).and_then(|()| judge_ingress(snapshot, &mut decision));
+    match judged {
         Ok(()) => Second::Holds(remembered),
         Err(stop) => Second::Denied(stop),
     }

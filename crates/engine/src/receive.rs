@@ -143,7 +143,10 @@ fn open(
     let Hop::Peer(peer) = snapshot.routes.hop(&outer.key.source) else {
         return Err(DropReason::UnknownPeer);
     };
-    if snapshot.peer(peer).is_none_or(|peer| peer.vtep != outer.key.source) {
+    if snapshot
+        .peer(peer)
+        .is_none_or(|peer| peer.vtep != outer.key.source)
+    {
         return Err(DropReason::UnknownPeer);
     }
     let opened = vxlan::open(packet.frame.bytes(), outer).map_err(|error| match error {

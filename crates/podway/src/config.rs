@@ -168,9 +168,7 @@ fn source<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
         "kubernetes" => Err(D::Error::custom(
             "\"kubernetes\" comes with a later version: give a directory of manifests",
         )),
-        "" => Err(D::Error::custom(
-            "is empty: give a directory of manifests",
-        )),
+        "" => Err(D::Error::custom("is empty: give a directory of manifests")),
         path => Ok(PathBuf::from(path)),
     }
 }
@@ -340,16 +338,46 @@ mod tests {
     #[test]
     fn wrong_values_name_file_line_key_and_remedy() {
         for (line, said) in [
-            ("workers = 0", "c:4: workers: 0 is out of range: give a whole number from 1 to 64"),
-            ("frames = 5000", "c:4: frames: 5000 is no power of two: give 4096 or 8192"),
-            ("pod_mtu = 900", "c:4: pod_mtu: 900 is out of range: give a whole number from 1280 to 65535"),
-            ("flows = \"many\"", "c:4: flows: invalid type: string \"many\", expected i64"),
-            ("socket = \"run\"", "c:4: socket: \"run\" is no socket path: give an absolute path of at most 107 bytes"),
-            ("cores = [0, 1]", "c:4: cores: 2 cores for 1 workers: list one core for each worker"),
-            ("service_ranges = [\"10.96.0.1/16\"]", "c:4: service_ranges: \"10.96.0.1/16\" has bits beyond its length: write \"10.96.0.0/16\""),
-            ("service_ranges = [\"ten\"]", "c:4: service_ranges: \"ten\" is no range: give an address and a length, as in \"10.96.0.0/16\""),
-            ("[tunnel]\nvni = 16777216", "c:5: vni: 16777216 is out of range: give a whole number from 0 to 16777215"),
-            ("host_interface = \"podway-dp\"", "c:4: host_interface: \"podway-dp\" is the dataplane's own end: choose another name"),
+            (
+                "workers = 0",
+                "c:4: workers: 0 is out of range: give a whole number from 1 to 64",
+            ),
+            (
+                "frames = 5000",
+                "c:4: frames: 5000 is no power of two: give 4096 or 8192",
+            ),
+            (
+                "pod_mtu = 900",
+                "c:4: pod_mtu: 900 is out of range: give a whole number from 1280 to 65535",
+            ),
+            (
+                "flows = \"many\"",
+                "c:4: flows: invalid type: string \"many\", expected i64",
+            ),
+            (
+                "socket = \"run\"",
+                "c:4: socket: \"run\" is no socket path: give an absolute path of at most 107 bytes",
+            ),
+            (
+                "cores = [0, 1]",
+                "c:4: cores: 2 cores for 1 workers: list one core for each worker",
+            ),
+            (
+                "service_ranges = [\"10.96.0.1/16\"]",
+                "c:4: service_ranges: \"10.96.0.1/16\" has bits beyond its length: write \"10.96.0.0/16\"",
+            ),
+            (
+                "service_ranges = [\"ten\"]",
+                "c:4: service_ranges: \"ten\" is no range: give an address and a length, as in \"10.96.0.0/16\"",
+            ),
+            (
+                "[tunnel]\nvni = 16777216",
+                "c:5: vni: 16777216 is out of range: give a whole number from 0 to 16777215",
+            ),
+            (
+                "host_interface = \"podway-dp\"",
+                "c:4: host_interface: \"podway-dp\" is the dataplane's own end: choose another name",
+            ),
         ] {
             let error = parse("c", &format!("{LEAST}{line}\n")).expect_err(line);
             assert_eq!(error.to_string(), said);

@@ -1,4 +1,7 @@
 //! The node agent and its command line: configuration, threads, the node's kernel, the admin socket.
 
+pub mod agent;
+pub mod arguments;
 pub mod config;
 pub mod node;
+pub mod show;

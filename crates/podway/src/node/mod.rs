@@ -177,14 +177,17 @@ impl Node {
         device(&self.handle, name).await
     }
 
+    /// All devices.
+    pub async fn devices(&self) -> Result<Vec<Device>, NodeError> {
+        let links = collect("list devices", self.handle.link().get().execute()).await?;
+        Ok(links.iter().map(read_device).collect())
+    }
+
     /// All devices whose alias says that they are a pod's.
     pub async fn pods(&self) -> Result<Vec<Device>, NodeError> {
-        let links = collect("list devices", self.handle.link().get().execute()).await?;
-        Ok(links
-            .iter()
-            .map(read_device)
-            .filter(|device| device.alias.starts_with(POD_ALIAS))
-            .collect())
+        let mut devices = self.devices().await?;
+        devices.retain(|device| device.alias.starts_with(POD_ALIAS));
+        Ok(devices)
     }
 
     /// Sets a device up.
@@ -193,16 +196,6 @@ impl Node {
         done(
             &format!("set device {ifindex} up"),
             self.handle.link().change(up).execute(),
-        )
-        .await
-    }
-
-    /// Sets a device down, so that nothing passes it.
-    pub async fn lower(&self, ifindex: u32) -> Result<(), NodeError> {
-        let down = LinkUnspec::new_with_index(ifindex).down().build();
-        done(
-            &format!("set device {ifindex} down"),
-            self.handle.link().change(down).execute(),
         )
         .await
     }

@@ -139,14 +139,7 @@ fn the_pair_is_made_once_and_adopted_afterwards() {
         "{host}"
     );
     let features = Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            &wire.node,
-            "ethtool",
-            "-k",
-            "podway-host",
-        ])
+        .args(["netns", "exec", &wire.node, "ethtool", "-k", "podway-host"])
         .output();
     if let Ok(features) = features {
         let text = String::from_utf8_lossy(&features.stdout).into_owned();
@@ -187,10 +180,7 @@ fn routes_follow_what_is_wanted() {
     let wire = Wire::new("routes");
     wire.inside(|| async {
         let mut node = Node::open(settings(1)).await.expect("made");
-        let both = wanted(
-            &["10.244.0.0/24", "10.96.0.0/16", "fd44:0:0:1::/64"],
-            &[],
-        );
+        let both = wanted(&["10.244.0.0/24", "10.96.0.0/16", "fd44:0:0:1::/64"], &[]);
         let seen = node.reconcile(&both).await.expect("reconciled");
         assert_eq!(seen.problems, Vec::<String>::new());
         let gateway = node.dataplane().mac.to_string();

@@ -1,0 +1,494 @@
+//! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
+
+mod clock;
+mod ports;
+mod report;
+mod settle;
+mod socket;
+mod wanted;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podway_cni::agent::Response;
+use podway_control::{Batch, Directory, Problem, Problems};
+use podway_engine::COUNTERS;
+use podway_intent::{Change, Cluster, Compiled, Compiler, Key, NodeSetup};
+use podway_state::{Counters, FlowTable, Publication};
+use podway_tables::{PortKind, Snapshot};
+use podway_wire::Mac;
+use podway_xsk::{Bind, LoadError, Plan, Redirect, RedirectError, RedirectSettings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::ports::{HOST, Ports, UPLINK};
+use self::settle::Settle;
+use self::socket::{AdminSocket, Asked, Request};
+use self::worker::{Shared, Worker};
+use crate::config::Config;
+use crate::node::{Node, NodeError, Seen, Settings};
+
+pub use self::socket::SocketError;
+pub use self::worker::WorkerError;
+
+/// Devices at most, the uplink and the host's among them.
+const PORTS: u16 = 1024;
+/// How long a burst of changes is waited for, and for how long at most.
+const QUIET: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The same for the kernel's events.
+const KERNEL_QUIET: Duration = Duration::from_millis(20);
+const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
+/// How often the kernel is looked at without an event.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long workers may take to go on to new tables.
+const REACH: Duration = Duration::from_secs(2);
+/// Requests that wait for control at most.
+const REQUESTS: usize = 64;
+/// Batches of a source that wait for control at most.
+const BATCHES: usize = 4;
+
+/// Why the agent can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It may not.
+    #[error("podway run makes devices and loads an XDP program: run it as root")]
+    NotRoot,
+    /// The admin socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The source of facts.
+    #[error("{}", one_line(.0))]
+    Source(Problems),
+    /// The node's kernel.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The XDP program.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The XDP program's devices or maps.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+    /// The workers.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// No port is free.
+    #[error("all 1022 ports of pods are taken: detach pods that are gone")]
+    Full,
+    /// A worker is stuck.
+    #[error(
+        "workers did not take new tables up within 2 s: see `podway show status` for what they do"
+    )]
+    Stuck,
+    /// The runtime.
+    #[error("no runtime: {0}: raise the limits on files and threads")]
+    Runtime(#[source] std::io::Error),
+}
+
+fn one_line(problems: &Problems) -> String {
+    let more = problems.0.len().saturating_sub(1);
+    match (problems.0.first(), more) {
+        (Some(first), 0) => first.to_string(),
+        (Some(first), more) => format!("{first} (and {more} more: see the log)"),
+        (None, _) => "the source has no objects".to_owned(),
+    }
+}
+
+/// Runs the agent in the caller's network namespace until it is told to stop (SIGTERM, SIGINT).
+pub fn run(config: Config) -> Result<(), AgentError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::Runtime)?;
+    let outcome = runtime.block_on(async {
+        let (mut agent, inputs) = Agent::start(config).await?;
+        agent.open_ports().await?;
+        agent.control(inputs).await;
+        agent.stop();
+        Ok(())
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What control listens to, beside the kernel.
+struct Inputs {
+    requests: mpsc::Receiver<Asked>,
+    batches: mpsc::Receiver<Batch>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Control's state: the facts, what was made of them, and where it is in force.
+struct Agent {
+    config: Config,
+    node: Node,
+    cluster: Cluster,
+    compiler: Compiler,
+    compiled: Compiled,
+    publication: Publication<Snapshot>,
+    redirect: Redirect,
+    /// What the XDP program redirects now.
+    plan: Plan,
+    workers: Vec<Worker>,
+    ports: Ports,
+    flows: Arc<FlowTable>,
+    counters: Arc<Counters>,
+    /// What facts the kernel was last seen to have.
+    next_hops: BTreeMap<IpAddr, Mac>,
+    source_problems: Vec<Problem>,
+    node_problems: Vec<String>,
+    /// Facts that are not compiled yet.
+    stale: Settle,
+    /// Events of the kernel that were not looked at yet.
+    unseen: Settle,
+}
+
+enum Event {
+    Asked(Asked),
+    Source(Batch),
+    Kernel,
+    Stale,
+    Look,
+    Stop,
+}
+
+impl Agent {
+    /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
+    async fn start(config: Config) -> Result<(Agent, Inputs), AgentError> {
+        let socket = AdminSocket::bind(&config.socket)?;
+        let (directory, changes) = Directory::open(&config.source).map_err(|problems| {
+            for problem in &problems.0 {
+                tracing::error!(%problem, "the source is not in order");
+            }
+            AgentError::Source(problems)
+        })?;
+        let mut node = Node::open(Settings {
+            uplink: config.uplink.clone(),
+            host_interface: config.host_interface.clone(),
+            queues: config.workers as u32,
+            node: config.node.clone(),
+        })
+        .await?;
+        let redirect = Redirect::load(RedirectSettings {
+            queues: config.workers as u32,
+            ports: PORTS,
+        })?;
+
+        let mut cluster = Cluster::default();
+        for change in changes {
+            cluster.apply(change);
+        }
+        let seen = node.reconcile(&Default::default()).await?;
+        cluster.apply(setup(&config, &node, &seen));
+        let mut compiler = Compiler::new(&config.node);
+        let compiled = compiler.compile(&cluster);
+        let (publication, readers) = Publication::new(compiled.snapshot.clone(), config.workers);
+
+        let seed = RandomState::new().hash_one(clock::boot_ns());
+        let flows = Arc::new(FlowTable::new(config.flows, config.workers, seed));
+        let counters = Arc::new(Counters::new(config.workers, COUNTERS));
+        let shared = Shared {
+            flows: flows.clone(),
+            counters: counters.clone(),
+            sockets: redirect.sockets(),
+            frames: config.frames,
+        };
+        let cores = cores(&config);
+        let workers = readers
+            .into_iter()
+            .enumerate()
+            .map(|(index, reader)| {
+                Worker::start(index, cores.get(index).copied(), shared.clone(), reader)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let inputs = Inputs {
+            requests: serve(socket),
+            batches: watch(directory),
+            terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?,
+        };
+        let agent = Agent {
+            ports: Ports::new(PORTS, seen.uplink.ifindex),
+            node_problems: Vec::new(),
+            config,
+            node,
+            cluster,
+            compiler,
+            compiled,
+            publication,
+            redirect,
+            plan: Plan::default(),
+            workers,
+            flows,
+            counters,
+            next_hops: BTreeMap::new(),
+            source_problems: Vec::new(),
+            stale: Settle::new(QUIET, PATIENCE),
+            unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),
+        };
+        Ok((agent, inputs))
+    }
+
+    /// Takes up the host's port, the pods' that an earlier agent left, and last the uplink.
+    async fn open_ports(&mut self) -> Result<(), AgentError> {
+        self.publish().await?;
+        let host = self.node.dataplane().clone();
+        self.open_port(HOST, PortKind::Host, &host.name, Bind::Copy)
+            .await?;
+        self.adopt_pods().await?;
+        self.publish().await?;
+        let uplink = self.config.uplink.clone();
+        self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
+            .await?;
+        self.look().await;
+        tracing::info!(
+            node = self.config.node,
+            sequence = self.compiled.snapshot.sequence,
+            pods = self.ports.pods().count(),
+            workers = self.workers.len(),
+            "in force"
+        );
+        Ok(())
+    }
+
+    /// Serves until it is told to stop.
+    async fn control(&mut self, mut inputs: Inputs) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                _ = inputs.terminate.recv() => Event::Stop,
+                _ = inputs.interrupt.recv() => Event::Stop,
+                Some(asked) = inputs.requests.recv() => Event::Asked(asked),
+                Some(batch) = inputs.batches.recv() => Event::Source(batch),
+                () = self.stale.settled() => Event::Stale,
+                () = self.unseen.settled() => Event::Look,
+                () = self.node.changed() => Event::Kernel,
+                _ = look.tick() => Event::Look,
+            };
+            match event {
+                Event::Stop => return,
+                Event::Asked(Asked { request, answer }) => {
+                    let _ = answer.send(self.answer(request).await);
+                }
+                Event::Source(batch) => self.take(batch),
+                Event::Kernel => self.unseen.mark(),
+                Event::Look => self.look().await,
+                Event::Stale => {
+                    if let Err(error) = self.publish().await {
+                        // The next look tries again.
+                        tracing::error!(%error, "tables are not in force");
+                        self.stale.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Response {
+        let outcome = match request {
+            Request::Attach(attach) => self.attach(attach).await,
+            Request::Detach(detach) => self.detach(&detach.pod).await,
+            Request::Show(topic) => Ok(self.show(topic).await),
+        };
+        match outcome {
+            Ok(value) => Response::Ok(value),
+            Err(text) => Response::Error(text),
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        for problem in &batch.problems {
+            tracing::warn!(%problem, "the last good state of the source stays in force");
+        }
+        if batch.problems.is_empty() && !self.source_problems.is_empty() {
+            tracing::info!("the source is in order again");
+        }
+        self.source_problems = batch.problems;
+        for change in batch.changes {
+            self.apply(change);
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        self.cluster.apply(change);
+        self.stale.mark();
+    }
+
+    /// Compiles the facts and puts them in force: workers know what is ours before the XDP program redirects it,
+    /// and it stops redirecting what is ours no longer before they forget it.
+    async fn publish(&mut self) -> Result<(), AgentError> {
+        let began = Instant::now();
+        let compiled = self.compiler.compile(&self.cluster);
+        let plan = wanted::plan(&compiled.plan);
+        self.redirect_as(wanted::common(&self.plan, &plan))?;
+        let number = self.publication.publish(compiled.snapshot.clone());
+        let before = std::mem::replace(&mut self.compiled, compiled);
+        self.reached(number).await?;
+        self.redirect_as(plan)?;
+        self.publication.collect();
+        self.stale.clear();
+        if before.problems != self.compiled.problems {
+            for problem in &self.compiled.problems {
+                tracing::warn!(%problem, "objects contradict each other");
+            }
+        }
+        tracing::debug!(
+            sequence = self.compiled.snapshot.sequence,
+            took_us = began.elapsed().as_micros() as u64,
+            "tables in force"
+        );
+        // Nodes may have come or gone: their routes and next hops follow.
+        if wanted_differs(self, &before) {
+            self.unseen.mark();
+        }
+        Ok(())
+    }
+
+    fn redirect_as(&mut self, plan: Plan) -> Result<(), RedirectError> {
+        if plan != self.plan {
+            self.redirect.reconcile(&plan)?;
+            self.plan = plan;
+        }
+        Ok(())
+    }
+
+    async fn reached(&self, number: u64) -> Result<(), AgentError> {
+        let began = Instant::now();
+        while !self.publication.reached(number) {
+            if began.elapsed() > REACH {
+                return Err(AgentError::Stuck);
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Looks at the node's kernel, mends what differs and takes in what was found.
+    async fn look(&mut self) {
+        self.unseen.clear();
+        let wanted = wanted::of_node(
+            &self.cluster,
+            &self.compiled.snapshot,
+            &self.config.service_ranges,
+        );
+        let problems = match self.node.reconcile(&wanted).await {
+            Ok(seen) => {
+                self.take_seen(&seen).await;
+                seen.problems
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        if problems != self.node_problems {
+            for problem in &problems {
+                tracing::warn!(problem, "the node's kernel is not as it should be");
+            }
+            self.node_problems = problems;
+        }
+        self.forget_vanished().await;
+        if self.plan != wanted::plan(&self.compiled.plan) {
+            self.stale.mark();
+        }
+    }
+
+    async fn take_seen(&mut self, seen: &Seen) {
+        let setup = setup(&self.config, &self.node, seen);
+        if let Change::Setup(now) = &setup
+            && self.cluster.setup() != Some(now)
+        {
+            self.apply(setup);
+        }
+        for (vtep, mac) in &seen.next_hops {
+            if self.next_hops.get(vtep) != Some(mac) {
+                tracing::info!(%vtep, %mac, "next hop resolved");
+                self.apply(Change::Neighbour(*vtep, *mac));
+            }
+        }
+        let lost: Vec<IpAddr> = self
+            .next_hops
+            .keys()
+            .filter(|vtep| !seen.next_hops.contains_key(vtep))
+            .copied()
+            .collect();
+        for vtep in lost {
+            tracing::info!(%vtep, "next hop lost");
+            self.apply(Change::Gone(Key::Neighbour(vtep)));
+        }
+        self.next_hops.clone_from(&seen.next_hops);
+        self.follow_uplink(seen.uplink.ifindex).await;
+    }
+
+    /// Ends in order: sockets close, so that pods' ports are shut and the node's own traffic passes.
+    fn stop(self) {
+        tracing::info!("stopping: pods' ports are closed until the agent runs again");
+        for worker in self.workers {
+            worker.stop();
+        }
+    }
+}
+
+fn wanted_differs(agent: &Agent, before: &Compiled) -> bool {
+    let ranges = &agent.config.service_ranges;
+    let wanted = |compiled: &Compiled| wanted::of_node(&agent.cluster, &compiled.snapshot, ranges);
+    wanted(before) != wanted(&agent.compiled)
+}
+
+fn setup(config: &Config, node: &Node, seen: &Seen) -> Change {
+    Change::Setup(NodeSetup {
+        uplink: Some((UPLINK, seen.uplink.mac, seen.uplink.mtu)),
+        host: Some((HOST, node.host().mac, node.host().mtu)),
+        gateway_mac: node.dataplane().mac,
+        vni: config.tunnel.vni,
+        tunnel_port: config.tunnel.port,
+        service_ranges: config.service_ranges.clone(),
+    })
+}
+
+/// The cores for workers: those that were named, or the last ones that the process may use.
+fn cores(config: &Config) -> Vec<usize> {
+    if !config.cores.is_empty() {
+        return config.cores.clone();
+    }
+    let allowed = core_affinity::get_core_ids().unwrap_or_default();
+    if allowed.len() < config.workers {
+        tracing::warn!(
+            workers = config.workers,
+            cores = allowed.len(),
+            "workers are not pinned: fewer cores than workers"
+        );
+        return Vec::new();
+    }
+    allowed[allowed.len() - config.workers..]
+        .iter()
+        .map(|core| core.id)
+        .collect()
+}
+
+fn serve(socket: AdminSocket) -> mpsc::Receiver<Asked> {
+    let (requests, asked) = mpsc::channel(REQUESTS);
+    tokio::spawn(socket.serve(requests));
+    asked
+}
+
+fn watch(mut directory: Directory) -> mpsc::Receiver<Batch> {
+    let (batches, taken) = mpsc::channel(BATCHES);
+    tokio::spawn(async move {
+        loop {
+            let batch = directory.next().await;
+            if batches.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    taken
+}

@@ -1,0 +1,343 @@
+//! Devices of the dataplane: how they come and go.
+
+use std::collections::BTreeMap;
+
+use podway_cni::agent::Attach;
+use podway_intent::{Attachment, Change, Key, Name};
+use podway_tables::{PortId, PortKind};
+use podway_wire::Mac;
+use podway_xsk::{Bind, Mode};
+use serde_json::{Value, json};
+
+use super::{Agent, AgentError};
+use crate::node::{Device, POD_ALIAS};
+
+/// The uplink's port.
+pub(super) const UPLINK: PortId = PortId(0);
+/// The host's port.
+pub(super) const HOST: PortId = PortId(1);
+
+/// The ports that are open.
+pub(super) struct Ports {
+    limit: u16,
+    pods: BTreeMap<Name, PodPort>,
+    /// How the XDP program runs, by port.
+    modes: BTreeMap<PortId, Mode>,
+    uplink_ifindex: u32,
+}
+
+/// A pod's device.
+#[derive(Clone, Debug)]
+pub(super) struct PodPort {
+    pub(super) port: PortId,
+    pub(super) interface: String,
+    ifindex: u32,
+}
+
+impl Ports {
+    pub(super) fn new(limit: u16, uplink_ifindex: u32) -> Ports {
+        Ports {
+            limit,
+            pods: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            uplink_ifindex,
+        }
+    }
+
+    /// The pods' ports.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&Name, &PodPort)> {
+        self.pods.iter()
+    }
+
+    /// How the XDP program runs on a port; `None` if it isn't open.
+    pub(super) fn mode(&self, port: PortId) -> Option<Mode> {
+        self.modes.get(&port).copied()
+    }
+
+    /// The lowest id that nobody has.
+    fn free(&self) -> Option<PortId> {
+        let is_taken = |id: u16| self.pods.values().any(|pod| pod.port == PortId(id));
+        (HOST.0 + 1..self.limit)
+            .find(|id| !is_taken(*id))
+            .map(PortId)
+    }
+}
+
+impl Agent {
+    /// Closes a device by the XDP program, then has every worker serve its queue of it; all or nothing.
+    pub(super) async fn open_port(
+        &mut self,
+        port: PortId,
+        kind: PortKind,
+        interface: &str,
+        bind: Bind,
+    ) -> Result<(), AgentError> {
+        let attachment = self.redirect.attach(interface, kind, port)?;
+        for worker in &self.workers {
+            if let Err(error) = worker.add_port(port, interface, bind).await {
+                self.close_port(port, interface).await?;
+                return Err(error.into());
+            }
+        }
+        self.ports.modes.insert(port, attachment.mode);
+        tracing::info!(
+            port = port.0,
+            interface,
+            mode = mode_name(attachment.mode),
+            "port open"
+        );
+        Ok(())
+    }
+
+    async fn close_port(&mut self, port: PortId, interface: &str) -> Result<(), AgentError> {
+        self.ports.modes.remove(&port);
+        for worker in &self.workers {
+            worker.remove_port(port).await?;
+        }
+        self.redirect.detach(interface)?;
+        Ok(())
+    }
+
+    /// Takes a pod's wire up; it is in force when this returns.
+    pub(super) async fn attach(&mut self, attach: Attach) -> Result<Value, String> {
+        let pod = pod_name(&attach.pod)?;
+        let mac = mac(&attach.mac)?;
+        if !(1280..=65535).contains(&attach.mtu) {
+            let mtu = attach.mtu;
+            return Err(format!("mtu: {mtu} is out of range: give 1280 to 65535"));
+        }
+        let interface = &attach.interface;
+        let device = self.node.device(interface).await.map_err(text)?;
+        let device = device.ok_or_else(|| {
+            format!("interface: there is no device {interface} on this node: wire the pod first")
+        })?;
+        if [&self.config.uplink, &self.config.host_interface].contains(&interface)
+            || device.ifindex == self.node.dataplane().ifindex
+        {
+            return Err(format!("interface: {interface} is not a pod's device"));
+        }
+        self.attach_device(&pod, &device, mac, attach.mtu)
+            .await
+            .map_err(text)?;
+        self.node.raise(device.ifindex).await.map_err(text)?;
+        let port = self.ports.pods[&pod].port;
+        tracing::info!(%pod, port = port.0, interface, "pod attached");
+        Ok(json!({
+            "port": port.0,
+            "mode": self.ports.mode(port).map(mode_name),
+            "sequence": self.compiled.snapshot.sequence,
+        }))
+    }
+
+    async fn attach_device(
+        &mut self,
+        pod: &Name,
+        device: &Device,
+        mac: Mac,
+        mtu: u32,
+    ) -> Result<(), AgentError> {
+        let same = |known: &PodPort| known.ifindex == device.ifindex;
+        if self.ports.pods.get(pod).is_some_and(|known| !same(known)) {
+            self.release(pod).await?;
+        }
+        let port = match self.ports.pods.get(pod) {
+            Some(known) => known.port,
+            None => {
+                let port = self.ports.free().ok_or(AgentError::Full)?;
+                self.open_port(port, PortKind::Pod(None), &device.name, Bind::Copy)
+                    .await?;
+                let known = PodPort {
+                    port,
+                    interface: device.name.clone(),
+                    ifindex: device.ifindex,
+                };
+                self.ports.pods.insert(pod.clone(), known);
+                port
+            }
+        };
+        self.apply(Change::Attachment(Attachment {
+            pod: pod.clone(),
+            port,
+            mac,
+            mtu,
+        }));
+        self.publish().await
+    }
+
+    /// Lets go of a pod's wire; one that is not there is fine.
+    pub(super) async fn detach(&mut self, pod: &str) -> Result<Value, String> {
+        let pod = pod_name(pod)?;
+        let was_there = self.ports.pods.contains_key(&pod);
+        self.release(&pod).await.map_err(text)?;
+        Ok(json!({ "detached": was_there }))
+    }
+
+    async fn release(&mut self, pod: &Name) -> Result<(), AgentError> {
+        let Some(known) = self.ports.pods.remove(pod) else {
+            return Ok(());
+        };
+        self.apply(Change::Gone(Key::Attachment(pod.clone())));
+        self.publish().await?;
+        self.close_port(known.port, &known.interface).await?;
+        tracing::info!(%pod, port = known.port.0, "pod detached");
+        Ok(())
+    }
+
+    /// Takes up the devices that an earlier agent had: their aliases say whose they are.
+    pub(super) async fn adopt_pods(&mut self) -> Result<(), AgentError> {
+        for device in self.node.pods().await? {
+            let Ok(pod) = pod_name(&device.alias[POD_ALIAS.len()..]) else {
+                tracing::warn!(
+                    interface = device.name,
+                    alias = device.alias,
+                    "not adopted: the alias names no pod"
+                );
+                continue;
+            };
+            let mac = Mac(podway_cni::pod_mac(&pod.to_string()));
+            match self.attach_device(&pod, &device, mac, device.mtu).await {
+                Ok(()) => {
+                    tracing::info!(%pod, interface = device.name, "pod adopted");
+                    self.node.raise(device.ifindex).await?;
+                }
+                // The device stays closed; one pod's fault is not all pods' fault.
+                Err(error) => tracing::error!(%pod, %error, "pod not adopted"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of pods whose devices are gone.
+    pub(super) async fn forget_vanished(&mut self) {
+        if self.ports.pods.is_empty() {
+            return;
+        }
+        let devices = match self.node.devices().await {
+            Ok(devices) => devices,
+            Err(error) => {
+                tracing::warn!(%error, "devices are not known");
+                return;
+            }
+        };
+        let is_gone = |known: &PodPort| devices.iter().all(|it| it.ifindex != known.ifindex);
+        let gone: Vec<Name> = self
+            .ports
+            .pods()
+            .filter(|(_, known)| is_gone(known))
+            .map(|(pod, _)| pod.clone())
+            .collect();
+        for pod in gone {
+            tracing::warn!(%pod, "the pod's device is gone");
+            if let Err(error) = self.release(&pod).await {
+                tracing::error!(%pod, %error, "the pod's port is not closed");
+            }
+        }
+    }
+
+    /// Opens the uplink anew if its device was replaced.
+    pub(super) async fn follow_uplink(&mut self, ifindex: u32) {
+        if ifindex == self.ports.uplink_ifindex {
+            return;
+        }
+        let uplink = self.config.uplink.clone();
+        tracing::warn!(interface = uplink, "the uplink was replaced");
+        let reopened = async {
+            self.close_port(UPLINK, &uplink).await?;
+            self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
+                .await
+        };
+        match reopened.await {
+            Ok(()) => self.ports.uplink_ifindex = ifindex,
+            Err(error) => tracing::error!(%error, "the uplink is closed"),
+        }
+    }
+}
+
+/// A mode as users see it.
+pub(super) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "native",
+        Mode::Generic => "generic",
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn pod_name(text: &str) -> Result<Name, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(Name {
+                namespace: namespace.into(),
+                name: name.into(),
+            })
+        }
+        Some(_) | None => Err(format!("pod: {text:?} is no pod: give NAMESPACE/NAME")),
+    }
+}
+
+fn mac(text: &str) -> Result<Mac, String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|part| match part.len() {
+            2 => u8::from_str_radix(part, 16).ok(),
+            _ => None,
+        })
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(Mac)
+        .filter(|mac| !mac.is_group())
+        .ok_or_else(|| {
+            format!("mac: {text:?} is no Ethernet address: give one as 02:00:00:00:00:01")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_are_read_strictly() {
+        assert_eq!(pod_name("shop/web").expect("a pod").to_string(), "shop/web");
+        for bad in ["web", "/web", "shop/", "a/b/c", ""] {
+            let error = pod_name(bad).expect_err(bad);
+            assert!(error.ends_with("is no pod: give NAMESPACE/NAME"), "{error}");
+        }
+        assert_eq!(mac("02:00:00:00:00:Ab"), Ok(Mac([2, 0, 0, 0, 0, 0xab])));
+        for bad in [
+            "02:00:00:00:00",
+            "2:0:0:0:0:1",
+            "01:00:00:00:00:01",
+            "02:00:00:00:00:0g",
+            "02:00:00:00:00:00:00",
+        ] {
+            assert!(mac(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn port_ids_are_the_lowest_free_ones_up_to_the_limit() {
+        let mut ports = Ports::new(4, 7);
+        let mut take = |name: &str| {
+            let port = ports.free()?;
+            let pod = pod_name(name).expect("a pod");
+            let known = PodPort {
+                port,
+                interface: String::new(),
+                ifindex: 9,
+            };
+            ports.pods.insert(pod, known);
+            Some(port.0)
+        };
+        assert_eq!(
+            (take("a/a"), take("a/b"), take("a/c")),
+            (Some(2), Some(3), None)
+        );
+        ports.pods.remove(&pod_name("a/a").expect("a pod"));
+        assert_eq!(ports.free(), Some(PortId(2)));
+    }
+}

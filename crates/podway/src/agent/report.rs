@@ -1,0 +1,316 @@
+//! What `podway show` is answered: JSON whose keys are stable.
+
+use std::time::Duration;
+
+use podway_engine::{Remembered, counter_names};
+use podway_intent::{Name, RuleName};
+use podway_state::{Flow, Phase};
+use podway_tables::{Direction, EndpointId, PortId};
+use podway_wire::{Addr, FlowKey, Protocol};
+use podway_xsk::PortStatistics;
+use serde_json::{Map, Value, json};
+
+use super::Agent;
+use super::clock::{boot_ns, flow_ms};
+use super::ports::{HOST, UPLINK, mode_name};
+use super::worker::Report;
+use crate::node::DATAPLANE_INTERFACE;
+use crate::show::Topic;
+
+/// Flows that one answer shows at most.
+const FLOWS: usize = 10_000;
+/// How long a worker's busy share is measured.
+const MEASURE: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// The answer to `show`.
+    pub(super) async fn show(&self, topic: Topic) -> Value {
+        match topic {
+            Topic::Services => self.services(),
+            Topic::Endpoints => self.endpoints(),
+            Topic::Policies => self.policies(),
+            Topic::Flows => self.flows(),
+            Topic::Ports => self.ports_value().await,
+            Topic::Counters => self.counters_value().await,
+            Topic::Status => self.status().await,
+        }
+    }
+
+    fn services(&self) -> Value {
+        let services = &self.compiled.snapshot.services;
+        let rows = services.iter().map(|(id, service)| {
+            let backends = service.backends.all().iter();
+            json!({
+                "service": self.compiled.names.service(id),
+                "address": service.key.addr.to_string(),
+                "port": service.key.port,
+                "protocol": service.key.protocol.to_string(),
+                "backends": backends.map(|it| endpoint_text(&it.addr, it.port)).collect::<Vec<_>>(),
+            })
+        });
+        rows.collect()
+    }
+
+    fn endpoints(&self) -> Value {
+        let endpoints = (0..).zip(&self.compiled.snapshot.endpoints);
+        let rows = endpoints.filter_map(|(id, endpoint)| {
+            let endpoint = endpoint.as_ref()?;
+            let pod = self.compiled.names.endpoint(EndpointId(id))?;
+            let known = self.ports.pods().find(|(name, _)| *name == pod);
+            Some(json!({
+                "pod": pod.to_string(),
+                "addresses": endpoint.addresses.iter().map(Addr::to_string).collect::<Vec<_>>(),
+                "mac": endpoint.mac.to_string(),
+                "mtu": endpoint.mtu,
+                "port": endpoint.port.map(|port| port.0),
+                "interface": known.map(|(_, known)| known.interface.as_str()),
+            }))
+        });
+        rows.collect()
+    }
+
+    fn policies(&self) -> Value {
+        let mut rows = Vec::new();
+        for (id, endpoint) in (0..).zip(&self.compiled.snapshot.endpoints) {
+            let (Some(_), Some(pod)) = (endpoint, self.compiled.names.endpoint(EndpointId(id)))
+            else {
+                continue;
+            };
+            for (direction, name) in [
+                (Direction::Ingress, "ingress"),
+                (Direction::Egress, "egress"),
+            ] {
+                let in_force = &self.compiled.snapshot.policies;
+                let (policies, rules) = self.effective(pod, direction);
+                rows.push(json!({
+                    "pod": pod.to_string(),
+                    "direction": name,
+                    "isolated": in_force.verdicts(EndpointId(id), direction).is_some(),
+                    "policies": policies,
+                    "rules": rules,
+                }));
+            }
+        }
+        Value::Array(rows)
+    }
+
+    /// The policies that select a pod for a direction, and all their rules: any of them may allow.
+    fn effective(&self, pod: &Name, direction: Direction) -> (Vec<String>, Vec<String>) {
+        let labels = self.cluster.pod(pod).map(|pod| &pod.labels);
+        let mut names = Vec::new();
+        let mut texts = Vec::new();
+        for policy in self.cluster.policies() {
+            let rules = match direction {
+                Direction::Ingress => &policy.ingress,
+                Direction::Egress => &policy.egress,
+            };
+            let selects = policy.name.namespace == pod.namespace
+                && labels.is_some_and(|labels| policy.subject.matches(labels));
+            let (Some(rules), true) = (rules, selects) else {
+                continue;
+            };
+            names.push(policy.name.to_string());
+            texts.extend((0..).zip(rules).map(|(index, _)| {
+                let rule = RuleName {
+                    policy: policy.name.clone(),
+                    direction,
+                    index,
+                };
+                rule.to_string()
+            }));
+        }
+        (names, texts)
+    }
+
+    fn flows(&self) -> Value {
+        let now_ms = flow_ms(boot_ns());
+        let rows: Vec<Value> = self
+            .flows
+            .iter()
+            .take(FLOWS)
+            .map(|flow| self.flow(&flow, now_ms))
+            .collect();
+        json!({"total": self.flows.len(), "flows": rows})
+    }
+
+    fn flow(&self, flow: &Flow, now_ms: u32) -> Value {
+        let original = FlowKey::of_words(flow.original);
+        let translated = FlowKey::of_words(flow.reply).reverse();
+        let remembered = flow
+            .decision
+            .and_then(|decision| Remembered::of_words(decision.words));
+        let service = remembered.and_then(|it| it.service);
+        json!({
+            "protocol": original.protocol.to_string(),
+            "source": side_text(&original.source, original.source_port, original.protocol),
+            "target": side_text(&original.target, original.target_port, original.protocol),
+            "translated_source": side_text(&translated.source, translated.source_port, translated.protocol),
+            "translated_target": side_text(&translated.target, translated.target_port, translated.protocol),
+            "answered": flow.phase == Phase::Answered,
+            "idle_ms": now_ms.wrapping_sub(flow.seen_ms).cast_signed().max(0),
+            "service": service.and_then(|id| self.compiled.names.service(id)),
+        })
+    }
+
+    async fn ports_value(&self) -> Value {
+        let reports = self.reports().await;
+        let mut rows = Vec::new();
+        let fixed = [
+            (UPLINK, "uplink".to_owned(), self.config.uplink.as_str()),
+            (HOST, "host".to_owned(), DATAPLANE_INTERFACE),
+        ];
+        let pods = self.ports.pods();
+        let pods = pods.map(|(pod, it)| (it.port, format!("pod:{pod}"), it.interface.as_str()));
+        for (port, name, interface) in fixed.into_iter().chain(pods) {
+            let mode = self.ports.mode(port).map(mode_name);
+            let mut row = json!({
+                "port": port.0,
+                "name": name,
+                "interface": interface,
+                "mode": mode,
+            });
+            let fields = row.as_object_mut().expect("an object");
+            fields.append(&mut port_counters(&reports, port));
+            rows.push(row);
+        }
+        Value::Array(rows)
+    }
+
+    async fn counters_value(&self) -> Value {
+        let reports = self.reports().await;
+        let xdp: Map<String, Value> = match self.redirect.counters() {
+            Ok(counters) => counters
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), json!(count)))
+                .collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the XDP program's counters can't be read");
+                Map::new()
+            }
+        };
+        let engine: Map<String, Value> = counter_names()
+            .into_iter()
+            .zip(self.counters.totals())
+            .map(|(name, count)| (name, json!(count)))
+            .collect();
+        let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+        json!({
+            "xdp": xdp,
+            "engine": engine,
+            "edge": {
+                "unknown-port": sum(|report| report.unknown_port),
+                "frames-outstanding": sum(|report| report.outstanding.into()),
+                "frames-free": sum(|report| report.free.into()),
+            },
+        })
+    }
+
+    async fn status(&self) -> Value {
+        let before: Vec<(u64, u64)> = self.workers.iter().map(|it| it.load_ns()).collect();
+        tokio::time::sleep(MEASURE).await;
+        let workers: Vec<Value> = self
+            .workers
+            .iter()
+            .zip(before)
+            .enumerate()
+            .map(|(index, (worker, before))| {
+                let now = worker.load_ns();
+                let total = (now.1 - before.1).max(1);
+                let busy = (now.0 - before.0) as f64 / total as f64;
+                json!({
+                    "worker": index,
+                    "core": worker.core(),
+                    "busy": (busy * 1000.0).round() / 1000.0,
+                })
+            })
+            .collect();
+        let text = |problems: &mut dyn Iterator<Item = String>| problems.collect::<Vec<_>>();
+        json!({
+            "node": self.config.node,
+            "version": env!("CARGO_PKG_VERSION"),
+            "sequence": self.compiled.snapshot.sequence,
+            "in_force": !self.stale.is_pending(),
+            "source": {
+                "path": self.config.source.display().to_string(),
+                "problems": text(&mut self.source_problems.iter().map(ToString::to_string)),
+            },
+            "cluster_problems": text(&mut self.compiled.problems.iter().map(ToString::to_string)),
+            "node_problems": self.node_problems,
+            "peers": self.peers(),
+            "pods": self.ports.pods().count(),
+            "pod_mtu": self.config.pod_mtu,
+            "flows": {
+                "used": self.flows.len(),
+                "embryonic": self.flows.embryonic(),
+                "capacity": self.flows.capacity(),
+            },
+            "workers": workers,
+        })
+    }
+
+    fn peers(&self) -> Vec<Value> {
+        let peers = (0..).zip(&self.compiled.snapshot.peers);
+        let rows = peers.filter_map(|(id, peer)| {
+            let peer = peer.as_ref()?;
+            Some(json!({
+                "node": self.compiled.names.peer(podway_tables::PeerId(id)),
+                "vtep": peer.vtep.to_string(),
+                "next_hop": peer.next_hop.map(|mac| mac.to_string()),
+            }))
+        });
+        rows.collect()
+    }
+
+    async fn reports(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for worker in &self.workers {
+            match worker.report().await {
+                Ok(report) => reports.push(report),
+                Err(error) => tracing::warn!(%error, "a worker does not report"),
+            }
+        }
+        reports
+    }
+}
+
+/// A port's counters, summed over workers.
+fn port_counters(reports: &[Report], port: PortId) -> Map<String, Value> {
+    let sum = |of: fn(&PortStatistics) -> u64| {
+        let all = reports.iter().flat_map(|report| &report.ports);
+        json!(all.filter(|it| it.port == port).map(of).sum::<u64>())
+    };
+    [
+        ("rx_packets", sum(|it| it.rx_packets)),
+        ("rx_bytes", sum(|it| it.rx_bytes)),
+        ("tx_packets", sum(|it| it.tx_packets)),
+        ("tx_bytes", sum(|it| it.tx_bytes)),
+        ("polls", sum(|it| it.polls)),
+        ("sends", sum(|it| it.sends)),
+        ("ring_full", sum(|it| it.ring_full)),
+        ("unsendable", sum(|it| it.unsendable)),
+        ("fill_empty", sum(|it| it.fill_empty)),
+        ("kernel_rx_dropped", sum(|it| it.kernel.rx_dropped)),
+        ("kernel_rx_ring_full", sum(|it| it.kernel.rx_ring_full)),
+        (
+            "kernel_fill_ring_empty",
+            sum(|it| it.kernel.fill_ring_empty),
+        ),
+        ("kernel_rx_invalid", sum(|it| it.kernel.rx_invalid)),
+        ("kernel_tx_invalid", sum(|it| it.kernel.tx_invalid)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+fn side_text(addr: &Addr, port: u16, protocol: Protocol) -> String {
+    match protocol.has_ports() {
+        true => endpoint_text(addr, port),
+        false => addr.to_string(),
+    }
+}
+
+/// An address and port as `10.0.0.1:80` or `[fd00::1]:80`.
+pub(crate) fn endpoint_text(addr: &Addr, port: u16) -> String {
+    std::net::SocketAddr::new(addr.ip(), port).to_string()
+}

@@ -1,0 +1,373 @@
+//! Worker threads: each owns one queue of every port, and an engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use podway_engine::{Edge, Engine};
+use podway_state::{Counters, FlowTable, Reader};
+use podway_tables::{PortId, Snapshot};
+use podway_xsk::{Bind, Bound, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings};
+use tokio::sync::oneshot;
+
+use super::clock::{boot_ns, flow_ms};
+
+/// Turns without a packet before a worker goes to sleep.
+const IDLE_TURNS: u32 = 256;
+/// How long a worker sleeps at most: commands wake it, flows are swept in between.
+const SLEEP: Duration = Duration::from_millis(100);
+/// How long it takes to look at every flow once.
+const SWEEP_MS: u64 = 10_000;
+/// Flows looked at in one turn at most.
+const SWEEP_SLOTS: u64 = 4_096;
+/// How long a queue that an earlier process still holds is waited for, and how often it is asked for.
+const BUSY: Duration = Duration::from_secs(3);
+const BUSY_AGAIN: Duration = Duration::from_millis(50);
+/// How long packets that are on their way out may take when the worker ends.
+const DRAIN: Duration = Duration::from_millis(100);
+const COMMANDS: usize = 64;
+
+/// What a worker does between two turns.
+enum Command {
+    /// Bind the worker's queue of a device.
+    AddPort {
+        port: PortId,
+        interface: String,
+        bind: Bind,
+        done: oneshot::Sender<Result<Bound, PortError>>,
+    },
+    /// Close it.
+    RemovePort {
+        port: PortId,
+        done: oneshot::Sender<()>,
+    },
+    /// Say what the ports did.
+    Report { done: oneshot::Sender<Report> },
+    /// End.
+    Stop,
+}
+
+/// What a worker counted.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    /// By port.
+    pub(super) ports: Vec<PortStatistics>,
+    /// Packets for ports that the worker does not have.
+    pub(super) unknown_port: u64,
+    /// Frames on their way out.
+    pub(super) outstanding: u32,
+    /// Free frames.
+    pub(super) free: u32,
+}
+
+/// How a worker spent its time, in nanoseconds since it started.
+#[derive(Debug, Default)]
+struct Load {
+    /// In turns that carried packets.
+    busy: AtomicU64,
+    /// In all.
+    total: AtomicU64,
+}
+
+/// What every worker shares.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) flows: Arc<FlowTable>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) sockets: Sockets,
+    pub(super) frames: u32,
+}
+
+/// Why there is no worker, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A port can't be served.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// No thread.
+    #[error("no thread for worker {index}: {problem}: raise the limit on threads")]
+    Thread {
+        /// The worker.
+        index: usize,
+        /// What the system said.
+        problem: std::io::Error,
+    },
+    /// It ended.
+    #[error("worker {0} has ended: restart the agent, and see its log")]
+    Ended(usize),
+}
+
+/// A running worker, as control sees it.
+pub(super) struct Worker {
+    index: usize,
+    core: Option<usize>,
+    commands: SyncSender<Command>,
+    waker: podway_xsk::Waker,
+    load: Arc<Load>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a worker's thread in the caller's network namespace, and returns when it is ready for ports.
+    pub(super) fn start(
+        index: usize,
+        core: Option<usize>,
+        shared: Shared,
+        reader: Reader<Snapshot>,
+    ) -> Result<Worker, WorkerError> {
+        let (commands, incoming) = sync_channel(COMMANDS);
+        let (ready, made) = sync_channel(1);
+        let load = Arc::new(Load::default());
+        let workers_load = load.clone();
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                let _fatal = Fatal;
+                pin(index, core);
+                let edge = WorkerEdge::new(WorkerSettings {
+                    queue: index as u32,
+                    frames: shared.frames,
+                    sockets: shared.sockets.clone(),
+                });
+                let edge = match edge {
+                    Ok(edge) => edge,
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
+                };
+                let _ = ready.send(Ok(edge.waker()));
+                let share = shared.flows.capacity() as u64 / shared.counters.workers() as u64;
+                let settings = podway_engine::Settings {
+                    worker: index,
+                    timeouts: podway_engine::Timeouts::default(),
+                };
+                Loop {
+                    edge,
+                    engine: Engine::new(settings, shared.flows, shared.counters),
+                    reader,
+                    commands: incoming,
+                    load: workers_load,
+                    share,
+                }
+                .run();
+            })
+            .map_err(|problem| WorkerError::Thread { index, problem })?;
+        let waker = made.recv().map_err(|_| WorkerError::Ended(index))??;
+        Ok(Worker {
+            index,
+            core,
+            commands,
+            waker,
+            load,
+            thread,
+        })
+    }
+
+    /// Binds the worker's queue of a device to a port; the worker goes on meanwhile if the queue is still busy.
+    pub(super) async fn add_port(
+        &self,
+        port: PortId,
+        interface: &str,
+        bind: Bind,
+    ) -> Result<Bound, WorkerError> {
+        let start = tokio::time::Instant::now();
+        loop {
+            match self.add_port_once(port, interface, bind).await {
+                Err(WorkerError::Port(PortError::QueueBusy { .. })) if start.elapsed() < BUSY => {
+                    tokio::time::sleep(BUSY_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn add_port_once(
+        &self,
+        port: PortId,
+        interface: &str,
+        bind: Bind,
+    ) -> Result<Bound, WorkerError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::AddPort {
+            port,
+            interface: interface.to_owned(),
+            bind,
+            done,
+        })?;
+        let bound = answer.await.map_err(|_| WorkerError::Ended(self.index))?;
+        Ok(bound?)
+    }
+
+    /// Closes it; a port that is not there is no error.
+    pub(super) async fn remove_port(&self, port: PortId) -> Result<(), WorkerError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::RemovePort { port, done })?;
+        answer.await.map_err(|_| WorkerError::Ended(self.index))
+    }
+
+    /// What the worker counted so far.
+    pub(super) async fn report(&self) -> Result<Report, WorkerError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Report { done })?;
+        answer.await.map_err(|_| WorkerError::Ended(self.index))
+    }
+
+    /// The core that it is pinned to.
+    pub(super) fn core(&self) -> Option<usize> {
+        self.core
+    }
+
+    /// Nanoseconds in turns that carried packets, and in all.
+    pub(super) fn load_ns(&self) -> (u64, u64) {
+        let of = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        (of(&self.load.busy), of(&self.load.total))
+    }
+
+    /// Ends the worker and waits for it.
+    pub(super) fn stop(self) {
+        let _ = self.send(Command::Stop);
+        let _ = self.thread.join();
+    }
+
+    fn send(&self, command: Command) -> Result<(), WorkerError> {
+        // Control waits for every answer but the last, so the channel is never full while the worker lives.
+        self.commands
+            .try_send(command)
+            .map_err(|_| WorkerError::Ended(self.index))?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// A worker that panics takes the process with it: pods' ports are closed by the programs that stay attached.
+struct Fatal;
+
+impl Drop for Fatal {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(
+                "a worker panicked: the agent ends, pods' ports are closed until it is started again"
+            );
+            std::process::abort();
+        }
+    }
+}
+
+fn pin(index: usize, core: Option<usize>) {
+    let Some(core) = core else { return };
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        tracing::warn!(
+            worker = index,
+            core,
+            "not pinned: name cores that this process may use with `cores`"
+        );
+    }
+}
+
+struct Loop {
+    edge: WorkerEdge,
+    engine: Engine,
+    reader: Reader<Snapshot>,
+    commands: Receiver<Command>,
+    load: Arc<Load>,
+    /// Flows of the table that are this worker's to sweep.
+    share: u64,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut idle_turns = 0;
+        let mut turn_began = boot_ns();
+        let mut swept_ms = turn_began / 1_000_000;
+        loop {
+            if let After::Stop = self.obey() {
+                self.edge.drain(DRAIN);
+                return;
+            }
+            let Loop {
+                edge,
+                engine,
+                reader,
+                ..
+            } = &mut self;
+            let now_ms = flow_ms(turn_began);
+            let snapshot = reader.latest();
+            let packets = edge.turn(&mut |batch| engine.process(snapshot, batch, now_ms));
+            let passed_ms = (turn_began / 1_000_000).saturating_sub(swept_ms);
+            if passed_ms > 0 {
+                let slots = (self.share * passed_ms).div_ceil(SWEEP_MS).min(SWEEP_SLOTS);
+                self.engine.sweep(slots as usize, now_ms);
+                swept_ms += passed_ms;
+            }
+            match packets {
+                0 => idle_turns += 1,
+                _ => idle_turns = 0,
+            }
+            if idle_turns >= IDLE_TURNS {
+                idle_turns = 0;
+                self.sleep();
+            }
+            turn_began = self.account(turn_began, packets);
+        }
+    }
+
+    /// Does what control asked for since the last turn.
+    fn obey(&mut self) -> After {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::AddPort {
+                    port,
+                    interface,
+                    bind,
+                    done,
+                }) => {
+                    let _ = done.send(self.edge.add_port(port, &interface, bind, Duration::ZERO));
+                }
+                Ok(Command::RemovePort { port, done }) => {
+                    self.edge.remove_port(port);
+                    let _ = done.send(());
+                }
+                Ok(Command::Report { done }) => {
+                    let _ = done.send(Report {
+                        ports: self.edge.port_statistics(),
+                        unknown_port: self.edge.unknown_port(),
+                        outstanding: self.edge.outstanding(),
+                        free: self.edge.free(),
+                    });
+                }
+                Err(TryRecvError::Empty) => return After::Continue,
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return After::Stop,
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        let edge = &mut self.edge;
+        if let Err(error) = self.reader.offline(|| edge.sleep(SLEEP)) {
+            tracing::warn!(%error, "poll failed: the worker spins for a while");
+        }
+    }
+
+    fn account(&self, turn_began: u64, packets: usize) -> u64 {
+        let now = boot_ns();
+        let spent = now.saturating_sub(turn_began);
+        let add = |word: &AtomicU64| {
+            // Written by this thread only.
+            let sum = word.load(Ordering::Relaxed) + spent;
+            word.store(sum, Ordering::Relaxed);
+        };
+        add(&self.load.total);
+        if packets > 0 {
+            add(&self.load.busy);
+        }
+        now
+    }
+}
+
+enum After {
+    Continue,
+    Stop,
+}

@@ -1,0 +1,193 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::show::Topic;
+
+/// Carries the packets of a Kubernetes node in userspace.
+///
+/// podway moves pod and service traffic with AF_XDP: services, network policies and the VXLAN tunnel between nodes are
+/// done by pinned worker threads. Try it with `podway lab up config/lab`, which makes a cluster of network namespaces
+/// on this machine and touches nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "podway", version)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What podway can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent of a node (as root) until it is told to stop.
+    Run(Run),
+    /// Make and use a cluster of network namespaces on this machine (as root).
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Say what becomes of a packet, by running it through the real engine; needs neither root nor a kernel.
+    Explain(Explain),
+    /// Ask a running agent what it knows.
+    Show(Show),
+}
+
+/// Arguments of `podway run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration (TOML); config/podway.toml documents every key.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Arguments of `podway show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// What to show.
+    pub topic: Topic,
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/podway/podway.sock")]
+    pub socket: PathBuf,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    #[default]
+    Table,
+    /// One JSON value, stable in its keys.
+    Json,
+}
+
+/// Arguments of `podway explain`.
+#[derive(Debug, Args)]
+#[group(id = "question", required = true, multiple = false, args = ["packet", "packets"])]
+pub struct Explain {
+    /// The cluster: a directory of manifests, or one file.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub manifests: PathBuf,
+    /// The node whose dataplane is asked.
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// One packet, as in {"ingress":"pod:shop/client","src":"10.244.1.9","sport":40000,"dst":"10.96.0.10","dport":80,"protocol":"tcp"}.
+    #[arg(long, value_name = "JSON")]
+    pub packet: Option<String>,
+    /// A file with a packet in each line; `-` reads standard input.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub packets: Option<PathBuf>,
+}
+
+/// What `podway lab` can do.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Make a cluster from manifests, and return when its servers listen and its tables are in force.
+    Up {
+        /// The manifests: nodes, pods, services, policies.
+        #[arg(value_name = "DIR")]
+        manifests: PathBuf,
+        /// The MTU of the network between the nodes, in bytes.
+        #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1350..=65535))]
+        underlay_mtu: u32,
+        /// The MTU of the pods' devices, in bytes.
+        #[arg(long, value_name = "BYTES", default_value_t = 61000, value_parser = clap::value_parser!(u32).range(1280..=65535))]
+        pod_mtu: u32,
+    },
+    /// Remove everything that the lab made, after a crash, too.
+    Down,
+    /// Say what the lab is made of and how it does.
+    Status {
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Run a command in a pod or on a node of the lab; its exit code is passed on.
+    Exec {
+        /// NAMESPACE/POD or node:NAME.
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Dial every pod from every pod and through every service, and compare with what the manifests say.
+    Check {
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Be a small server, as a container's command.
+    Serve {
+        /// What to serve.
+        #[arg(value_enum)]
+        kind: Serve,
+        /// The port to listen on.
+        #[arg(long)]
+        port: u16,
+        /// The address to listen on; `::` takes both families.
+        #[arg(long, default_value = "::")]
+        bind: std::net::IpAddr,
+    },
+    /// Dial what standard input lists, for `podway lab check`.
+    #[command(hide = true)]
+    Probe,
+}
+
+/// Servers of `podway lab serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Serve {
+    /// Sends every datagram back.
+    UdpEcho,
+    /// Sends every byte back.
+    TcpEcho,
+}
+
+/// What a bad command line is told, in one line.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let head: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.trim().is_empty())
+        .map(str::trim)
+        .collect();
+    let head = head.join(" ");
+    let head = head.strip_prefix("error: ").unwrap_or(&head);
+    format!("{head}: see `podway --help`")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_usage_is_one_line_that_names_the_flag() {
+        for (line, said) in [
+            (
+                "podway run",
+                "the following required arguments were not provided: --config <FILE>: see `podway --help`",
+            ),
+            (
+                "podway show services --soket x",
+                "unexpected argument '--soket' found: see `podway --help`",
+            ),
+            (
+                "podway lab up d --underlay-mtu 9",
+                "invalid value '9' for '--underlay-mtu <BYTES>': 9 is not in 1350..=65535: see `podway --help`",
+            ),
+        ] {
+            let error = Arguments::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(one_line(&error), said);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `podway show`: asks a running agent and prints what it says.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use podway_cni::agent::{AgentError, ask};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::arguments::Output;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What an agent can be asked to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Topic {
+    /// Service ports and their backends.
+    Services,
+    /// Pods of this node.
+    Endpoints,
+    /// What policies say of each pod of this node, by direction.
+    Policies,
+    /// Remembered flows, at most 10000 of them.
+    Flows,
+    /// Devices of the dataplane and what passed them.
+    Ports,
+    /// What was counted: by the XDP program, the engine and the edge.
+    Counters,
+    /// How the agent does: tables in force, sources, workers.
+    Status,
+}
+
+/// What is sent to the agent.
+#[derive(Serialize)]
+struct Question {
+    show: Topic,
+}
+
+/// Asks the agent and gives what is to be printed.
+pub fn show(topic: Topic, socket: &Path, output: Output) -> Result<String, AgentError> {
+    let answer = ask(socket, &Question { show: topic }, ANSWER_WITHIN)?;
+    Ok(match output {
+        Output::Json => answer.to_string(),
+        Output::Table => table(topic, &answer),
+    })
+}
+
+fn table(topic: Topic, answer: &Value) -> String {
+    let columns: &[&str] = match topic {
+        Topic::Services => &["service", "address", "port", "protocol", "backends"],
+        Topic::Endpoints => &["pod", "addresses", "mac", "mtu", "port", "interface"],
+        Topic::Policies => &["pod", "direction", "isolated", "policies", "rules"],
+        Topic::Flows => &[
+            "protocol",
+            "source",
+            "target",
+            "translated_source",
+            "translated_target",
+            "answered",
+            "idle_ms",
+            "service",
+        ],
+        Topic::Ports => &[
+            "port",
+            "name",
+            "interface",
+            "mode",
+            "rx_packets",
+            "rx_bytes",
+            "tx_packets",
+            "tx_bytes",
+            "ring_full",
+        ],
+        Topic::Counters => return counters(answer),
+        Topic::Status => return status(answer),
+    };
+    let (rows, rest) = match answer {
+        Value::Array(rows) => (rows.as_slice(), String::new()),
+        other => (
+            other["flows"].as_array().map_or(&[][..], Vec::as_slice),
+            format!("{} flows\n", cell(&other["total"])),
+        ),
+    };
+    let rows = rows
+        .iter()
+        .map(|row| columns.iter().map(|column| cell(&row[*column])).collect())
+        .collect();
+    aligned(columns, rows) + &rest
+}
+
+fn counters(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    for (group, counters) in answer.as_object().into_iter().flatten() {
+        for (name, value) in counters.as_object().into_iter().flatten() {
+            if value.as_u64() != Some(0) {
+                rows.push(vec![group.clone(), name.clone(), cell(value)]);
+            }
+        }
+    }
+    aligned(&["part", "counter", "value"], rows)
+}
+
+fn status(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    flatten("", answer, &mut rows);
+    aligned(&["what", "value"], rows)
+}
+
+fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    let name = |key: &str| match prefix {
+        "" => key.to_owned(),
+        prefix => format!("{prefix}.{key}"),
+    };
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                flatten(&name(key), value, rows);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, value) in items.iter().enumerate() {
+                flatten(&name(&index.to_string()), value, rows);
+            }
+        }
+        Value::Array(items) if items.is_empty() => rows.push(vec![prefix.to_owned(), "-".into()]),
+        Value::Array(items) => {
+            for item in items {
+                rows.push(vec![prefix.to_owned(), cell(item)]);
+            }
+        }
+        other => rows.push(vec![prefix.to_owned(), cell(other)]),
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Rows under their heads, columns as wide as their widest cell.
+fn aligned(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    let heads: Vec<String> = heads
+        .iter()
+        .map(|head| head.replace('_', " ").to_uppercase())
+        .collect();
+    let width = |column: usize| {
+        rows.iter()
+            .chain([&heads])
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut text = String::new();
+    for row in [&heads].into_iter().chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_aligned_under_their_heads() {
+        let answer = json!([
+            {"service": "shop/web:http", "address": "10.96.0.10", "port": 80, "protocol": "tcp", "backends": ["10.244.1.2:8080", "10.244.2.2:8080"]},
+            {"service": "a/b:1", "address": "fd96::1", "port": 1, "protocol": "udp", "backends": []},
+        ]);
+        assert_eq!(
+            table(Topic::Services, &answer),
+            "SERVICE        ADDRESS     PORT  PROTOCOL  BACKENDS\n\
+             shop/web:http  10.96.0.10  80    tcp       10.244.1.2:8080,10.244.2.2:8080\n\
+             a/b:1          fd96::1     1     udp       -\n"
+        );
+    }
+
+    #[test]
+    fn zero_counters_are_left_out_for_people() {
+        let answer = json!({"engine": {"received": 3, "drop/spoofed": 0}, "xdp": {"pod": 3}});
+        assert_eq!(
+            table(Topic::Counters, &answer),
+            "PART    COUNTER   VALUE\nengine  received  3\nxdp     pod       3\n"
+        );
+    }
+
+    #[test]
+    fn status_is_flat_for_people() {
+        let answer =
+            json!({"node": "n1", "workers": [{"busy": 0.5}], "problems": [], "in_force": true});
+        assert_eq!(
+            table(Topic::Status, &answer),
+            "WHAT            VALUE\nin_force        yes\nnode            n1\nproblems        -\nworkers.0.busy  0.5\n"
+        );
+    }
+}

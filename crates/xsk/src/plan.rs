@@ -1,6 +1,6 @@
 //! What the XDP program takes for ours, and how its maps come to say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -103,9 +103,11 @@ fn node_port_key(protocol: Protocol, port: u16) -> Vec<u8> {
     vec![low, high, protocol.0, 0]
 }
 
+/// Writes what is missing or different. Presence is looked up among the keys: a prefix map answers with shorter prefixes too.
 fn add(map: &MapHandle, wanted: &Entries) -> libbpf_rs::Result<()> {
+    let present: BTreeSet<_> = map.keys().collect();
     for (key, value) in wanted {
-        if map.lookup(key, MapFlags::ANY)?.as_ref() != Some(value) {
+        if !present.contains(key) || map.lookup(key, MapFlags::ANY)?.as_ref() != Some(value) {
             map.update(key, value, MapFlags::ANY)?;
         }
     }

@@ -1,0 +1,124 @@
+//! Real sockets in namespaces, with a worker between them that forwards.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use podway_engine::{Packet, Verdict};
+use podway_tables::PortId;
+use podway_xsk::{Bind, Bound};
+use support::Namespace;
+use support::traffic::{Worker, add, ask_echo, cross, echo, edge, load, settle};
+
+#[test]
+fn pods_reach_each_other_with_small_and_large_packets() {
+    if !support::privileged() {
+        return;
+    }
+    let node = Namespace::new("forward");
+    let one = node.pod("pod1", "10.0.0.1/24", 61000);
+    let two = node.pod("pod2", "10.0.0.2/24", 61000);
+    let stop = AtomicBool::new(false);
+    let mut edge = node.inside(|| {
+        let redirect = load();
+        let mut edge = edge(&redirect, 4096);
+        add(&mut edge, &redirect, 1, "pod1");
+        add(&mut edge, &redirect, 2, "pod2");
+        edge
+    });
+    edge = std::thread::scope(|scope| {
+        let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
+        echo(scope, &two, &stop);
+        one.run("ping -q -c 3 -i 0.05 -W 1 10.0.0.2");
+        for length in [1, 1472, 3700, 3800, 3900, 8000, 60000] {
+            assert_eq!(ask_echo(&one, "10.0.0.2", 50, length), 50, "{length} bytes");
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.stop()
+    });
+    settle(&mut edge);
+    let statistics = edge.port_statistics();
+    assert_eq!(statistics[0].rx_packets, statistics[1].tx_packets);
+    assert_eq!(statistics[1].rx_packets, statistics[0].tx_packets);
+    assert_eq!(statistics[0].rx_bytes, statistics[1].tx_bytes);
+    assert!(
+        statistics
+            .iter()
+            .all(|port| port.ring_full + port.unsendable == 0)
+    );
+}
+
+#[test]
+fn headers_are_pushed_and_pulled_in_place() {
+    if !support::privileged() {
+        return;
+    }
+    const HEADERS: usize = 50;
+    let node = Namespace::new("tunnel");
+    let one = node.pod("pod1", "10.0.0.1/24", 60000);
+    let two = node.pod("pod2", "10.0.0.2/24", 60000);
+    node.run("ip link add wire1 mtu 61000 type veth peer name wire2 mtu 61000");
+    node.run("sysctl -qw net.ipv6.conf.wire1.disable_ipv6=1 net.ipv6.conf.wire2.disable_ipv6=1");
+    node.run("ip link set wire1 up");
+    node.run("ip link set wire2 up");
+    let stop = AtomicBool::new(false);
+    let mut edge = node.inside(|| {
+        let redirect = load();
+        let mut edge = edge(&redirect, 4096);
+        for (port, device) in [(1, "pod1"), (2, "pod2"), (3, "wire1"), (4, "wire2")] {
+            add(&mut edge, &redirect, port, device);
+        }
+        edge
+    });
+    let tunnel = |packets: &mut [Packet<'_>]| {
+        for packet in packets {
+            let to = match packet.ingress.0 {
+                from @ (1 | 2) => {
+                    let bytes = packet.frame.push(HEADERS).expect("room before the packet");
+                    bytes[..HEADERS].fill(0xee);
+                    from + 2
+                }
+                from => {
+                    assert_eq!(packet.frame.bytes()[..HEADERS], [0xee; HEADERS]);
+                    packet.frame.pull(HEADERS).expect("headers");
+                    from - 2
+                }
+            };
+            packet.verdict = Verdict::Transmit(PortId(to));
+        }
+    };
+    edge = std::thread::scope(|scope| {
+        let worker = Worker::start(scope, &node, edge, tunnel);
+        echo(scope, &two, &stop);
+        for length in [1, 1472, 3700, 3800, 3900, 59000] {
+            assert_eq!(ask_echo(&one, "10.0.0.2", 20, length), 20, "{length} bytes");
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.stop()
+    });
+    settle(&mut edge);
+}
+
+#[test]
+fn a_veth_has_no_zero_copy_and_says_so() {
+    if !support::privileged() {
+        return;
+    }
+    let node = Namespace::new("zerocopy");
+    let _one = node.pod("pod1", "10.0.0.1/24", 1500);
+    node.inside(|| {
+        let redirect = load();
+        let mut edge = edge(&redirect, 256);
+        let bound = edge
+            .add_port(PortId(1), "pod1", Bind::ZeroCopy, Duration::ZERO)
+            .expect("falls back");
+        assert_eq!(bound, Bound::Copy);
+        edge.remove_port(PortId(1));
+        assert_eq!(
+            (edge.outstanding(), edge.free()),
+            (0, 0),
+            "the memory went with its last port"
+        );
+    });
+}

@@ -163,19 +163,81 @@ impl<'a> Findings<'a> {
         parsed.map_err(|message| self.problem(field, message)).ok()
     }
 
-    /// The value, or `None` and a note.
+    /// The value, or `None` and a note; leading zeros are read as an API server does, with a note.
     pub(crate) fn take_leniently<T>(
         &mut self,
         field: &str,
-        parsed: Result<T, String>,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let note = |message: String| self.place.problem(&self.object, field, message);
-        match parsed.map_err(note) {
-            Ok(value) => Some(value),
-            Err(note) => {
-                self.notes.push(note);
-                None
-            }
+        let message = match parse(text) {
+            Ok(value) => return Some(value),
+            Err(message) => message,
+        };
+        self.notes
+            .push(self.place.problem(&self.object, field, message));
+        parse(&without_leading_zeros(text)).ok()
+    }
+
+    /// As [`Findings::take_leniently`], but what can't be read at all is a problem.
+    pub(crate) fn take_or_fail<T>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.take_leniently(field, text, parse);
+        if value.is_none() {
+            self.problems.extend(self.notes.pop());
         }
+        value
+    }
+}
+
+/// Every number of an IPv4 address or range without its leading zeros, which mean nothing to Kubernetes.
+fn without_leading_zeros(text: &str) -> String {
+    let number = |digits: &str| match digits.trim_start_matches('0') {
+        "" if !digits.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let (address, prefix) = text.trim().split_once('/').unwrap_or((text.trim(), ""));
+    let octets: Vec<String> = address.split('.').map(number).collect();
+    match prefix {
+        "" => octets.join("."),
+        prefix => format!("{}/{}", octets.join("."), number(prefix)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leading_zeros_mean_nothing() {
+        for (text, read) in [
+            ("010.180.00.001", "10.180.0.1"),
+            ("203.0.113.000/025", "203.0.113.0/25"),
+            (" 10.0.0.0/08", "10.0.0.0/8"),
+            ("fd00::1/64", "fd00::1/64"),
+            ("", ""),
+        ] {
+            assert_eq!(without_leading_zeros(text), read);
+        }
+    }
+
+    #[test]
+    fn places_know_the_nearest_line() {
+        let lines = [("", 1), ("items[0]", 3), ("items[0].spec", 4)];
+        let lines: Lines = lines
+            .into_iter()
+            .map(|(path, line)| (path.into(), line))
+            .collect();
+        let place = Place::new("a.yaml".into(), lines.into(), "items[0]".into());
+        assert_eq!(place.line("spec.ports[0].port"), 4);
+        assert_eq!(place.line("metadata.name"), 3);
+        let problem = place.problem("Service a/b", "spec.x", "is wrong");
+        assert_eq!(problem.to_string(), "a.yaml:4: items[0].spec.x: is wrong");
+        let problem = Place::default().problem("Service a/b", "spec.x", "is wrong");
+        assert_eq!(problem.to_string(), "Service a/b: spec.x: is wrong");
     }
 }

@@ -1,8 +1,8 @@
 //! Kubernetes objects in `intent`'s words, one at a time and without looking at any other.
 //!
 //! Objects may come from manifests or from an API server, whose objects can be partial or older than its own
-//! rules: an address that is not one is left out with a note in the log, as kube-proxy does. What would change
-//! a policy's meaning is an error: nothing unknown ever turns into something permissive.
+//! rules: leading zeros are read over and an address that is none is left out, as kube-proxy does, with a note
+//! in the log. What would change a policy's meaning is an error: nothing unknown turns into something permissive.
 
 mod node;
 mod policy;

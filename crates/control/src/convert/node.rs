@@ -22,7 +22,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
             continue;
         }
         let field = format!("status.addresses[{index}].address");
-        let parsed = findings.take_leniently(&field, address(&entry.address));
+        let parsed = findings.take_leniently(&field, &entry.address, address);
         addresses.extend(parsed.filter(|address| !addresses.contains(address)));
     }
     let spec = node.spec.clone().unwrap_or_default();
@@ -37,7 +37,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
             "spec.podCIDR" => field.to_owned(),
             _ => format!("{field}[{index}]"),
         };
-        let Some(range) = findings.take(&field, range(text)) else {
+        let Some(range) = findings.take_or_fail(&field, text, range) else {
             continue;
         };
         let family = Family::of(range.addr());
@@ -115,7 +115,7 @@ fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
         if text.is_empty() {
             continue;
         }
-        let Some(address) = findings.take_leniently(&field, address(text)) else {
+        let Some(address) = findings.take_leniently(&field, text, address) else {
             continue;
         };
         let family = Family::of(address);

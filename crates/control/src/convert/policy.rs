@@ -131,11 +131,11 @@ fn peer(peer: &NetworkPolicyPeer, at: &str, findings: &mut Findings<'_>) -> Opti
 }
 
 fn ip_block(block: &IPBlock, at: &str, findings: &mut Findings<'_>) -> Option<PolicyPeer> {
-    let covering = findings.take(&format!("{at}.ipBlock.cidr"), range(&block.cidr))?;
+    let covering = findings.take_or_fail(&format!("{at}.ipBlock.cidr"), &block.cidr, range)?;
     let mut except = Vec::new();
     for (index, text) in block.except.iter().flatten().enumerate() {
         let field = format!("{at}.ipBlock.except[{index}]");
-        let exception = findings.take(&field, range(text))?;
+        let exception = findings.take_or_fail(&field, text, range)?;
         if !covering.contains(&exception) || exception == covering {
             let message = format!("expected a range strictly inside {covering}, found {exception}");
             findings.problem(&field, message);

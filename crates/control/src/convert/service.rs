@@ -133,7 +133,7 @@ fn cluster_ips(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Vec<IpAddr> {
         Some([]) | None => match spec.cluster_ip.as_deref() {
             None | Some("" | "None") => Vec::new(),
             Some(text) => {
-                let parsed = findings.take_leniently("spec.clusterIP", address(text));
+                let parsed = findings.take_leniently("spec.clusterIP", text, address);
                 parsed.into_iter().collect()
             }
         },
@@ -146,7 +146,7 @@ fn addresses(field: &str, texts: Option<&[String]>, findings: &mut Findings<'_>)
         if text == "None" && field == "spec.clusterIPs" {
             continue;
         }
-        addresses.extend(findings.take_leniently(&format!("{field}[{index}]"), address(text)));
+        addresses.extend(findings.take_leniently(&format!("{field}[{index}]"), text, address));
     }
     addresses
 }
@@ -170,7 +170,7 @@ fn load_balancer_ips(service: &Service, findings: &mut Findings<'_>) -> Vec<(IpA
                 continue;
             }
         };
-        let parsed = findings.take_leniently(&at("ip"), address(ip));
+        let parsed = findings.take_leniently(&at("ip"), ip, address);
         addresses.extend(parsed.map(|address| (address, mode)));
     }
     addresses
@@ -185,7 +185,7 @@ fn source_ranges(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Option<Vec<
     let mut ranges = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let field = format!("spec.loadBalancerSourceRanges[{index}]");
-        ranges.extend(findings.take_leniently(&field, range(text)));
+        ranges.extend(findings.take_leniently(&field, text, range));
     }
     if ranges.is_empty() && !texts.is_empty() {
         let message = "none of these is a range, and none at all would mean everybody";

@@ -71,15 +71,15 @@ fn addresses(
 ) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for (index, text) in endpoint.addresses.iter().enumerate() {
-        let parsed = address(text).and_then(|address| match Family::of(address) == family {
-            true => Ok(address),
-            false => Err(format!(
+        let parse = |text: &str| match address(text)? {
+            address if Family::of(address) == family => Ok(address),
+            _ => Err(format!(
                 "expected an {} address, found {text}",
                 family.name()
             )),
-        });
+        };
         let field = format!("{at}.addresses[{index}]");
-        addresses.extend(findings.take_leniently(&field, parsed));
+        addresses.extend(findings.take_leniently(&field, text, parse));
     }
     addresses
 }

@@ -26,7 +26,7 @@ fn ports_come_and_go_under_traffic() {
         node.run(&format!("ip link set x{number} up"));
         node.run(&format!("ip link set y{number} up"));
     }
-    let stop = AtomicBool::new(false);
+    let (enough, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let redirect = load();
     let mut edge = node.inside(|| {
         let mut edge = edge(&redirect, 4096);
@@ -39,7 +39,7 @@ fn ports_come_and_go_under_traffic() {
         echo(scope, &two, &stop);
         let client = scope.spawn(|| {
             let (mut asked, mut answered) = (0, 0);
-            while !stop.load(Ordering::Relaxed) {
+            while !enough.load(Ordering::Relaxed) {
                 asked += 100;
                 answered += ask_echo(&one, "10.0.0.2", 100, 1000);
             }
@@ -64,8 +64,9 @@ fn ports_come_and_go_under_traffic() {
             }
             sizes.push((descriptors(), resident()));
         }
-        stop.store(true, Ordering::Relaxed);
+        enough.store(true, Ordering::Relaxed);
         let (asked, answered) = client.join().expect("client");
+        stop.store(true, Ordering::Relaxed);
         assert_eq!(asked, answered, "traffic of other ports is untouched");
         let ((fds, memory), (fds_later, memory_later)) = (sizes[1], sizes[9]);
         assert!(fds_later <= fds + 2, "{fds} descriptors, then {fds_later}");

@@ -1,0 +1,187 @@
+//! Nodes, pods and devices: where addresses are.
+
+use podway_intent::*;
+use podway_tables::{EndpointId, Hop, PeerId, PortId, PortKind};
+use podway_wire::Mac;
+
+use crate::build::*;
+
+fn facts() -> Cluster {
+    cluster([
+        Change::Setup(setup()),
+        node("n1", "192.168.0.1 fd00::1", "10.244.1.0/24 fd44:1::/64"),
+        node("n2", "fd00::2 192.168.0.2", "10.244.2.0/24 fd44:2::/64"),
+        Change::Pod(pod("a/web", "n1", "10.244.1.10 fd44:1::a", "")),
+        Change::Pod(pod("a/far", "n2", "10.244.2.10", "")),
+        Change::Pod(pod("a/stray", "n2", "10.250.0.2", "")),
+        Change::Pod(pod("a/outside", "n1", "10.250.0.1", "")),
+        attachment("a/web", 2),
+        attachment("a/unknown", 3),
+        Change::Neighbour(ip("192.168.0.2"), Mac([2; 6])),
+    ])
+}
+
+#[test]
+fn every_address_has_its_hop() {
+    let compiled = compile(&facts(), "n1");
+    let hop = |text| compiled.snapshot.routes.hop(&addr(text));
+    let web = compiled
+        .names
+        .endpoint_of(&name("a/web"))
+        .expect("an endpoint");
+    let outside = compiled
+        .names
+        .endpoint_of(&name("a/outside"))
+        .expect("an endpoint");
+    for (addr, expected) in [
+        ("10.244.1.10", Hop::Endpoint(web)),
+        ("fd44:1::a", Hop::Endpoint(web)),
+        ("10.250.0.1", Hop::Endpoint(outside)),
+        ("10.244.1.1", Hop::Gateway),
+        ("fd44:1::1", Hop::Gateway),
+        ("10.244.1.0", Hop::Unallocated),
+        ("10.244.1.77", Hop::Unallocated),
+        ("10.244.2.10", Hop::Peer(PeerId(0))),
+        ("10.244.2.1", Hop::Peer(PeerId(0))),
+        ("fd44:2::9", Hop::Peer(PeerId(0))),
+        ("10.250.0.2", Hop::Peer(PeerId(0))),
+        ("192.168.0.2", Hop::Peer(PeerId(0))),
+        ("fd00::2", Hop::Peer(PeerId(0))),
+        ("192.168.0.1", Hop::Host),
+        ("fd00::1", Hop::Host),
+        ("10.250.0.3", Hop::World),
+        ("192.168.0.3", Hop::World),
+    ] {
+        assert_eq!(hop(addr), expected, "{addr}");
+    }
+    assert_eq!(compiled.problems, []);
+}
+
+#[test]
+fn a_tunnel_is_of_our_first_family_and_falls_back_to_the_other() {
+    let mut facts = facts();
+    facts.apply(node("n3", "fd00::3", "10.244.3.0/24"));
+    facts.apply(node("n4", "", "10.244.4.0/24"));
+    let compiled = compile(&facts, "n1");
+    let peer = |name| {
+        let id = compiled.names.peer_of(name)?;
+        assert_eq!(compiled.names.peer(id), Some(name));
+        compiled.snapshot.peer(id)
+    };
+    let n2 = peer("n2").expect("a peer");
+    assert_eq!(
+        (n2.vtep, n2.source),
+        (addr("192.168.0.2"), addr("192.168.0.1"))
+    );
+    assert_eq!(n2.next_hop, Some(Mac([2; 6])));
+    let n3 = peer("n3").expect("a peer");
+    assert_eq!(
+        (n3.vtep, n3.source, n3.next_hop),
+        (addr("fd00::3"), addr("fd00::1"), None)
+    );
+    assert_eq!(peer("n4"), None);
+    assert_eq!(
+        compiled.snapshot.routes.hop(&addr("10.244.4.7")),
+        Hop::Unallocated
+    );
+    let texts: Vec<String> = compiled.problems.iter().map(Problem::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "node n4: no tunnel leads there: it and this node need InternalIP addresses of one family"
+        ]
+    );
+}
+
+#[test]
+fn the_node_knows_its_devices_and_mtu() {
+    let compiled = compile(&facts(), "n1");
+    let snapshot = &compiled.snapshot;
+    let node = &snapshot.node;
+    assert_eq!((node.uplink, node.host), (Some(PortId(0)), Some(PortId(1))));
+    assert_eq!((node.tunnel_mtu, node.host_mtu), (1450, 65_000));
+    assert_eq!(node.gateways, [addr("10.244.1.1"), addr("fd44:1::1")]);
+    assert_eq!(compile(&facts(), "n2").snapshot.node.tunnel_mtu, 1430);
+    let kind = |port| snapshot.port(PortId(port)).map(|port| port.kind);
+    let web = compiled.names.endpoint_of(&name("a/web"));
+    assert_eq!(kind(0), Some(PortKind::Uplink));
+    assert_eq!(kind(1), Some(PortKind::Host));
+    assert_eq!(kind(2), Some(PortKind::Pod(web)));
+    assert_eq!(kind(3), Some(PortKind::Pod(None)));
+    assert_eq!(kind(4), None);
+    assert_eq!(compiled.names.port(PortId(2)), Some("pod:a/web"));
+    let endpoint = snapshot
+        .endpoint(web.expect("an endpoint"))
+        .expect("an endpoint");
+    assert_eq!((endpoint.port, endpoint.mtu), (Some(PortId(2)), 9000));
+    assert_eq!(endpoint.addresses, [addr("10.244.1.10"), addr("fd44:1::a")]);
+}
+
+#[test]
+fn the_plan_holds_ranges_stray_pods_and_services() {
+    let plan = compile(&facts(), "n1").plan;
+    let local = "10.96.0.0/16 10.244.1.0/24 10.250.0.1/32 fd44:1::/64 fd96::/112";
+    assert_eq!(plan.local, local.split(' ').map(net).collect::<Vec<_>>());
+    assert_eq!(plan.node_addresses, ips("192.168.0.1 fd00::1"));
+    assert_eq!((plan.tunnel_port, plan.node_ports), (4789, vec![]));
+}
+
+#[test]
+fn f11_of_two_pods_with_one_address_the_attached_one_has_it_and_ended_ones_do_not_count() {
+    let mut facts = facts();
+    facts.apply(Change::Pod(pod("a/aaa", "n1", "10.244.1.10", "")));
+    facts.apply(Change::Pod(Pod {
+        phase: PodPhase::Ended,
+        ..pod("a/ended", "n1", "10.244.1.10", "")
+    }));
+    let mut compiler = Compiler::new("n1");
+    let compiled = compiler.compile(&facts);
+    let owner = |compiled: &Compiled| match compiled.snapshot.routes.hop(&addr("10.244.1.10")) {
+        Hop::Endpoint(id) => compiled.names.endpoint(id).map(Name::to_string),
+        hop => panic!("{hop:?}"),
+    };
+    assert_eq!(owner(&compiled).as_deref(), Some("a/web"));
+    assert_eq!(compiled.names.endpoint_of(&name("a/aaa")), None);
+    let texts: Vec<String> = compiled.problems.iter().map(Problem::to_string).collect();
+    assert_eq!(
+        texts,
+        ["pod a/aaa: address 10.244.1.10 is already pod a/web's; delete one of the two"]
+    );
+    facts.apply(Change::Gone(Key::Attachment(name("a/web"))));
+    assert_eq!(owner(&compiler.compile(&facts)).as_deref(), Some("a/aaa"));
+}
+
+#[test]
+fn what_contradicts_itself_is_reported_and_has_one_outcome() {
+    let mut facts = facts();
+    facts.apply(node("n3", "192.168.0.2 192.168.0.3", "10.244.2.128/25"));
+    facts.apply(Change::Pod(pod("a/gateway", "n1", "10.244.1.1", "")));
+    facts.apply(Change::Pod(pod("a/loop", "n1", "127.0.0.1", "")));
+    facts.apply(attachment("a/zzz", 1));
+    let compiled = compile(&facts, "n1");
+    let texts: Vec<String> = compiled.problems.iter().map(Problem::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "node n3: address 192.168.0.2 is another node's too; correct one of them",
+            "node n3: pod range 10.244.2.128/25 overlaps one of node n2; give each node its own",
+            "pod a/gateway: address 10.244.1.1 is already a node's or gateway's; delete one of the two",
+            "pod a/loop: address 127.0.0.1 is loopback, link-local, multicast or unspecified and gets no traffic; recreate the pod",
+            "attachment of pod a/zzz: port 1 is already host; attach the pod again",
+        ]
+    );
+    let n3 = compiled.names.peer_of("n3").expect("a peer");
+    let hop = |text| compiled.snapshot.routes.hop(&addr(text));
+    assert_eq!(hop("10.244.2.200"), Hop::Peer(n3));
+    assert_eq!(hop("192.168.0.2"), Hop::Peer(PeerId(0)));
+    assert_eq!(hop("10.244.1.1"), Hop::Gateway);
+    assert_eq!(compiled.snapshot.endpoint(EndpointId(9)), None);
+}
+
+#[test]
+fn an_empty_cluster_compiles() {
+    let compiled = compile(&Cluster::default(), "n1");
+    assert_eq!(compiled.snapshot.sequence, 1);
+    assert_eq!(compiled.plan, Plan::default());
+    assert_eq!(compiled.snapshot.routes.hop(&addr("10.0.0.1")), Hop::World);
+}

@@ -1,0 +1,308 @@
+//! Small clusters at random: few names, so that objects meet.
+
+use std::sync::Arc;
+
+use podway_intent::*;
+use podway_wire::{Mac, Protocol};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::build::{self, ip, name, named, net};
+
+/// The node that the tests compile for.
+pub(crate) const NODE: &str = "n1";
+
+/// The address that pods of different names fight for.
+pub(crate) const SHARED: &str = "10.244.1.99";
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const PODS: u8 = 8;
+
+/// Addresses worth asking about: pods', nodes', gateways' and others.
+pub(crate) fn probes() -> Vec<std::net::IpAddr> {
+    let mut all = build::ips(
+        "10.244.1.0 10.244.1.1 10.244.1.200 10.244.2.7 10.244.3.7 192.168.0.1 192.168.0.2 192.168.0.9 8.8.8.8 fd00::1 10.96.0.1 10.96.0.9",
+    );
+    for number in 0..PODS {
+        all.extend([1, 2, 3].map(|node| ip(&pod_address(node, number))));
+    }
+    all.push(ip(SHARED));
+    all
+}
+
+fn pod_address(node: u8, number: u8) -> String {
+    format!("10.244.{node}.{}", 10 + number)
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::TCP, Protocol::UDP, Protocol::SCTP])
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    select(vec!["", "app=x", "app=y", "app=x tier=z", "tier=z"]).prop_map(build::labels)
+}
+
+fn any_selector() -> impl Strategy<Value = Selector> {
+    let key = || select(vec!["app", "tier", "kubernetes.io/metadata.name"]);
+    let values = || prop::collection::vec(select(vec!["x", "y", "z", "a"]), 0..3);
+    let arcs = |values: Vec<&str>| values.into_iter().map(Arc::from).collect::<Vec<_>>();
+    let one = prop_oneof![
+        (key(), values()).prop_map(move |(key, all)| Requirement::In(key.into(), arcs(all))),
+        (key(), values()).prop_map(move |(key, all)| Requirement::NotIn(key.into(), arcs(all))),
+        key().prop_map(|key| Requirement::Exists(key.into())),
+        key().prop_map(|key| Requirement::Absent(key.into())),
+    ];
+    prop::collection::vec(one, 0..2).prop_map(|requirements| Selector { requirements })
+}
+
+fn node() -> impl Strategy<Value = Change> {
+    let range = select(vec!["", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]);
+    (1u8..=3, any::<bool>(), range).prop_map(|(number, usual, range)| {
+        let own = format!("10.244.{number}.0/24");
+        let addresses = match usual {
+            true => format!("192.168.0.{number}"),
+            false => format!("192.168.0.9 fd00::{number}"),
+        };
+        let range = if usual { &own } else { range };
+        build::node(&format!("n{number}"), &addresses, range)
+    })
+}
+
+/// A pod; on its own address or, if `clash` says so, on one that others want.
+fn pod(clash: u32) -> impl Strategy<Value = Pod> {
+    let ports = prop::collection::vec(
+        (protocol(), select(vec![80, 81])).prop_map(|(it, port)| named("web", it, port)),
+        0..2,
+    );
+    let life = select(vec![PodPhase::Alive, PodPhase::Alive, PodPhase::Ended]);
+    let network = select(vec![PodNetwork::Own, PodNetwork::Own, PodNetwork::Host]);
+    let shared = prop::bool::weighted(f64::from(clash) / 10.0);
+    let place = (0..PODS, 1u8..=3, shared);
+    (
+        place,
+        labels(),
+        ports,
+        life,
+        network,
+        select(vec!["u", "v"]),
+    )
+        .prop_map(
+            |((number, node, shared), labels, ports, phase, network, uid)| {
+                let address = match shared {
+                    true => SHARED.to_owned(),
+                    false => pod_address(node, number),
+                };
+                Pod {
+                    uid: uid.into(),
+                    labels,
+                    ports,
+                    phase,
+                    network,
+                    ..build::pod(&pod_name(number), &format!("n{node}"), &address, "")
+                }
+            },
+        )
+}
+
+fn pod_name(number: u8) -> String {
+    let namespace = NAMESPACES[usize::from(number) % NAMESPACES.len()];
+    format!("{namespace}/p{number}")
+}
+
+fn policy() -> impl Strategy<Value = NetworkPolicy> {
+    let block = || {
+        select(vec![
+            "0.0.0.0/0",
+            "10.244.0.0/16",
+            "10.244.2.0/24",
+            "10.244.2.12/32",
+        ])
+    };
+    let peer = prop_oneof![
+        (prop::option::of(any_selector()), any_selector())
+            .prop_map(|(namespaces, pods)| PolicyPeer::Pods { namespaces, pods }),
+        (block(), prop::collection::vec(block(), 0..2)).prop_map(|(range, except)| {
+            let except = except.into_iter().map(net).collect();
+            PolicyPeer::Block {
+                range: net(range),
+                except,
+            }
+        }),
+    ];
+    let ports = prop_oneof![
+        Just(Ports::All),
+        Just(Ports::Range(80, 80)),
+        Just(Ports::Range(81, 8080)),
+        Just(Ports::Named("web".into())),
+    ];
+    let port = (protocol(), ports).prop_map(|(protocol, ports)| PolicyPort { protocol, ports });
+    let rule = (
+        prop::option::of(prop::collection::vec(peer, 0..3)),
+        prop::option::of(prop::collection::vec(port, 0..3)),
+    );
+    let rule = rule.prop_map(|(peers, ports)| PolicyRule { peers, ports });
+    let rules = prop::option::of(prop::collection::vec(rule, 0..3)).boxed();
+    let place = (select(NAMESPACES.to_vec()), 0u8..3);
+    (place, any_selector(), rules.clone(), rules).prop_map(
+        |((namespace, number), subject, ingress, egress)| NetworkPolicy {
+            name: name(&format!("{namespace}/policy{number}")),
+            subject,
+            ingress,
+            egress,
+        },
+    )
+}
+
+fn traffic() -> impl Strategy<Value = TrafficPolicy> {
+    select(vec![TrafficPolicy::Cluster, TrafficPolicy::Local])
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let ports = prop::collection::vec(
+        (select(vec!["", "dns"]), protocol(), select(vec![53, 80])),
+        0..3,
+    );
+    let vips = select(vec![
+        "10.96.0.1",
+        "10.96.0.2",
+        "10.96.0.1 fd96::1",
+        "fd96::2",
+    ]);
+    (0u8..4, 0i64..3, vips, ports, traffic()).prop_map(
+        |(number, created_s, vips, ports, internal)| Service {
+            created_s,
+            internal,
+            ports: ports
+                .into_iter()
+                .map(|(name, protocol, port)| build::service_port(name, protocol, port))
+                .collect(),
+            ..build::service(&format!("a/s{number}"), vips)
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let serving = select(vec![Serving::Ready, Serving::Terminating, Serving::No]);
+    let address = select(vec![
+        "10.244.1.10",
+        "10.244.2.11",
+        "10.244.2.12",
+        "fd01::1",
+        "127.0.0.1",
+    ]);
+    let endpoint = (address, select(vec!["n1", "n2"]), serving)
+        .prop_map(|(addr, node, serving)| build::endpoint(addr, node, serving));
+    let port = (
+        select(vec!["", "dns"]),
+        protocol(),
+        select(vec![5353, 8080]),
+    );
+    let port = port.prop_map(|(name, protocol, port)| SlicePort {
+        name: name.into(),
+        protocol,
+        port,
+    });
+    let ports = prop::collection::vec(port, 0..3);
+    (0u8..6, 0u8..4, ports, prop::collection::vec(endpoint, 0..4)).prop_map(
+        |(number, service, ports, endpoints)| EndpointSlice {
+            ports,
+            ..build::slice(&format!("a/e{number}"), &format!("a/s{service}"), endpoints)
+        },
+    )
+}
+
+fn namespace() -> impl Strategy<Value = Change> {
+    let names = select(NAMESPACES.to_vec());
+    (names, labels()).prop_map(|(name, labels)| {
+        let name = name.into();
+        Change::Namespace(Namespace { name, labels })
+    })
+}
+
+fn gone() -> impl Strategy<Value = Change> {
+    let key = prop_oneof![
+        (1u8..=3).prop_map(|number| Key::Node(format!("n{number}").into())),
+        select(NAMESPACES.to_vec()).prop_map(|it| Key::Namespace(it.into())),
+        (0..PODS).prop_map(|number| Key::Pod(name(&pod_name(number)))),
+        (0u8..4).prop_map(|number| Key::Service(name(&format!("a/s{number}")))),
+        (0u8..6).prop_map(|number| Key::EndpointSlice(name(&format!("a/e{number}")))),
+        (0u8..3).prop_map(|number| Key::NetworkPolicy(name(&format!("a/policy{number}")))),
+        (0..PODS).prop_map(|number| Key::Attachment(name(&pod_name(number)))),
+        (1u8..=3).prop_map(|number| Key::Neighbour(ip(&format!("192.168.0.{number}")))),
+    ];
+    key.prop_map(Change::Gone)
+}
+
+/// A change; `clash` in ten pods want an address that others want too.
+pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
+    let setup = select(vec![1500, 9000]).prop_map(|mtu| {
+        let mut setup = build::setup();
+        setup.uplink = setup.uplink.map(|(port, mac, _)| (port, mac, mtu));
+        Change::Setup(setup)
+    });
+    let attachment =
+        (0..PODS, 0u16..12).prop_map(|(number, port)| build::attachment(&pod_name(number), port));
+    let neighbour = (1u8..=3, 0u8..2).prop_map(|(number, last)| {
+        Change::Neighbour(
+            ip(&format!("192.168.0.{number}")),
+            Mac([2, 9, 0, 0, 0, last]),
+        )
+    });
+    prop_oneof![
+        2 => node(),
+        2 => namespace(),
+        8 => pod(clash).prop_map(Change::Pod),
+        6 => policy().prop_map(Change::NetworkPolicy),
+        4 => service().prop_map(Change::Service),
+        5 => slice().prop_map(Change::EndpointSlice),
+        3 => attachment,
+        1 => neighbour,
+        1 => setup,
+        6 => gone(),
+    ]
+}
+
+/// The facts of a cluster as changes, in the order of their kinds and names.
+pub(crate) fn facts(cluster: &Cluster) -> Vec<Change> {
+    let mut all = Vec::new();
+    all.extend(cluster.nodes().into_iter().cloned().map(Change::Node));
+    all.extend(
+        cluster
+            .namespaces()
+            .into_iter()
+            .cloned()
+            .map(Change::Namespace),
+    );
+    all.extend(cluster.pods().into_iter().cloned().map(Change::Pod));
+    all.extend(cluster.services().into_iter().cloned().map(Change::Service));
+    all.extend(
+        cluster
+            .slices()
+            .into_iter()
+            .cloned()
+            .map(Change::EndpointSlice),
+    );
+    all.extend(
+        cluster
+            .policies()
+            .into_iter()
+            .cloned()
+            .map(Change::NetworkPolicy),
+    );
+    all.extend(
+        cluster
+            .attachments()
+            .into_iter()
+            .cloned()
+            .map(Change::Attachment),
+    );
+    for addr in ["192.168.0.1", "192.168.0.2", "192.168.0.3"].map(ip) {
+        all.extend(
+            cluster
+                .neighbour(&addr)
+                .map(|mac| Change::Neighbour(addr, mac)),
+        );
+    }
+    all.extend(cluster.setup().cloned().map(Change::Setup));
+    all
+}

@@ -6,8 +6,14 @@
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
+/// How many words a key has; one in loom's models, which try every value that each load could give.
+const KEY_WORDS: usize = if cfg!(loom) { 1 } else { 5 };
+
+/// How many words a decision has.
+const DECISION_WORDS: usize = if cfg!(loom) { 2 } else { 4 };
+
 /// A flow's key in one direction, as words that are equal for equal keys only.
-pub type Key = [u64; 5];
+pub type Key = [u64; KEY_WORDS];
 
 /// Which of a flow's two keys a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +37,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The decision.
-    pub words: [u64; 4],
+    pub words: [u64; DECISION_WORDS],
     /// The sequence number of the snapshot that it follows from, below `u32::MAX`.
     pub sequence: u32,
 }
@@ -136,8 +142,8 @@ pub(crate) struct Slot {
     seen: AtomicU32,
     /// The decision's sequence number, or [`UNDECIDED`].
     decided: AtomicU32,
-    keys: [[AtomicU64; 5]; 2],
-    decision: [AtomicU64; 4],
+    keys: [[AtomicU64; KEY_WORDS]; 2],
+    decision: [AtomicU64; DECISION_WORDS],
 }
 
 #[cfg(not(loom))]
@@ -200,7 +206,8 @@ impl Slot {
         let seen = self.seen();
         fence(Ordering::Acquire);
         let settled = self.decided.load(Ordering::Relaxed) == sequence && sequence != UNDECIDED;
-        let meta = Meta(self.meta.load(Ordering::Relaxed));
+        // Acquired: who finds the flow live finds its other key too.
+        let meta = self.meta();
         (meta.claims() && meta.incarnation() == before.incarnation()).then_some(Contents {
             meta,
             seen,

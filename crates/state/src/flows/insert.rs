@@ -3,18 +3,19 @@
 //! 1. Write the slot, then enter both keys in the index: the flow is *pending*, and lookups pass it by.
 //! 2. Look for rivals: other pending or live slots with one of the keys. A live one has won. A pending one is killed;
 //!    it is waited for instead, a bounded while, if its slot has the lower number, so that two don't kill each other.
-//! 3. Turn live, unless a rival has killed us meanwhile; then begin anew.
+//! 3. Turn live, unless a rival has won or has killed us meanwhile; then begin anew, and find who it was.
 //!
 //! Two with the same key can't both turn live: each enters its keys before it looks, with a fence between, so that at
 //! least one sees the other, and goes on only when that one is dead. A worker that is stopped half-way holds nobody
 //! up for longer than the wait.
 
-use super::{FlowTable, Handle, NewFlow, Refused, handle, hit};
+use super::{FlowTable, Handle, NewFlow, Refused, handle};
+use crate::index::Crowded;
 use crate::partition::Shortage;
-use crate::slot::{Contents, Direction, Key, Meta, State};
+use crate::slot::{Direction, Key, Meta, State};
 use crate::sync::{Ordering, fence, spin_loop};
 
-/// Beginnings: each but the first follows a kill by a rival.
+/// Beginnings: each but the first follows a defeat by a rival.
 const ATTEMPTS: usize = 16;
 
 /// How long to wait for a rival that takes precedence: ~50 µs, a thousand times what it needs unless it is stopped.
@@ -28,9 +29,10 @@ struct Claim<'a> {
 
 /// Why a claim failed.
 enum Lost {
-    /// A rival killed it.
-    Killed,
-    Refused(Refused),
+    /// A rival has won or has killed it.
+    Rival,
+    /// The index has no room.
+    Crowded,
 }
 
 impl FlowTable {
@@ -51,26 +53,27 @@ impl FlowTable {
             };
             self.withdraw(worker, slot);
             match lost {
-                Lost::Killed => continue,
-                Lost::Refused(refused) => return Err(refused),
+                Lost::Rival => continue,
+                Lost::Crowded => return Err(Refused::Full),
             }
         }
         Err(Refused::Contested)
     }
 
-    /// Spares the slot where the answer is known at once, and answers right when there is none.
+    /// Refuses what collides with a live flow.
     fn check_live(&self, claim: &Claim<'_>) -> Result<(), Refused> {
+        // In this order: a flow of these keys the other way round, which turns live between the two, is a hit.
+        let clash = self.lookup(&claim.new.reply, claim.hashes[1]);
         if let Some(hit) = self.lookup(&claim.new.original, claim.hashes[0]) {
             return Err(Refused::Exists(hit));
         }
-        match self.lookup(&claim.new.reply, claim.hashes[1]) {
+        match clash {
             Some(_) => Err(Refused::ReplyClash),
             None => Ok(()),
         }
     }
 
     fn claim(&self, slot: u32, claim: &Claim<'_>, now_ms: u32) -> Result<Handle, Lost> {
-        let crowded = |_| Lost::Refused(Refused::Full);
         let NewFlow {
             original,
             reply,
@@ -80,55 +83,50 @@ impl FlowTable {
         let own = &self.slots[slot as usize];
         own.fill([original, reply], decision, *tracking, now_ms);
         let pending = own.meta();
-        self.index
-            .place(claim.hashes[0], slot, Direction::Original)
-            .map_err(crowded)?;
+        self.enter(slot, Direction::Original, claim.hashes[0])?;
         // A packet from a socket to itself is its own answer.
         if original != reply {
-            self.index
-                .place(claim.hashes[1], slot, Direction::Reply)
-                .map_err(crowded)?;
+            self.enter(slot, Direction::Reply, claim.hashes[1])?;
         }
         fence(Ordering::SeqCst);
-        self.contest(slot, original, claim.hashes[0], Refused::Exists)?;
-        self.contest(slot, reply, claim.hashes[1], |_| Refused::ReplyClash)?;
+        self.contest(slot, original, claim.hashes[0])?;
+        self.contest(slot, reply, claim.hashes[1])?;
         let live = pending.in_state(State::Live);
-        own.exchange(pending, live).map_err(|_| Lost::Killed)?;
+        own.exchange(pending, live).map_err(|_| Lost::Rival)?;
         Ok(handle(slot, live))
     }
 
+    fn enter(&self, slot: u32, direction: Direction, hash: u64) -> Result<(), Lost> {
+        let placed = self.index.place(hash, slot, direction);
+        placed.map_err(|Crowded| Lost::Crowded)
+    }
+
     /// Returns once nobody else has the key, or once the claim is lost.
-    fn contest(
-        &self,
-        slot: u32,
-        key: &Key,
-        hash: u64,
-        refused: impl Fn(super::Hit) -> Refused,
-    ) -> Result<(), Lost> {
-        // Ends: each round kills a rival, finds it settled, or finds us killed.
-        while let Some((rival, direction, contents)) = self.rival(slot, key, hash) {
-            if contents.meta.state() == State::Live {
-                return Err(Lost::Refused(refused(hit(rival, direction, &contents))));
+    fn contest(&self, slot: u32, key: &Key, hash: u64) -> Result<(), Lost> {
+        // Ends: each round kills a rival, finds it settled, or finds us beaten.
+        while let Some((rival, meta)) = self.rival(slot, key, hash) {
+            if meta.state() == State::Live {
+                return Err(Lost::Rival);
             }
             if rival < slot {
-                self.wait_for(rival, contents.meta);
+                self.wait_for(rival, meta);
             }
             if self.slots[slot as usize].meta().state() == State::Dead {
-                return Err(Lost::Killed);
+                return Err(Lost::Rival);
             }
-            let dead = contents.meta.in_state(State::Dead);
-            let _ = self.slots[rival as usize].exchange(contents.meta, dead);
+            let _ = self.slots[rival as usize].exchange(meta, meta.in_state(State::Dead));
         }
         Ok(())
     }
 
-    fn rival(&self, slot: u32, key: &Key, hash: u64) -> Option<(u32, Direction, Contents)> {
+    /// Another slot that is pending or live and has the key.
+    fn rival(&self, slot: u32, key: &Key, hash: u64) -> Option<(u32, Meta)> {
         self.index.find(hash, |rival, direction| {
             if rival == slot {
                 return None;
             }
             let contents = self.slots[rival as usize].contents()?;
-            (contents.keys[direction as usize] == *key).then_some((rival, direction, contents))
+            (contents.keys[direction as usize] == *key).then_some((rival, contents.meta))
         })
     }
 

@@ -136,9 +136,11 @@ fn f11_of_two_pods_with_one_address_the_attached_one_has_it_and_ended_ones_do_no
     }));
     let mut compiler = Compiler::new("n1");
     let compiled = compiler.compile(&facts);
-    let owner = |compiled: &Compiled| match compiled.snapshot.routes.hop(&addr("10.244.1.10")) {
-        Hop::Endpoint(id) => compiled.names.endpoint(id).map(Name::to_string),
-        hop => panic!("{hop:?}"),
+    let owner = |compiled: &Compiled| {
+        let Hop::Endpoint(id) = compiled.snapshot.routes.hop(&addr("10.244.1.10")) else {
+            panic!("no pod there");
+        };
+        compiled.names.endpoint(id).map(Name::to_string)
     };
     assert_eq!(owner(&compiled).as_deref(), Some("a/web"));
     assert_eq!(compiled.names.endpoint_of(&name("a/aaa")), None);

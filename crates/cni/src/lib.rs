@@ -10,4 +10,4 @@ mod wire;
 pub use namespace::{Namespace, NamespaceError};
 pub use netlink::{NetlinkError, Network, Route};
 pub use offload::checksum_in_software;
-pub use wire::{PodWiring, UNDERLAY_OVERHEAD, WireError, host_interface, pod_mac, unwire, wire};
+pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};

@@ -10,9 +10,14 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::{Namespace, NetlinkError, Network, Route};
 
-/// Bytes that VXLAN takes from the uplink's MTU, by the underlay's family: outer IP, UDP, VXLAN and the inner
-/// Ethernet header (RFC 7348).
-pub const UNDERLAY_OVERHEAD: (u32, u32) = (50, 70);
+/// The largest IP packet in bytes that fits into a tunnel to a VTEP: VXLAN takes 50 bytes of the uplink's MTU for
+/// outer IPv4, UDP, VXLAN and the inner Ethernet header, and 70 with outer IPv6 (RFC 7348).
+pub fn tunnel_mtu(uplink_mtu: u32, vtep: IpAddr) -> u32 {
+    match vtep {
+        IpAddr::V4(_) => uplink_mtu.saturating_sub(50),
+        IpAddr::V6(_) => uplink_mtu.saturating_sub(70),
+    }
+}
 
 /// The pod's end of its wire.
 const POD_INTERFACE: &str = "eth0";
@@ -224,6 +229,12 @@ mod tests {
         assert_eq!(host_interface("a").len(), 14);
         assert_ne!(host_interface("shop/web-0"), host_interface("shop/web-1"));
         assert_eq!(pod_mac("a"), [0x02, 0x4c, 0x86, 0x01, 0xec, 0x8c]);
+    }
+
+    #[test]
+    fn tunnels_cost_what_their_headers_need() {
+        assert_eq!(tunnel_mtu(1_500, "192.168.50.1".parse().unwrap()), 1_450);
+        assert_eq!(tunnel_mtu(1_500, "fd50::1".parse().unwrap()), 1_430);
     }
 
     #[test]

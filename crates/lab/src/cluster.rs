@@ -197,6 +197,8 @@ impl From<v1::Container> for Container {
             command.extend(container.args.unwrap_or_default());
         }
         let environment = container.env.unwrap_or_default().into_iter();
+        // Values from elsewhere are somebody else's to give.
+        let environment = environment.filter(|entry| entry.value_from.is_none());
         let ports = container.ports.unwrap_or_default().into_iter();
         Self {
             name: container.name,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use crate::check::Outcome;
+use crate::Outcome;
 use crate::cluster::Protocol;
 
 /// How long an answer may take: long enough for a SYN that is sent again after a second.

@@ -1,11 +1,12 @@
 //! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::fd::AsRawFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podway_cni::{Namespace, NetlinkError, Network};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::cluster::Node;
@@ -26,24 +27,39 @@ pub(crate) fn make_switch(switch: &Namespace) -> Result<(), NetlinkError> {
     })
 }
 
+/// A node's wire to the switch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wire {
+    /// The switch's port.
+    pub(crate) number: usize,
+    /// Queues of each end: one for each worker of the agent.
+    pub(crate) queues: NonZeroU16,
+    /// MTU in bytes.
+    pub(crate) mtu: u32,
+}
+
 /// Wires a node to the switch and gives it its addresses.
 pub(crate) fn join(
     switch: &Namespace,
     node: &Namespace,
-    number: usize,
-    mtu: u32,
+    wire: Wire,
     addresses: &[IpNet],
 ) -> Result<(), NetlinkError> {
     Network::of(node, async |network: Network| network.prepare().await)?;
-    let port = format!("pwport{number}");
+    let port = format!("pwport{}", wire.number);
+    let queues = u32::from(wire.queues.get());
     Network::of(switch, async |network: Network| {
         let end = LinkMessageBuilder::<LinkUnspec>::new()
             .name(UPLINK)
-            .mtu(mtu)
+            .mtu(wire.mtu)
+            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
             .setns_by_fd(node.as_raw_fd())
             .build();
         let pair = LinkVeth::new(&port, UPLINK)
-            .mtu(mtu)
+            .mtu(wire.mtu)
+            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
             .set_info_data(InfoData::Veth(InfoVeth::Peer(end)))
             .build();
         network.add_link(pair).await?;

@@ -3,6 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -10,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use podway_cni::agent::{Attach, Request, ask, mac_text};
-use podway_cni::{Namespace, PodWiring, UNDERLAY_OVERHEAD, pod_mac, wire};
+use podway_cni::{Namespace, PodWiring, pod_mac, tunnel_mtu, wire};
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
@@ -80,14 +82,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Error> {
 
 /// Makes the lab's directory, which only one lab can do.
 fn claim(place: &Place) -> Result<(), Error> {
-    if !place.namespaces().is_empty() || fs::create_dir(place.directory()).is_err() {
-        let exists = place.directory().exists() || !place.namespaces().is_empty();
-        return Err(match exists {
-            true => Error::Exists,
-            false => file(place.directory(), fs::create_dir(place.directory())).unwrap_err(),
-        });
+    if !place.namespaces().is_empty() {
+        return Err(Error::Exists);
     }
-    Ok(())
+    match fs::create_dir(place.directory()) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Exists),
+        made => file(place.directory(), made),
+    }
 }
 
 fn make(options: &Up, cluster: &Cluster) -> Result<(), Error> {
@@ -149,8 +150,12 @@ impl Lab<'_> {
         for (number, node) in cluster.nodes.iter().enumerate() {
             let namespace = Namespace::create(&place.node(&node.name))?;
             let addresses = underlay::with_prefixes(node, &cluster.nodes);
-            let mtu = self.options.underlay_mtu;
-            underlay::join(&switch, &namespace, number, mtu, &addresses)?;
+            let wire = underlay::Wire {
+                number,
+                queues: self.options.workers,
+                mtu: self.options.underlay_mtu,
+            };
+            underlay::join(&switch, &namespace, wire, &addresses)?;
             self.start_agent(node, &namespace)?;
         }
         for node in &cluster.nodes {
@@ -254,10 +259,11 @@ impl Lab<'_> {
     fn wire_pod(&self, pod: &Pod, node: &Node) -> Result<Namespace, Error> {
         let options = self.options;
         let title = pod.title();
-        let overhead = match node.addresses.first() {
-            Some(address) if address.is_ipv6() => UNDERLAY_OVERHEAD.1,
-            Some(_) | None => UNDERLAY_OVERHEAD.0,
-        };
+        let vtep = node
+            .addresses
+            .first()
+            .copied()
+            .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let node_namespace = Namespace::named(&options.place.node(&node.name))?;
         let pod_namespace = Namespace::create(&self.namespace_of(pod))?;
         let wiring = PodWiring {
@@ -269,7 +275,7 @@ impl Lab<'_> {
             pod_ranges: &node.pod_ranges,
             queues: options.workers,
             pod_mtu: options.pod_mtu,
-            tunnel_mtu: options.underlay_mtu - overhead,
+            tunnel_mtu: tunnel_mtu(options.underlay_mtu, vtep),
         };
         let interface = wire(&wiring)?;
         let mac = mac_text(wiring.mac);

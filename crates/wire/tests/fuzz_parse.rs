@@ -1,7 +1,8 @@
 //! Any bytes at all through everything that reads and edits packets.
 //!
-//! Runs under `cargo test` for a second over the corpus and random input; `BOLERO_RANDOM_TEST_TIME_MS` gives it more, and
-//! `cargo bolero test any_bytes` a fuzzer's eyes.
+//! Runs under `cargo test` for a second each: over the corpus and random bytes, and over its packets with a few bytes
+//! changed. `BOLERO_RANDOM_TEST_TIME_MS` gives it more, and `cargo bolero test any_bytes` a fuzzer's eyes.
+//! A seed is a byte, how many eights of bytes are carried in other chunks, and a frame.
 
 use std::time::Duration;
 
@@ -16,61 +17,50 @@ use podway_wire::{
 /// Room in front of a packet, in bytes.
 const HEADROOM: usize = 128;
 
+/// How long each test runs, unless the environment says otherwise.
+const TIME: Duration = Duration::from_secs(1);
+
 #[test]
 fn any_bytes() {
     bolero::check!()
-        .with_test_time(Duration::from_secs(1))
+        .with_test_time(TIME)
         .for_each(|input: &[u8]| {
-            let [steer, carried, rest @ ..] = input else {
-                return;
-            };
-            let mut bytes = rest.to_vec();
-            steered(&mut bytes, *steer);
-            walk(&bytes, *carried as usize * 8);
+            if let [carried, bytes @ ..] = input {
+                walk(bytes, *carried as usize * 8);
+            }
         });
 }
 
-/// Makes headers out of random bytes, so that some get past the first checks; 0 leaves them as they are.
-fn steered(bytes: &mut [u8], steer: u8) {
-    let length = bytes.len();
-    if length < ETHERNET + 40 {
-        return;
-    }
-    let (kind, fix, protocol) = (steer & 3, steer & 4 != 0, steer >> 4);
-    let six = kind == 2;
-    bytes[12..14].copy_from_slice(match kind {
-        0 => return,
-        1 => &[0x08, 0x00],
-        2 => &[0x86, 0xdd],
-        _ => &[0x08, 0x06],
-    });
-    let ip = &mut bytes[ETHERNET..];
-    if kind == 3 {
-        ip[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, steer >> 7]);
-        return;
-    }
-    ip[0] = if six { 0x60 } else { 0x40 | ip[0] & 0x0f };
-    if fix {
-        let (at, say) = if six {
-            (4, length - ETHERNET - 40)
-        } else {
-            ip[0] = 0x45;
-            (2, length - ETHERNET)
-        };
-        ip[at..at + 2].copy_from_slice(&(say as u16).to_be_bytes());
-    }
-    let protocols = [6, 17, 132, if six { 58 } else { 1 }, 44, 60, 43, 51];
-    if let Some(protocol) = protocols.get(protocol as usize) {
-        ip[if six { 6 } else { 9 }] = *protocol;
-    }
-    // Types that are looked into: errors, echoes and solicitations; and a UDP length that may fit.
-    let l4 = if six { 40 } else { 20 };
-    match (protocol, ip.get_mut(l4..l4 + 8)) {
-        (3, Some(icmp)) if six => icmp[0] = [1, 2, 3, 128, 129, 135][icmp[0] as usize % 6],
-        (3, Some(icmp)) => icmp[0] = [3, 11, 8, 0][icmp[0] as usize % 4],
-        (1, Some(udp)) => udp[4] = 0,
-        (_, _) => {}
-    }
+#[test]
+fn a_few_bytes_changed() {
+    let corpus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/__fuzz__/any_bytes/corpus"
+    );
+    let mut seeds: Vec<Vec<u8>> = std::fs::read_dir(corpus)
+        .expect("the corpus")
+        .map(|entry| std::fs::read(entry.expect("a seed").path()).expect("a seed"))
+        .collect();
+    seeds.sort();
+    bolero::check!()
+        .with_test_time(TIME)
+        .with_type::<(u8, u8, [(u8, u8); 4])>()
+        .for_each(|(seed, cut, changes)| {
+            let [_, bytes @ ..] = &seeds[*seed as usize % seeds.len()][..] else {
+                return;
+            };
+            let mut bytes = bytes.to_vec();
+            // A position beyond the packet changes nothing, so that often there are fewer.
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(*at as usize) {
+                    *byte = *value;
+                }
+            }
+            // What is cut off is carried, or missing.
+            let here = bytes.len().saturating_sub(*cut as usize / 8);
+            let carried = if cut % 2 == 0 { bytes.len() - here } else { 0 };
+            walk(&bytes[..here], carried);
+        });
 }
 
 /// What the path may do with a frame, each on a fresh copy.

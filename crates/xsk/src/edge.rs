@@ -8,12 +8,13 @@ use podway_engine::{BATCH, Edge, Packet, Verdict};
 use podway_tables::PortId;
 use podway_wire::Frame;
 
+use crate::close::Closer;
 use crate::error::PortError;
 use crate::frames::{Chunk, Owner};
-use crate::kernel::{Binding, CHUNK};
+use crate::kernel::CHUNK;
 use crate::pool::Pool;
-use crate::port::{Activity, Dirty, IDLE_FILL, PARTS, Port, PortStatistics};
-use crate::redirect::{Sockets, interface_index};
+use crate::port::{Activity, Dirty, Port, PortStatistics};
+use crate::redirect::Sockets;
 use crate::ring::{CONTINUED, Descriptor};
 use crate::sleep::{Sleeper, Waker};
 
@@ -21,8 +22,6 @@ use crate::sleep::{Sleeper, Waker};
 const SCAN_TURNS: u64 = 32;
 /// Turns without a packet after which a port leaves the list.
 const QUIET_TURNS: u32 = 256;
-/// Packet memories a worker has at most: one for copies, one per zero-copy queue, and what outlives its first device.
-const POOLS: usize = 8;
 /// The shortest packet that is sent: an Ethernet header.
 const SHORTEST: usize = 14;
 
@@ -37,39 +36,22 @@ pub struct WorkerSettings {
     pub sockets: Sockets,
 }
 
-/// How a port's socket should be bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// Copied by the kernel: veth pairs, and anything else.
-    Copy,
-    /// Zero-copy if the driver can, else copied; the log says which: NICs.
-    ZeroCopy,
-}
-
-/// What a port's socket was bound as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// Copied by the kernel.
-    Copy,
-    /// Zero-copy.
-    ZeroCopy,
-}
-
 /// One queue of every port, with the packet memory that they share.
 #[derive(Debug)]
 pub struct WorkerEdge {
-    settings: WorkerSettings,
-    pools: Vec<Option<Pool>>,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) pools: Vec<Option<Pool>>,
     /// By [`PortId`].
-    ports: Vec<Option<Port>>,
+    pub(crate) ports: Vec<Option<Port>>,
     /// The ports that every turn looks at.
-    active: Vec<PortId>,
+    pub(crate) active: Vec<PortId>,
     /// The ports with descriptors that the kernel has not been told of, or has not taken.
-    dirty: Vec<PortId>,
+    pub(crate) dirty: Vec<PortId>,
     turn: u64,
     idle: Idle,
     unknown_port: u64,
-    sleeper: Sleeper,
+    pub(crate) sleeper: Sleeper,
+    pub(crate) closer: Closer,
 }
 
 /// Whether the last turn found a packet.
@@ -95,91 +77,12 @@ impl WorkerEdge {
             idle: Idle::Yes,
             unknown_port: 0,
             sleeper: Sleeper::new()?,
+            closer: Closer::new()?,
         })
     }
 
-    /// Binds this worker's queue of `interface` and registers the socket for `port`.
-    ///
-    /// A queue that is still being released is tried again until `patience` is over; zero asks once. Call it in the
-    /// device's network namespace.
-    pub fn add_port(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        bind: Bind,
-        patience: Duration,
-    ) -> Result<Bound, PortError> {
-        let queue = self.settings.queue;
-        if port.0 >= Owner::LIMIT || !self.settings.sockets.has_place(port, queue) {
-            return Err(PortError::OutOfRange {
-                port: port.0,
-                queue,
-            });
-        }
-        if self.port(port).is_some() {
-            return Err(PortError::Exists(port.0));
-        }
-        let ifindex =
-            interface_index(interface).map_err(|_| PortError::NoDevice(interface.to_owned()))?;
-        let mut added = self.bind(port, interface, ifindex, bind, patience)?;
-        let pool = self.pools[added.pool].as_mut().expect("the port's own");
-        added.refill(&pool.memory, &mut pool.frames);
-        pool.ports += 1;
-        let bound = match pool.binding {
-            Binding::Copy => Bound::Copy,
-            Binding::ZeroCopy | Binding::ZeroCopySingle => Bound::ZeroCopy,
-        };
-        let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
-        let place = usize::from(port.0);
-        if self.ports.len() <= place {
-            self.ports.resize_with(place + 1, || None);
-        }
-        self.ports[place] = Some(added);
-        if let Err(error) = registered {
-            self.remove_port(port);
-            return Err(PortError::Register(error));
-        }
-        self.watch_ports();
-        self.activate(port);
-        tracing::info!(port = port.0, interface, queue, ?bound, "port bound");
-        Ok(bound)
-    }
-
-    /// Closes the port's socket and takes its frames back; a port that is not there is no error.
-    ///
-    /// What it had not sent is lost. A retired socket (see ARCHITECTURE) holds its frames until its memory goes.
-    pub fn remove_port(&mut self, port: PortId) {
-        let Some(mut removed) = self
-            .ports
-            .get_mut(usize::from(port.0))
-            .and_then(Option::take)
-        else {
-            return;
-        };
-        if let Err(error) = self.settings.sockets.remove(port, self.settings.queue) {
-            tracing::warn!(port = port.0, %error, "the socket's map entry stays until the socket is closed");
-        }
-        self.active.retain(|&id| id != port);
-        self.dirty.retain(|&id| id != port);
-        let place = removed.pool;
-        let pool = self.pools[place].as_mut().expect("the port's own");
-        pool.ports -= 1;
-        let owner = removed.owner();
-        if pool.ports == 0 {
-            drop(removed);
-            drop(self.pools[place].take());
-        } else if removed.ifindex == pool.anchor && pool.retired.is_none() {
-            removed.retire(&mut pool.frames);
-            pool.retired = Some(removed);
-        } else {
-            removed.forget_partial(&mut pool.frames);
-            drop(removed);
-            pool.frames.pass_all(owner, Owner::FREE);
-        }
-        self.watch_ports();
-    }
-
-    /// Frames that are neither free nor waiting in a port to be received into: being sent, or part of an unfinished packet.
+    /// Frames that are neither free nor waiting in a port to be received into: being sent, part of an
+    /// unfinished packet, or of a socket that is being closed.
     pub fn outstanding(&self) -> u32 {
         let filled = self.all_ports().map(|port| port.filled).sum::<u32>();
         let away = self
@@ -207,6 +110,7 @@ impl WorkerEdge {
             self.turn += 1;
             self.send();
             self.reap();
+            self.take_back_closed();
             let outstanding = self.outstanding();
             if outstanding == 0 || start.elapsed() >= patience {
                 return outstanding;
@@ -241,12 +145,12 @@ impl WorkerEdge {
         self.unknown_port
     }
 
-    fn port(&self, port: PortId) -> Option<&Port> {
+    pub(crate) fn port(&self, port: PortId) -> Option<&Port> {
         self.ports.get(usize::from(port.0))?.as_ref()
     }
 
     /// The ports, retired ones too.
-    fn all_ports(&self) -> impl Iterator<Item = &Port> {
+    pub(crate) fn all_ports(&self) -> impl Iterator<Item = &Port> {
         let retired = self
             .pools
             .iter()
@@ -255,96 +159,8 @@ impl WorkerEdge {
         self.ports.iter().flatten().chain(retired)
     }
 
-    /// A port that is bound to a memory: a zero-copy one of its own, or the one that copies share.
-    fn bind(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        ifindex: u32,
-        bind: Bind,
-        patience: Duration,
-    ) -> Result<Port, PortError> {
-        if bind == Bind::ZeroCopy {
-            for binding in [Binding::ZeroCopy, Binding::ZeroCopySingle] {
-                match self.bind_new(port, interface, ifindex, binding, patience) {
-                    Err(PortError::Refused { error, .. }) => {
-                        tracing::info!(interface, ?binding, %error, "not possible");
-                    }
-                    other => return other,
-                }
-            }
-            tracing::warn!(
-                interface,
-                "the driver has no zero-copy: packets are copied by the kernel"
-            );
-        }
-        for place in 0..self.pools.len() {
-            let Some(pool) = &mut self.pools[place] else {
-                continue;
-            };
-            if pool.binding != Binding::Copy {
-                continue;
-            }
-            if pool
-                .retired
-                .as_ref()
-                .is_some_and(|it| it.ifindex == ifindex)
-            {
-                let retired = pool.retired.take().expect("just seen");
-                return Ok(retired.revive(port, &mut pool.frames));
-            }
-            match join(
-                pool,
-                place,
-                port,
-                interface,
-                ifindex,
-                self.settings.queue,
-                patience,
-            ) {
-                // The first device of that memory is gone, and with it the way to share it.
-                Err(PortError::Refused { error, .. })
-                    if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENXIO)) => {}
-                other => return other,
-            }
-        }
-        self.bind_new(port, interface, ifindex, Binding::Copy, patience)
-    }
-
-    /// A port bound first to a memory of its own.
-    fn bind_new(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        ifindex: u32,
-        binding: Binding,
-        patience: Duration,
-    ) -> Result<Port, PortError> {
-        let place = match self.pools.iter().position(Option::is_none) {
-            Some(place) => place,
-            None if self.pools.len() < POOLS => {
-                self.pools.push(None);
-                self.pools.len() - 1
-            }
-            None => return Err(PortError::OutOfFrames { wanted: IDLE_FILL }),
-        };
-        let WorkerSettings { frames, queue, .. } = self.settings;
-        let (pool, rings) = Pool::anchored(frames, interface, ifindex, queue, binding, patience)?;
-        self.pools[place] = Some(pool);
-        let parts = match binding {
-            Binding::Copy | Binding::ZeroCopy => PARTS,
-            Binding::ZeroCopySingle => 1,
-        };
-        Ok(Port::new(port, ifindex, place, rings, parts))
-    }
-
-    fn watch_ports(&mut self) {
-        let sockets = self.ports.iter().flatten().map(|port| port.rings.fd());
-        self.sleeper.watch(sockets);
-    }
-
     #[inline]
-    fn activate(&mut self, id: PortId) {
+    pub(crate) fn activate(&mut self, id: PortId) {
         let Some(port) = self.ports[usize::from(id.0)].as_mut() else {
             return;
         };
@@ -547,6 +363,7 @@ impl Edge for WorkerEdge {
         self.turn += 1;
         if self.idle == Idle::Yes || self.turn.is_multiple_of(SCAN_TURNS) {
             self.scan();
+            self.take_back_closed();
         }
         let mut batch = ArrayVec::new();
         self.receive(&mut batch);
@@ -565,23 +382,4 @@ impl Edge for WorkerEdge {
         };
         count
     }
-}
-
-/// A port bound to a memory that others have.
-fn join(
-    pool: &Pool,
-    place: usize,
-    port: PortId,
-    interface: &str,
-    ifindex: u32,
-    queue: u32,
-    patience: Duration,
-) -> Result<Port, PortError> {
-    if pool.frames.free() < IDLE_FILL {
-        return Err(PortError::OutOfFrames { wanted: IDLE_FILL });
-    }
-    let rings = pool
-        .open(interface, queue, patience)
-        .map_err(|error| PortError::socket(interface, queue, error))?;
-    Ok(Port::new(port, ifindex, place, rings, PARTS))
 }

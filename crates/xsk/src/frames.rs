@@ -1,21 +1,33 @@
 //! Who has which frame of a packet memory: every frame has one owner at any time, and none is lost.
 
+use std::num::NonZeroU32;
+
+use podway_tables::PortId;
+
 /// A frame, by its place in the packet memory.
 pub(crate) type Chunk = u32;
 
 /// Who has a frame: a port (its fill, receive or transmit ring or the kernel behind them), or one of the below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner(pub(crate) u16);
+pub(crate) struct Owner(u32);
 
 impl Owner {
     /// On the free list.
-    pub(crate) const FREE: Owner = Owner(u16::MAX);
+    pub(crate) const FREE: Owner = Owner(u32::MAX);
     /// In the batch being processed, or a packet of which parts are still to come.
-    pub(crate) const WORKER: Owner = Owner(u16::MAX - 1);
+    pub(crate) const WORKER: Owner = Owner(u32::MAX - 1);
     /// In the rings of a port that was removed, but whose socket must stay.
-    pub(crate) const RETIRED: Owner = Owner(u16::MAX - 2);
-    /// Ports' ids are below this.
-    pub(crate) const LIMIT: u16 = u16::MAX - 2;
+    pub(crate) const RETIRED: Owner = Owner(u32::MAX - 2);
+
+    /// In the rings of a port.
+    pub(crate) const fn port(port: PortId) -> Owner {
+        Owner(port.0 as u32)
+    }
+
+    /// In the rings of a socket that is being closed; `ticket` tells several apart.
+    pub(crate) const fn closing(ticket: u32) -> Owner {
+        Owner(1 << 16 | (ticket & 0xffff))
+    }
 }
 
 /// A part of a packet in a chunk of its own, and where the next part is.
@@ -23,7 +35,7 @@ impl Owner {
 struct Part {
     head: u16,
     length: u16,
-    next: Option<std::num::NonZeroU32>,
+    next: Option<NonZeroU32>,
 }
 
 /// The frames of one packet memory.
@@ -104,7 +116,7 @@ impl Frames {
 
     /// Makes `next` follow `chunk`.
     pub(crate) fn link(&mut self, chunk: Chunk, next: Chunk) {
-        self.parts[chunk as usize].next = std::num::NonZeroU32::new(next + 1);
+        self.parts[chunk as usize].next = NonZeroU32::new(next + 1);
     }
 
     /// Cuts off what follows `chunk` and takes it back.
@@ -160,7 +172,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    const PORT: Owner = Owner(3);
+    const PORT: Owner = Owner::port(PortId(3));
 
     #[test]
     fn frames_are_taken_last_in_first_out_and_come_back() {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
 use xsk_rs::config::{
@@ -172,6 +172,12 @@ impl Memory {
 impl Rings {
     pub(crate) fn fd(&self) -> RawFd {
         self.socket.fd().as_raw_fd()
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self.socket` lives, which the borrow ensures.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
     }
 
     /// True if something was received.

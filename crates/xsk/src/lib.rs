@@ -2,10 +2,12 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod close;
 mod edge;
 mod error;
 mod frames;
 mod kernel;
+mod members;
 mod plan;
 mod pool;
 mod port;
@@ -14,8 +16,9 @@ mod ring;
 mod sleep;
 
 pub use attach::Mode;
-pub use edge::{Bind, Bound, WorkerEdge, WorkerSettings};
+pub use edge::{WorkerEdge, WorkerSettings};
 pub use error::{LoadError, PortError, RedirectError};
+pub use members::{Bind, Bound};
 pub use plan::Plan;
 pub use port::{KernelStatistics, PortStatistics};
 pub use redirect::{Adopted, Attachment, Redirect, RedirectSettings, Sockets};

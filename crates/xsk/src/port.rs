@@ -109,7 +109,7 @@ impl Port {
     pub(crate) fn new(id: PortId, ifindex: u32, pool: usize, rings: Rings, parts: u32) -> Port {
         Port {
             id,
-            owner: Owner(id.0),
+            owner: Owner::port(id),
             ifindex,
             pool,
             rings,
@@ -142,7 +142,7 @@ impl Port {
 
     /// A retired port's socket and rings, in use again for a port of any id.
     pub(crate) fn revive(self, id: PortId, frames: &mut Frames) -> Port {
-        let owner = Owner(id.0);
+        let owner = Owner::port(id);
         frames.pass_all(self.owner, owner);
         Port {
             id,

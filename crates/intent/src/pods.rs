@@ -56,10 +56,9 @@ impl PodTable {
         for name in &pods {
             self.claim(round, name, &mut addresses);
         }
-        if let Outcome::Moved(before) = moved {
+        if let Outcome::Moved(before) = &moved {
             addresses.extend(before);
             addresses.extend(topology.addresses());
-            addresses.extend(self.claims.keys());
         }
         for addr in &addresses {
             let claims = self.claims.get(addr).into_iter().flatten();
@@ -74,9 +73,17 @@ impl PodTable {
         for name in &pods {
             self.settle_endpoint(round, topology, name, snapshot, names);
         }
-        for addr in &addresses {
-            let hop = self.hop(round, topology, addr, snapshot);
-            let before = snapshot.routes.set_address(*addr, hop);
+        let routed: Vec<Addr> = match moved {
+            Outcome::Same => addresses.iter().copied().collect(),
+            Outcome::Moved(_) => addresses
+                .iter()
+                .chain(self.claims.keys())
+                .copied()
+                .collect(),
+        };
+        for addr in routed {
+            let hop = self.hop(round, topology, &addr, snapshot);
+            let before = snapshot.routes.set_address(addr, hop);
             if before != hop {
                 for hop in before.iter().chain(&hop) {
                     touch_peer(snapshot, *hop, round.sequence);

@@ -49,6 +49,10 @@ impl Routes {
 
     /// Routes one address, or with `None` leaves it to the ranges; gives what was there.
     pub fn set_address(&mut self, addr: Addr, hop: Option<Hop>) -> Option<Hop> {
+        let before = self.addresses.get(&addr).copied();
+        if before == hop {
+            return before;
+        }
         match hop {
             Some(hop) => self.addresses.insert(addr, hop),
             None => self.addresses.remove(&addr),

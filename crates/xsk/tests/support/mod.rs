@@ -50,10 +50,7 @@ impl Namespace {
 
     /// Moves this thread inside, for good: call it in a thread of its own.
     pub(crate) fn enter(&self) {
-        let file = File::open(format!("/run/netns/{}", self.name)).expect("namespace");
-        // SAFETY: the descriptor is a namespace's; only this thread moves.
-        let status = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
-        assert_eq!(status, 0, "setns: {}", std::io::Error::last_os_error());
+        enter(&self.name);
     }
 
     /// Runs `body` in a thread inside.
@@ -84,6 +81,14 @@ impl Namespace {
         pod.run("ethtool -K eth0 tx off");
         pod
     }
+}
+
+/// Moves this thread into a namespace, for good.
+pub(crate) fn enter(name: &str) {
+    let file = File::open(format!("/run/netns/{name}")).expect("namespace");
+    // SAFETY: the descriptor is a namespace's; only this thread moves.
+    let status = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+    assert_eq!(status, 0, "setns: {}", std::io::Error::last_os_error());
 }
 
 impl Drop for Namespace {

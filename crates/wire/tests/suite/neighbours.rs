@@ -153,4 +153,10 @@ fn d6_what_is_no_solicitation_is_none() {
     let mut other = bytes.clone();
     other[ETHERNET + 5] = 8;
     assert_eq!(solicitation(&other, &parsed(&other)), None);
+    // One in a fragment.
+    let mut other = [&bytes[..l4], &[58, 0, 0, 1, 0, 0, 0, 9], &bytes[l4..]].concat();
+    other[ETHERNET + 5] += 8;
+    other[ETHERNET + 6] = 44;
+    assert_eq!(parsed(&other).fragment, podway_wire::Fragment::First);
+    assert_eq!(solicitation(&other, &parsed(&other)), None);
 }

@@ -11,7 +11,7 @@ use podway_state::{
 };
 
 /// Enough preemptions for each known way to get this wrong; the models' sizes follow from it.
-const PREEMPTIONS: usize = 2;
+const PREEMPTIONS: usize = 3;
 
 fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();

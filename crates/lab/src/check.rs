@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use podway_cni::Namespace;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Network, Pod, Protocol};
 use crate::expect::{Connection, End, Endpoints};
@@ -14,8 +16,14 @@ use crate::process::{Listener, listeners};
 use crate::state::State;
 use crate::{Cell, Error, Outcome, Place, Report};
 
-/// How often a service is dialled some of whose endpoints are forbidden: to miss the others each time is unlikely.
-const ATTEMPTS: usize = 16;
+/// How often at once a service is dialled some of whose endpoints are closed: to miss the others each time is unlikely.
+const MIXED: usize = 16;
+
+/// How often what should be open is dialled: a server may take one client at a time.
+const PATIENT: usize = 3;
+
+/// How long a busy server is left alone.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A server's address that every client dials.
 struct Target<'a> {
@@ -134,16 +142,17 @@ impl<'a> Survey<'a> {
     /// What one client sees of all servers, dialled at once.
     fn dial_all(&self, source: &Source<'_>, targets: &[Target<'_>]) -> Result<Vec<Cell>, Error> {
         let mut cells = Vec::new();
-        let mut attempts = Vec::new();
+        let mut dials = Vec::new();
         for target in targets {
-            let Some((expected, times)) = self.expected(source.end, target) else {
+            let Some((expected, at_once)) = self.expected(source.end, target) else {
                 continue;
             };
-            attempts.push((
-                SocketAddr::new(target.address, target.port),
-                target.protocol,
-                times,
-            ));
+            dials.push(Dial {
+                address: SocketAddr::new(target.address, target.port),
+                protocol: target.protocol,
+                expected,
+                at_once,
+            });
             cells.push(Cell {
                 from: source.name.clone(),
                 to: target.name.clone(),
@@ -165,9 +174,8 @@ impl<'a> Survey<'a> {
             let runtime = runtime.expect("a runtime needs an epoll and an eventfd");
             runtime.block_on(async {
                 let mut dialling = JoinSet::new();
-                for (index, (address, protocol, times)) in attempts.into_iter().enumerate() {
-                    dialling
-                        .spawn(async move { (index, dial_some(address, protocol, times).await) });
+                for (index, dial) in dials.into_iter().enumerate() {
+                    dialling.spawn(async move { (index, dial.seen().await) });
                 }
                 dialling.join_all().await
             })
@@ -178,7 +186,7 @@ impl<'a> Survey<'a> {
         Ok(cells)
     }
 
-    /// What the manifests say of a client and a server, and how often to dial to see it; `None` if they say nothing.
+    /// What the manifests say of a client and a server, and how often to dial at once to see it; `None` if they say nothing.
     fn expected(&self, source: End<'_>, target: &Target<'_>) -> Option<(Outcome, usize)> {
         let (service, port) = match target.kind {
             Kind::Pod(pod) => {
@@ -212,7 +220,7 @@ impl<'a> Survey<'a> {
         let first = *outcomes.first()?;
         match outcomes.iter().all(|&outcome| outcome == first) {
             true => Some((first, 1)),
-            false if outcomes.contains(&Outcome::Open) => Some((Outcome::Open, ATTEMPTS)),
+            false if outcomes.contains(&Outcome::Open) => Some((Outcome::Open, MIXED)),
             false => None,
         }
     }
@@ -305,18 +313,41 @@ fn is_dialled(pod: &Pod, protocol: Protocol) -> bool {
     }
 }
 
-/// Open if one of so many attempts is, else what the last one saw.
-async fn dial_some(address: SocketAddr, protocol: Protocol, times: usize) -> Outcome {
-    let mut attempts = JoinSet::new();
-    for _ in 0..times {
-        attempts.spawn(dial(address, protocol));
-    }
-    let mut seen = Outcome::Closed;
-    while let Some(outcome) = attempts.join_next().await {
-        seen = outcome.expect("dialling does not panic");
-        if seen == Outcome::Open {
-            break;
+/// How a client finds out what it sees of a server.
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    address: SocketAddr,
+    protocol: Protocol,
+    expected: Outcome,
+    at_once: usize,
+}
+
+impl Dial {
+    async fn seen(self) -> Outcome {
+        let mut seen = self.seen_once().await;
+        for _ in 1..PATIENT {
+            if seen == Outcome::Open || self.expected != Outcome::Open {
+                break;
+            }
+            sleep(PAUSE).await;
+            seen = self.seen_once().await;
         }
+        seen
     }
-    seen
+
+    /// Open if one of the attempts is, else what the last one saw.
+    async fn seen_once(self) -> Outcome {
+        let mut attempts = JoinSet::new();
+        for _ in 0..self.at_once {
+            attempts.spawn(dial(self.address, self.protocol));
+        }
+        let mut seen = Outcome::Closed;
+        while let Some(outcome) = attempts.join_next().await {
+            seen = outcome.expect("dialling does not panic");
+            if seen == Outcome::Open {
+                break;
+            }
+        }
+        seen
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeState {
     pub(crate) namespace: String,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) agent: Option<Recorded>,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct NodeState {
 pub(crate) struct PodState {
     pub(crate) namespace: String,
     pub(crate) node: String,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) processes: Vec<Recorded>,
 }
 

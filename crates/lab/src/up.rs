@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use podway_cni::agent::{Attach, Request, ask, mac_text};
 use podway_cni::{Namespace, PodWiring, pod_mac, tunnel_mtu, wire};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
 use crate::process::{Recorded, listeners, start};
@@ -122,6 +123,8 @@ fn make(options: &Up, cluster: &Cluster) -> Result<(), Error> {
         count(servers.len(), "container")
     ));
     lab.await_servers(servers)?;
+    (options.progress)("waiting for tables");
+    lab.await_tables(cluster)?;
     (options.progress)("the lab is up: `podway lab status`, `podway lab check`, `podway lab down`");
     Ok(())
 }
@@ -156,16 +159,33 @@ impl Lab<'_> {
                 mtu: self.options.underlay_mtu,
             };
             underlay::join(&switch, &namespace, wire, &addresses)?;
-            self.start_agent(node, &namespace)?;
+        }
+        // Agents look for their peers at once, and find them only if all are wired.
+        for node in &cluster.nodes {
+            self.start_agent(node)?;
         }
         for node in &cluster.nodes {
-            self.await_agent(&node.name)?;
+            self.await_agent(node, "it does not answer", |_| true)?;
         }
         Ok(())
     }
 
-    fn start_agent(&mut self, node: &Node, namespace: &Namespace) -> Result<(), Error> {
+    /// Waits until each node's tables are in force and lead to each peer.
+    fn await_tables(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        for node in &cluster.nodes {
+            let what = "its tables are not in force, or a peer's next hop is unknown";
+            self.await_agent(node, what, |status| {
+                let peers = status["peers"].as_array().into_iter().flatten();
+                let unknown = peers.filter(|peer| peer["next_hop"].is_null()).count();
+                status["in_force"] != false && unknown == 0
+            })?;
+        }
+        Ok(())
+    }
+
+    fn start_agent(&mut self, node: &Node) -> Result<(), Error> {
         let place = &self.options.place;
+        let namespace = Namespace::named(&place.node(&node.name))?;
         let config = place.config(&node.name);
         let text = toml::to_string(&AgentConfig {
             node: &node.name,
@@ -183,40 +203,47 @@ impl Lab<'_> {
         let name = format!("agent {}", node.name);
         let mut command = Command::new(&self.options.executable);
         command.arg("run").arg("--config").arg(&config);
-        let (child, agent) = start(&name, namespace, &mut command, &place.agent_log(&node.name))?;
+        let (child, agent) = start(
+            &name,
+            &namespace,
+            &mut command,
+            &place.agent_log(&node.name),
+        )?;
         self.agents.push((node.name.clone(), child));
         let node_state = NodeState {
             namespace: place.node(&node.name),
+            addresses: node.addresses.clone(),
             agent: Some(agent),
         };
         self.state.nodes.insert(node.name.clone(), node_state);
         self.state.save(place)
     }
 
-    /// Waits until an agent says how it does, which it does once its tables are in force.
-    fn await_agent(&mut self, node: &str) -> Result<(), Error> {
+    /// Waits until an agent says that it does as it should.
+    fn await_agent(
+        &mut self,
+        node: &Node,
+        not_yet: &str,
+        is_ready: impl Fn(&Value) -> bool,
+    ) -> Result<(), Error> {
         let place = &self.options.place;
-        let (_, child) = self
-            .agents
-            .iter_mut()
-            .find(|(name, _)| name == node)
-            .expect("was started");
+        let log = place.agent_log(&node.name);
+        let name = || format!("agent of {}", node.name);
+        let started = self.agents.iter_mut().find(|(name, _)| *name == node.name);
+        let (_, child) = started.expect("was started");
         let deadline = Instant::now() + self.options.timeout;
-        let name = || format!("agent of {node}");
         loop {
-            let status = serde_json::json!({ "show": "status" });
-            let Err(error) = ask(&place.socket(node), &status, self.options.timeout) else {
-                return Ok(());
+            let question = json!({ "show": "status" });
+            let what = match ask(&place.socket(&node.name), &question, self.options.timeout) {
+                Ok(status) if is_ready(&status) => return Ok(()),
+                Ok(_) => not_yet.to_owned(),
+                Err(error) => error.to_string(),
             };
             if let Ok(Some(ended)) = child.try_wait() {
-                return Err(not_ready(
-                    name(),
-                    format!("it ended with {ended}"),
-                    &place.agent_log(node),
-                ));
+                return Err(not_ready(name(), format!("it ended with {ended}"), &log));
             }
             if Instant::now() > deadline {
-                return Err(not_ready(name(), error.to_string(), &place.agent_log(node)));
+                return Err(not_ready(name(), what, &log));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -241,6 +268,7 @@ impl Lab<'_> {
             let pod_state = PodState {
                 namespace,
                 node: pod.node.clone(),
+                addresses: pod.addresses.clone(),
                 processes,
             };
             self.state.pods.insert(pod.title(), pod_state);

@@ -79,11 +79,12 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
             apply_udp(bytes, l4 + 6, &addresses);
         }
         Protocol::SCTP => {
-            let before = sctp_header_sum(bytes, parsed);
+            let before = crc32c::crc32c(&bytes[l4..l4 + 4]);
             ports(bytes, l4, &parsed.key, to, &mut Delta::default());
-            let change = before ^ sctp_header_sum(bytes, parsed);
-            let sum = u32::from_le_bytes(bytes[l4 + 8..l4 + 12].try_into().expect("4 bytes"));
-            bytes[l4 + 8..l4 + 12].copy_from_slice(&(sum ^ change).to_le_bytes());
+            let change = before ^ crc32c::crc32c(&bytes[l4..l4 + 4]);
+            if change != 0 {
+                apply_sctp(bytes, parsed, change);
+            }
         }
         Protocol::ICMP => {
             // ICMP has no pseudo-header.
@@ -97,17 +98,6 @@ pub fn translate(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey) {
         }
         _ => {}
     }
-}
-
-/// What an SCTP packet's common header adds to its CRC32c (RFC 9260, 6.8), the rest of the packet taken as zeros.
-///
-/// CRCs are linear: the checksum changes by the difference of this before and after, whatever follows the header.
-fn sctp_header_sum(bytes: &[u8], parsed: &Parsed) -> u32 {
-    let l4 = parsed.l4 as usize;
-    let mut header: [u8; 12] = bytes[l4..l4 + 12].try_into().expect("parsed");
-    header[8..].fill(0);
-    let rest = parsed.end() - l4 - header.len();
-    crc32c::crc32c_combine(crc32c::crc32c(&header), 0, rest)
 }
 
 /// Translates an ICMP error: its outer addresses to `source` and `target`, the packet it embeds to `inner`.
@@ -248,4 +238,14 @@ pub(crate) fn apply_icmp(bytes: &mut [u8], parsed: &Parsed, delta: &Delta) {
     if all_here && bytes[l4..parsed.end()].iter().all(|byte| *byte == 0) {
         put_u16(bytes, l4 + 2, 0xffff);
     }
+}
+
+/// CRC32c (RFC 9260, 6.8) is linear: what changed in that of the ports, moved over all that follows them, changes the
+/// checksum. A first fragment doesn't tell how much follows: its datagram's checksum comes out wrong.
+#[inline]
+fn apply_sctp(bytes: &mut [u8], parsed: &Parsed, change: u32) {
+    let l4 = parsed.l4 as usize;
+    let change = crc32c::crc32c_combine(change, 0, parsed.end() - l4 - 4);
+    let sum = u32::from_le_bytes(bytes[l4 + 8..l4 + 12].try_into().expect("parsed"));
+    bytes[l4 + 8..l4 + 12].copy_from_slice(&(sum ^ change).to_le_bytes());
 }

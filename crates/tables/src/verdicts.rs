@@ -148,11 +148,19 @@ impl Verdicts {
         identity: Option<&'a Identity>,
     ) -> impl Iterator<Item = &'a Vec<Entry>> {
         let theirs = identity.map_or(&[][..], |identity| &identity.selectors);
-        let mut from = 0;
-        self.selected.iter().filter_map(move |(selector, entries)| {
-            from += theirs[from..].partition_point(|other| other < selector);
-            (theirs.get(from) == Some(selector)).then_some(entries)
-        })
+        // Each of the shorter list is looked for in the longer one: either may be long.
+        let (few_ours, few_theirs) = match theirs.len() < self.selected.len() {
+            true => (&[][..], theirs),
+            false => (&self.selected[..], &[][..]),
+        };
+        let by_ours = few_ours
+            .iter()
+            .filter(move |(selector, _)| theirs.binary_search(selector).is_ok());
+        let by_theirs = few_theirs.iter().filter_map(|selector| {
+            let found = self.selected.binary_search_by_key(selector, |(id, _)| *id);
+            found.ok().map(|index| &self.selected[index])
+        });
+        by_ours.chain(by_theirs).map(|(_, entries)| entries)
     }
 
     /// The entries of a selector, made in their place if there are none.

@@ -182,3 +182,55 @@ fn usable(all: &[(IpAddr, u16, Serving, bool)]) -> BTreeSet<(IpAddr, u16)> {
         ready => ready,
     }
 }
+
+/// Where an address is for a node, in the words of the view.
+pub(crate) fn hop(cluster: &Cluster, node: &str, addr: IpAddr) -> String {
+    let own = cluster.node(node);
+    if own.is_some_and(|own| own.addresses.contains(&addr)) {
+        return "host".into();
+    }
+    let ranges = own.map_or(&[][..], |own| &own.pod_ranges);
+    if ranges
+        .iter()
+        .any(|range| range.hosts().next() == Some(addr))
+    {
+        return "gateway".into();
+    }
+    let nodes = cluster.nodes();
+    let mut others = nodes.iter().filter(|it| it.name.as_ref() != node);
+    if let Some(other) = others.find(|it| it.addresses.contains(&addr) && reaches(own, it)) {
+        return format!("peer {}", other.name);
+    }
+    if let Some(pod) = pod_at(cluster, addr) {
+        let place = pod.node.as_deref().expect("a node");
+        if place == node {
+            return format!("pod {}", pod.name);
+        }
+        if cluster.node(place).is_some_and(|it| reaches(own, it)) {
+            return format!("peer {place}");
+        }
+    }
+    let all = nodes
+        .iter()
+        .flat_map(|it| it.pod_ranges.iter().map(move |range| (range, it)));
+    let covering = all.filter(|(range, _)| range.contains(&addr));
+    let longest = covering.min_by_key(|(range, it)| (-i16::from(range.prefix_len()), &it.name));
+    match longest {
+        None => "world".into(),
+        Some((_, it)) if reaches(own, it) && it.name.as_ref() != node => {
+            format!("peer {}", it.name)
+        }
+        Some(_) => "unallocated".into(),
+    }
+}
+
+/// True if two nodes have addresses of one family.
+fn reaches(own: Option<&Node>, other: &Node) -> bool {
+    let families = |node: &Node| {
+        node.addresses
+            .iter()
+            .map(IpAddr::is_ipv4)
+            .collect::<Vec<_>>()
+    };
+    own.is_some_and(|own| families(own).iter().any(|it| families(other).contains(it)))
+}

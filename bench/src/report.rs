@@ -1,0 +1,233 @@
+//! What is printed and kept of a run, and what moved since the baseline.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::statistics::percent;
+use crate::{pipeline, wire};
+
+/// Changes below this, in per cent, are not told.
+const MOVED_PERCENT: f64 = 2.0;
+
+/// One run: where, how, and what came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    /// How long and how often things were measured, in words.
+    pub(crate) settings: String,
+    /// The engine alone.
+    pub(crate) pipeline: Vec<pipeline::Row>,
+    /// Through the kernel.
+    pub(crate) wire: Vec<wire::Row>,
+}
+
+impl Report {
+    /// Reads a report that was written before.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Report> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot read it", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{}: not a report of this version", path.display()))
+    }
+
+    /// Writes the report, and makes its directory if that is missing.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let failed = || format!("{}: cannot write it", path.display());
+        let text = serde_json::to_string_pretty(self).with_context(failed)? + "\n";
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).with_context(failed)?;
+        fs::write(path, text).with_context(failed)
+    }
+
+    /// Keeps the report among others in a directory, and as the latest; where the first is.
+    pub(crate) fn keep(&self, directory: &Path) -> anyhow::Result<PathBuf> {
+        self.write(&directory.join("latest.json"))?;
+        let path = directory.join(format!(
+            "{}-{}.json",
+            self.machine.time_s, self.machine.commit
+        ));
+        self.write(&path)?;
+        Ok(path)
+    }
+
+    /// The tables.
+    pub(crate) fn text(&self) -> String {
+        let Machine {
+            cpu,
+            cores,
+            kernel,
+            commit,
+            profile,
+            load,
+            ..
+        } = &self.machine;
+        let mut text = format!(
+            "{cpu}, {cores} cores, Linux {kernel}; commit {commit} ({profile}), load {load:.2}\n"
+        );
+        writeln!(text, "{}", self.settings).expect("a string takes all");
+        if !self.pipeline.is_empty() {
+            text += &self.pipeline_text();
+        }
+        if !self.wire.is_empty() {
+            text += &self.wire_text();
+        }
+        text
+    }
+
+    fn pipeline_text(&self) -> String {
+        let mut text = format!(
+            "\n{:<12} {:>9} {:>10} {:>8} {:>13}\n",
+            "pipeline", "flows", "ns/packet", "spread", "instr/packet"
+        );
+        for row in &self.pipeline {
+            let cells = row.ns.map_or(["-".to_owned(), "-".to_owned()], |ns| {
+                [
+                    format!("{:.1}", ns.median),
+                    format!("{:.1} %", ns.spread_percent),
+                ]
+            });
+            let instructions = row
+                .instructions
+                .map_or("-".to_owned(), |count| format!("{count:.1}"));
+            let [ns, spread] = cells;
+            writeln!(
+                text,
+                "{:<12} {:>9} {ns:>10} {spread:>8} {instructions:>13}",
+                row.kind, row.flows
+            )
+            .expect("a string takes all");
+        }
+        text
+    }
+
+    fn wire_text(&self) -> String {
+        let mut text = format!(
+            "\n{:<8} {:>9} {:>6} {:>7} {:>8} {:>8} {:>8}  {}\n",
+            "wire", "flows", "bytes", "Mpps", "spread", "of bare", "offered", "counted"
+        );
+        for row in &self.wire {
+            let head = format!("{:<8} {:>9} {:>6}", row.system, row.flows, row.length);
+            let line = match (row.mpps, &row.missing) {
+                (Some(mpps), _) => {
+                    let figure = |figure: Option<f64>| {
+                        figure.map_or("-".to_owned(), |figure| format!("{figure:.3}"))
+                    };
+                    format!(
+                        "{head} {:>7.3} {:>6.1} % {:>8} {:>8}  {}",
+                        mpps.median,
+                        mpps.spread_percent,
+                        figure(row.of_bare),
+                        figure(row.offered_mpps),
+                        told(row)
+                    )
+                }
+                (None, missing) => format!(
+                    "{head}  not measured: {}",
+                    missing.as_deref().unwrap_or("no rounds")
+                ),
+            };
+            writeln!(text, "{}", line.trim_end()).expect("a string takes all");
+        }
+        text
+    }
+
+    /// A line for each figure of the pipeline that moved since `before`, times only if the machine is the same.
+    pub(crate) fn moved(&self, before: &Report) -> Vec<String> {
+        let mut lines = Vec::new();
+        for now in &self.pipeline {
+            let same = |then: &&pipeline::Row| (then.kind, then.flows) == (now.kind, now.flows);
+            let Some(then) = before.pipeline.iter().find(same) else {
+                continue;
+            };
+            let what = format!("{} at {} flows", now.kind, now.flows);
+            if let (Some(now), Some(then)) = (now.instructions, then.instructions) {
+                lines.extend(change(&format!("{what}: instructions"), now, then));
+            }
+            if let (Some(now), Some(then), true) =
+                (now.ns, then.ns, self.machine.is_like(&before.machine))
+            {
+                let noise = now.spread_percent.max(then.spread_percent);
+                let line = change(&format!("{what}: ns"), now.median, then.median);
+                lines.extend(line.map(|line| format!("{line}, spread {noise:.1} %")));
+            }
+        }
+        lines
+    }
+}
+
+/// What of the counted is worth a place in the table: packets a call, and everything that went wrong.
+fn told(row: &wire::Row) -> String {
+    let wanted = |name: &str| {
+        let trouble = ["ring-full", "fill-empty", "unsendable", "kernel-", "drop/"];
+        name == "packets-per-sendto" || trouble.iter().any(|start| name.starts_with(start))
+    };
+    let cells = row.counted.iter().filter(|(name, _)| wanted(name));
+    let cells: Vec<_> = cells
+        .map(|(name, value)| format!("{name} {}", (value * 10.0).round() / 10.0))
+        .collect();
+    cells.join(", ")
+}
+
+fn change(what: &str, now: f64, then: f64) -> Option<String> {
+    let moved = percent(now - then, then);
+    (moved.abs() > MOVED_PERCENT).then(|| format!("{what} {then:.1} → {now:.1} ({moved:+.1} %)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Kind, Row};
+    use crate::statistics::Summary;
+
+    fn report(ns: f64, instructions: f64) -> Report {
+        let ns = Some(Summary {
+            median: ns,
+            spread_percent: 1.0,
+        });
+        let row = Row {
+            kind: Kind::NatPush,
+            flows: 1_000,
+            ns,
+            instructions: Some(instructions),
+        };
+        Report {
+            machine: Machine::here(),
+            settings: String::new(),
+            pipeline: vec![row],
+            wire: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_moved_is_told() {
+        let before = report(40.0, 300.0);
+        assert_eq!(report(40.7, 305.9).moved(&before), Vec::<String>::new());
+        assert_eq!(
+            report(44.0, 290.0).moved(&before),
+            [
+                "nat-push at 1000 flows: instructions 300.0 → 290.0 (-3.3 %)",
+                "nat-push at 1000 flows: ns 40.0 → 44.0 (+10.0 %), spread 1.0 %",
+            ]
+        );
+    }
+
+    #[test]
+    fn times_of_another_machine_are_not_compared() {
+        let mut before = report(40.0, 300.0);
+        before.machine.cpu = "another".to_owned();
+        assert_eq!(report(80.0, 300.0).moved(&before), Vec::<String>::new());
+    }
+
+    #[test]
+    fn reports_come_back_as_they_were_written() {
+        let report = report(40.0, 300.0);
+        let text = serde_json::to_string(&report).expect("JSON");
+        let again: Report = serde_json::from_str(&text).expect("report");
+        assert_eq!(again.text(), report.text());
+        assert!(report.text().contains("nat-push"), "{}", report.text());
+    }
+}

@@ -1,0 +1,66 @@
+//! What several measurements of one thing come to.
+
+use serde::{Deserialize, Serialize};
+
+/// The middle of some figures, and how far apart they are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// The median.
+    pub(crate) median: f64,
+    /// From the least to the greatest, in per cent of the median.
+    pub(crate) spread_percent: f64,
+}
+
+impl Summary {
+    /// The summary of some figures; `None` of none.
+    pub(crate) fn of(figures: &[f64]) -> Option<Summary> {
+        let mut sorted = figures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (least, greatest) = (sorted.first()?, sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() % 2 {
+            0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+            _ => sorted[middle],
+        };
+        Some(Summary {
+            median,
+            spread_percent: percent(greatest - least, median),
+        })
+    }
+}
+
+/// `part` in per cent of `whole`, 0 of nothing.
+pub(crate) fn percent(part: f64, whole: f64) -> f64 {
+    match whole == 0.0 {
+        true => 0.0,
+        false => 100.0 * part / whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(Summary::of(&[]), None);
+        assert_eq!(
+            Summary::of(&[4.0]),
+            Some(Summary {
+                median: 4.0,
+                spread_percent: 0.0
+            })
+        );
+        assert_eq!(
+            Summary::of(&[5.0, 4.0, 3.0]),
+            Some(Summary {
+                median: 4.0,
+                spread_percent: 50.0
+            })
+        );
+        assert_eq!(
+            Summary::of(&[1.0, 3.0, 5.0, 100.0]).map(|it| it.median),
+            Some(4.0)
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Where packets run: three namespaces in a row, made for one measurement and gone after it.
+//!
+//! source `out` → `in` node `wire` → `end` sink. Nothing else in the machine is touched.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use podway_cni::Namespace;
+use podway_wire::Mac;
+
+use crate::cluster::{CLIENT_MAC, GATEWAY_MAC, PEER_MAC, UPLINK_MAC};
+
+/// All namespaces of ours begin with this.
+const PREFIX: &str = "podway-bench-";
+/// Held while the wire is measured: two at once would take each other's namespaces away, and each other's time.
+const LOCK: &str = "/run/podway-bench.lock";
+
+/// The right to measure: only one process at a time has it, and finds nothing left over by another.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits for nobody: an error if somebody else measures.
+    pub(crate) fn take() -> anyhow::Result<Turn> {
+        let file =
+            File::create(LOCK).with_context(|| format!("{LOCK}: cannot create it; run as root"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("{LOCK}: another benchmark is running; wait for it")
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context(LOCK),
+        }
+        sweep()?;
+        Ok(Turn { _lock: file })
+    }
+}
+
+/// The three namespaces, wired; dropping them takes them away.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    pub(crate) source: Namespace,
+    pub(crate) node: Namespace,
+    pub(crate) sink: Namespace,
+}
+
+impl Bed {
+    /// A new bed; the node's devices are up and do nothing yet, and what reaches the sink is counted and dropped.
+    pub(crate) fn make(_turn: &Turn) -> anyhow::Result<Bed> {
+        sweep()?;
+        let made = |role: &str| Namespace::create(&format!("{PREFIX}{role}"));
+        let bed = Bed {
+            source: made("source")?,
+            node: made("node")?,
+            sink: made("sink")?,
+        };
+        for namespace in [&bed.source, &bed.node, &bed.sink] {
+            namespace.inside(quiet)??;
+        }
+        let pair = |(device, mac): (&str, Mac), (peer, its): (&str, Mac), into: &str| {
+            let queues = "numtxqueues 1 numrxqueues 1";
+            format!(
+                "link add {device} address {mac} {queues} type veth peer name {peer} address {its} {queues} netns {PREFIX}{into}\n"
+            )
+        };
+        ip(
+            "source",
+            &(pair(("out", CLIENT_MAC), ("in", GATEWAY_MAC), "node") + "link set out up\n"),
+        )?;
+        ip(
+            "node",
+            &(pair(("wire", UPLINK_MAC), ("end", PEER_MAC), "sink")
+                + "link set in up\nlink set wire up\n"),
+        )?;
+        ip("sink", "link set end up\n")?;
+        feed(
+            &bed.sink,
+            Command::new("nft").args(["-f", "-"]),
+            "table netdev bench {
+                counter got {}
+                chain end { type filter hook ingress device \"end\" priority 0; counter name got drop; }
+            }",
+        )?;
+        Ok(bed)
+    }
+
+    /// Packets that have reached the sink.
+    pub(crate) fn sunk(&self) -> anyhow::Result<u64> {
+        let text = feed(
+            &self.sink,
+            Command::new("nft").args(["-j", "list", "counter", "netdev", "bench", "got"]),
+            "",
+        )?;
+        let value: serde_json::Value = serde_json::from_str(&text).context("nft's JSON")?;
+        let objects = value["nftables"].as_array().into_iter().flatten();
+        let mut packets = objects.filter_map(|object| object["counter"]["packets"].as_u64());
+        packets
+            .next()
+            .with_context(|| format!("no counter in what nft says: {text}"))
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        // What stays is taken away before the next bed is made.
+        let _ = sweep();
+    }
+}
+
+/// Runs lines of `ip -batch` in the namespace of a role.
+pub(crate) fn ip(role: &str, lines: &str) -> anyhow::Result<()> {
+    let namespace = Namespace::named(&format!("{PREFIX}{role}"))?;
+    feed(&namespace, Command::new("ip").args(["-batch", "-"]), lines).map(drop)
+}
+
+/// Runs a command in a namespace with `input`, and gives what it printed.
+pub(crate) fn feed(
+    namespace: &Namespace,
+    command: &mut Command,
+    input: &str,
+) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = || {
+        let mut child = piped.spawn()?;
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())?;
+        child.wait_with_output()
+    };
+    let output = namespace
+        .inside(run)?
+        .with_context(|| format!("cannot run `{name}`; install it"))?;
+    if !output.status.success() {
+        bail!(
+            "`{name}` failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Keeps a new namespace from sending anything of its own accord.
+fn quiet() -> anyhow::Result<()> {
+    let off = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    match off {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("disable_ipv6"),
+        _ => Ok(()),
+    }
+}
+
+/// Takes away all namespaces of ours, and with them what is in them.
+fn sweep() -> anyhow::Result<()> {
+    for name in Namespace::names(PREFIX) {
+        Namespace::remove(&name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! Packets through the kernel: what each system forwards in the same minutes of the same machine.
+
+mod bed;
+mod dataplane;
+mod linux;
+mod source;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::ValueEnum;
+use core_affinity::CoreId;
+use podway_cni::Namespace;
+use serde::{Deserialize, Serialize};
+
+use self::bed::{Bed, Turn, feed};
+use self::dataplane::{Behind, Counted, forward};
+use self::source::{Ceiling, Source};
+use crate::cluster::{CLIENT_ADDRESS, CLIENT_MAC, GATEWAY_MAC, REMOTE_SERVICE, SERVICE_PORT};
+use crate::packets::{Ends, Traffic, Varied};
+use crate::statistics::Summary;
+
+/// The core that makes the traffic, and the one that forwards it.
+const SOURCE_CORE: usize = 0;
+const FORWARDER_CORE: usize = 1;
+/// Packets before anything is counted; they also say how fast the source is.
+const WARM_UP: u32 = 1_000_000;
+/// The same for each flow: the forwarder sees but a part of what is sent, and should know all flows.
+const WARM_UP_PER_FLOW: u32 = 12;
+/// What the source sends beyond the time that is counted.
+const MARGIN: Duration = Duration::from_millis(400);
+/// Most packets of one measurement: a minute at what no source here reaches.
+const MOST: f64 = 600e6;
+/// Flows at most that Linux's table takes, whose size can't be set for a namespace.
+const LINUX_FLOWS: u32 = 200_000;
+/// How often a measurement is tried.
+const ATTEMPTS: usize = 4;
+/// How long a forwarder may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who forwards.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum System {
+    /// AF_XDP in copy mode, nothing done to packets: the limit of any AF_XDP dataplane here.
+    Bare,
+    /// podway: service, policies of a hundred rules, and VXLAN.
+    Podway,
+    /// XDP redirect through a devmap: the kernel's ceiling, no userspace.
+    Devmap,
+    /// Linux: kube-proxy's nftables DNAT and a vxlan device.
+    Linux,
+    /// Open vSwitch with AF_XDP ports.
+    Ovs,
+}
+
+impl System {
+    /// All of them, in the order of reports.
+    pub(crate) const ALL: &'static [System] = &[
+        System::Bare,
+        System::Podway,
+        System::Devmap,
+        System::Linux,
+        System::Ovs,
+    ];
+
+    /// Why it can't be measured here, if so.
+    pub(crate) fn missing(self, flows: u32) -> Option<String> {
+        match self {
+            System::Bare | System::Podway => None,
+            System::Devmap => lacks("ethtool", "ethtool"),
+            System::Linux if flows > LINUX_FLOWS => Some(format!(
+                "more than {LINUX_FLOWS} flows need nf_conntrack_max, which is the whole machine's"
+            )),
+            System::Linux => lacks("ethtool", "ethtool"),
+            System::Ovs => lacks("ovs-vswitchd", "openvswitch-switch-dpdk")
+                .or_else(|| Some("installed, but measuring it is not implemented yet".to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.to_possible_value().expect("none is hidden").get_name())
+    }
+}
+
+/// What is measured, and how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) systems: Vec<System>,
+    pub(crate) flows: Vec<u32>,
+    /// Length of the packets in bytes, Ethernet header included.
+    pub(crate) length: usize,
+    /// Each system has one measurement in each round.
+    pub(crate) rounds: usize,
+    /// How long packets are counted.
+    pub(crate) time: Duration,
+}
+
+/// What one system did at one number of flows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) system: System,
+    pub(crate) flows: u32,
+    pub(crate) length: usize,
+    /// Millions of packets a second at the sink; `None` if it was not measured.
+    pub(crate) mpps: Option<Summary>,
+    /// Millions of packets a second that the source sent, the median.
+    pub(crate) offered_mpps: Option<f64>,
+    /// The median of its ratio to the bare forwarder of the same round.
+    pub(crate) of_bare: Option<f64>,
+    /// What else was counted, from start to end of the last measurement.
+    pub(crate) counted: BTreeMap<String, f64>,
+    /// Why it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) missing: Option<String>,
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+struct Sample {
+    mpps: f64,
+    offered_mpps: f64,
+    counted: Counted,
+}
+
+/// Measures all of it, systems in turn within each round; `said` is told of each measurement.
+pub(crate) fn measure(plan: &Plan, mut said: impl FnMut(&str)) -> anyhow::Result<Vec<Row>> {
+    ensure!(
+        core_affinity::get_core_ids().is_some_and(|cores| cores.len() > FORWARDER_CORE),
+        "the wire needs two cores: one that sends, one that forwards"
+    );
+    let turn = Turn::take()?;
+    let mut rows = Vec::new();
+    for &flows in &plan.flows {
+        let mut samples: BTreeMap<System, Vec<Sample>> = BTreeMap::new();
+        for round in 1..=plan.rounds {
+            for &system in plan.systems.iter().filter(|it| it.missing(flows).is_none()) {
+                let sample = once(&turn, system, flows, plan)
+                    .with_context(|| format!("{system} at {flows} flows"))?;
+                said(&format!(
+                    "round {round}: {system}, {flows} flows: {:.3} Mpps",
+                    sample.mpps
+                ));
+                samples.entry(system).or_default().push(sample);
+            }
+        }
+        rows.extend(
+            plan.systems
+                .iter()
+                .map(|&system| row(system, flows, plan.length, &samples)),
+        );
+    }
+    Ok(rows)
+}
+
+fn row(system: System, flows: u32, length: usize, samples: &BTreeMap<System, Vec<Sample>>) -> Row {
+    let own = samples.get(&system).map(Vec::as_slice).unwrap_or_default();
+    let bare = samples
+        .get(&System::Bare)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let median = |figures: Vec<f64>| Summary::of(&figures);
+    Row {
+        system,
+        flows,
+        length,
+        mpps: median(own.iter().map(|sample| sample.mpps).collect()),
+        offered_mpps: median(own.iter().map(|sample| sample.offered_mpps).collect())
+            .map(|it| it.median),
+        of_bare: median(
+            own.iter()
+                .zip(bare)
+                .map(|(it, bare)| it.mpps / bare.mpps)
+                .collect(),
+        )
+        .map(|it| it.median),
+        counted: own
+            .last()
+            .map(|sample| sample.counted.clone())
+            .unwrap_or_default(),
+        missing: system.missing(flows),
+    }
+}
+
+/// Builds a bed, lets one system forward on it, counts and takes it down.
+fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<Sample> {
+    let bed = Bed::make(turn)?;
+    let ends = Ends {
+        source_mac: CLIENT_MAC,
+        target_mac: GATEWAY_MAC,
+        source: CLIENT_ADDRESS,
+        target: REMOTE_SERVICE,
+        target_port: SERVICE_PORT,
+    };
+    let traffic = Traffic::udp(&ends, Varied::Target, plan.length, flows);
+    let behind = match system {
+        System::Bare => Behind::Nothing,
+        System::Podway => Behind::Engine,
+        System::Devmap => {
+            feed(
+                &bed.sink,
+                Command::new("ethtool").args(["-K", "end", "gro", "on"]),
+                "",
+            )?;
+            let _ceiling = bed.node.inside(|| Ceiling::attach("in", "wire"))??;
+            return count(&bed, &traffic, plan.time);
+        }
+        System::Linux => {
+            linux::configure(&bed)?;
+            return count(&bed, &traffic, plan.time);
+        }
+        System::Ovs => bail!("not implemented"),
+    };
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (ready, is_ready) = channel();
+        let worker = scope.spawn(|| {
+            let ready = ready;
+            settle(&bed.node, FORWARDER_CORE)?;
+            forward(behind, flows, &stop, &ready)
+        });
+        let sample = match is_ready.recv_timeout(PATIENCE) {
+            Ok(()) => count(&bed, &traffic, plan.time),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(anyhow!("the worker is not ready after {PATIENCE:?}"))
+            }
+            // Its own error says more.
+            Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the worker ended")),
+        };
+        stop.store(true, Ordering::Relaxed);
+        let counted = worker.join().expect("the worker does not panic")?;
+        Ok(Sample { counted, ..sample? })
+    })
+}
+
+/// Sends through the bed and counts at its end; again if the source went faster than it had led to expect.
+fn count(bed: &Bed, traffic: &Traffic, time: Duration) -> anyhow::Result<Sample> {
+    for _ in 0..ATTEMPTS {
+        if let Some(sample) = attempt(bed, traffic, time)? {
+            return Ok(sample);
+        }
+    }
+    bail!("the source's speed is never the same; the machine is too busy to measure")
+}
+
+/// What is counted while the source sends; `None` if it was done before.
+fn attempt(bed: &Bed, traffic: &Traffic, time: Duration) -> anyhow::Result<Option<Sample>> {
+    thread::scope(|scope| {
+        let (warm, is_warm) = channel();
+        let source = scope.spawn(move || {
+            settle(&bed.source, SOURCE_CORE)?;
+            let mut source = Source::new("out", traffic)?;
+            let first = WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW);
+            let took = source.send(first)?;
+            // One long call: each call begins with a pause of some 18 ms, in which the forwarder would catch up.
+            let seconds = (time + MARGIN).as_secs_f64();
+            let packets = (f64::from(first) / took.as_secs_f64() * seconds).min(MOST) as u32;
+            warm.send(()).context("nobody waits")?;
+            let took = source.send(packets)?;
+            Ok::<_, anyhow::Error>((
+                Instant::now(),
+                f64::from(packets) / took.as_secs_f64() / 1e6,
+            ))
+        });
+        let counted = is_warm
+            .recv()
+            .map_err(|_| anyhow!("the source ended"))
+            .and_then(|()| {
+                thread::sleep(MARGIN / 4);
+                let (start, before) = (Instant::now(), bed.sunk()?);
+                thread::sleep(time);
+                let (end, after) = (Instant::now(), bed.sunk()?);
+                Ok((
+                    end,
+                    (after - before) as f64 / (end - start).as_secs_f64() / 1e6,
+                ))
+            });
+        let (sent_until, offered_mpps) = source.join().expect("the source does not panic")?;
+        let (counted_until, mpps) = counted?;
+        if sent_until < counted_until {
+            return Ok(None);
+        }
+        ensure!(mpps > 0.0, "nothing reached the sink");
+        Ok(Some(Sample {
+            mpps,
+            offered_mpps,
+            counted: Counted::new(),
+        }))
+    })
+}
+
+/// Moves the calling thread to a namespace and a core for good.
+fn settle(namespace: &Namespace, core: usize) -> anyhow::Result<()> {
+    namespace.enter()?;
+    ensure!(
+        core_affinity::set_for_current(CoreId { id: core }),
+        "this process may not run on core {core}"
+    );
+    Ok(())
+}
+
+/// Says how to get a program that is not there.
+fn lacks(program: &str, package: &str) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    match directories.any(|directory| directory.join(program).is_file()) {
+        true => None,
+        false => Some(format!(
+            "no `{program}` here: install the package {package}"
+        )),
+    }
+}

@@ -1,0 +1,115 @@
+//! The traffic: an XDP program that the kernel runs on live frames, as fast as it can.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut};
+
+use nix::net::if_::if_nametoindex;
+
+use crate::packets::{FIRST_PORT, PORTS, Traffic};
+
+static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.bpf.o"));
+/// BPF_F_TEST_XDP_LIVE_FRAMES (linux/bpf.h): packets are real, and go where the program says.
+const LIVE_FRAMES: u32 = 1 << 1;
+
+/// A source of packets, in the namespace of the thread that made it.
+pub(crate) struct Source {
+    object: Object,
+    template: Vec<u8>,
+}
+
+impl Source {
+    /// A source of this traffic that sends out of `device`, in the caller's namespace.
+    pub(crate) fn new(device: &str, traffic: &Traffic) -> anyhow::Result<Source> {
+        let object = load()?;
+        map(&object, "traffic")?.update(
+            &[0; 4],
+            &parameters(index(device)?, traffic),
+            MapFlags::ANY,
+        )?;
+        let mut template = vec![0; traffic.length()];
+        traffic.write(0, &mut template);
+        Ok(Source { object, template })
+    }
+
+    /// Sends so many packets without a pause and gives the time that took.
+    pub(crate) fn send(&mut self, packets: u32) -> anyhow::Result<Duration> {
+        ensure!(packets <= i32::MAX as u32, "{packets} packets in one call");
+        let program = program(&mut self.object, "bench_source")?;
+        let input = ProgramInput {
+            data_in: Some(&self.template),
+            flags: LIVE_FRAMES,
+            repeat: packets,
+            ..ProgramInput::default()
+        };
+        let start = Instant::now();
+        program
+            .test_run(input)
+            .context("running the source on live frames; it needs Linux 5.18 and root")?;
+        Ok(start.elapsed())
+    }
+}
+
+/// The kernel's own forwarder between two devices; dropping it takes it away.
+pub(crate) struct Ceiling {
+    _link: Link,
+    _object: Object,
+}
+
+impl Ceiling {
+    /// Forwards all that comes in by one device out of another, in the caller's namespace.
+    pub(crate) fn attach(from: &str, to: &str) -> anyhow::Result<Ceiling> {
+        let mut object = load()?;
+        map(&object, "wire")?.update(&[0; 4], &index(to)?.to_ne_bytes(), MapFlags::ANY)?;
+        let link = program(&mut object, "bench_ceiling")?.attach_xdp(index(from)? as i32)?;
+        Ok(Ceiling {
+            _link: link,
+            _object: object,
+        })
+    }
+}
+
+fn load() -> anyhow::Result<Object> {
+    // A copy, because the reader wants it aligned.
+    let programs = PROGRAMS.to_vec();
+    let opened = ObjectBuilder::default().open_memory(&programs);
+    opened
+        .and_then(|it| it.load())
+        .context("loading the source's programs; run as root")
+}
+
+fn map<'a>(object: &'a Object, name: &str) -> anyhow::Result<libbpf_rs::Map<'a>> {
+    let mut maps = object.maps();
+    maps.find(|map| map.name() == name)
+        .with_context(|| format!("source.bpf.c has no map {name}"))
+}
+
+fn program<'a>(object: &'a mut Object, name: &str) -> anyhow::Result<ProgramMut<'a>> {
+    let mut programs = object.progs_mut();
+    programs
+        .find(|program| program.name() == name)
+        .with_context(|| format!("source.bpf.c has no program {name}"))
+}
+
+/// `struct traffic` in source.bpf.c.
+fn parameters(ifindex: u32, traffic: &Traffic) -> Vec<u8> {
+    let (ip_sum, udp_sum) = traffic.sums();
+    let words = [
+        ifindex,
+        traffic.flows(),
+        traffic.stride(),
+        PORTS,
+        traffic.first_address(),
+        ip_sum,
+        udp_sum,
+    ];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.extend(FIRST_PORT.to_ne_bytes());
+    bytes.extend(traffic.headers());
+    bytes
+}
+
+fn index(device: &str) -> anyhow::Result<u32> {
+    if_nametoindex(device).with_context(|| format!("no device {device} in this namespace"))
+}

@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use podway_state::{
-    Decision, Direction, Flow, FlowTable, Gone, Handle, Key, NewFlow, Phase, Refused, Tracked,
+    Decision, Direction, Flow, FlowTable, Gone, Handle, Hit, Key, NewFlow, Phase, Refused, Tracked,
 };
 
 const CLIENT: Key = [0, 1, 0, 2, 10];
@@ -28,7 +28,7 @@ fn table(capacity: usize) -> FlowTable {
     FlowTable::new(capacity, 1, 1)
 }
 
-fn lookup(table: &FlowTable, key: Key) -> Option<podway_state::Hit> {
+fn lookup(table: &FlowTable, key: Key) -> Option<Hit> {
     table.lookup(&key, table.hash(&key))
 }
 

@@ -100,6 +100,30 @@ fn of_two_flows_with_one_reply_key_one_wins() {
     });
 }
 
+/// The index's entries of the two stand in different places then, so that neither write meets the other.
+#[test]
+fn one_wins_also_when_an_older_flow_makes_room_for_one_of_them() {
+    model(|| {
+        let table = Arc::new(FlowTable::new(2, 2, 1));
+        let older = table.insert(0, &flow(8, 9, 5), 0).expect("room");
+        let other = thread::spawn({
+            let table = table.clone();
+            move || table.insert(1, &flow(1, 3, 20), 0)
+        });
+        table.remove(older).expect("alive");
+        assert_eq!(table.sweep(0, 1, 0, |_, _| u32::MAX), 1);
+        match [
+            table.insert(0, &flow(1, 2, 10), 0),
+            other.join().expect("no panic"),
+        ] {
+            [Ok(flow), Err(Refused::Exists(hit))] | [Err(Refused::Exists(hit)), Ok(flow)] => {
+                assert_eq!(hit.flow, flow);
+            }
+            otherwise => panic!("{otherwise:?}"),
+        }
+    });
+}
+
 #[test]
 fn two_ends_that_call_each_other_share_one_flow() {
     model(|| {

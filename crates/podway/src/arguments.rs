@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use podway_lab::Target;
 
 use crate::show::Topic;
 
@@ -66,7 +68,6 @@ pub enum Output {
 
 /// Arguments of `podway explain`.
 #[derive(Debug, Args)]
-#[group(id = "question", required = true, multiple = false, args = ["packet", "packets"])]
 pub struct Explain {
     /// The cluster: a directory of manifests, or one file.
     #[arg(long, value_name = "DIR|FILE")]
@@ -75,7 +76,12 @@ pub struct Explain {
     #[arg(long, value_name = "NAME")]
     pub node: String,
     /// One packet, as in {"ingress":"pod:shop/client","src":"10.244.1.9","sport":40000,"dst":"10.96.0.10","dport":80,"protocol":"tcp"}.
-    #[arg(long, value_name = "JSON")]
+    #[arg(
+        long,
+        value_name = "JSON",
+        required_unless_present = "packets",
+        conflicts_with = "packets"
+    )]
     pub packet: Option<String>,
     /// A file with a packet in each line; `-` reads standard input.
     #[arg(long, value_name = "FILE.jsonl")]
@@ -96,6 +102,9 @@ pub enum Lab {
         /// The MTU of the pods' devices, in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 61000, value_parser = clap::value_parser!(u32).range(1280..=65535))]
         pod_mtu: u32,
+        /// Workers of each agent.
+        #[arg(long, value_name = "COUNT", default_value = "1")]
+        workers: NonZeroU16,
     },
     /// Remove everything that the lab made, after a crash, too.
     Down,
@@ -109,7 +118,7 @@ pub enum Lab {
     Exec {
         /// NAMESPACE/POD or node:NAME.
         #[arg(value_name = "TARGET")]
-        target: String,
+        target: Target,
         /// The command and its arguments.
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
@@ -132,9 +141,6 @@ pub enum Lab {
         #[arg(long, default_value = "::")]
         bind: std::net::IpAddr,
     },
-    /// Dial what standard input lists, for `podway lab check`.
-    #[command(hide = true)]
-    Probe,
 }
 
 /// Servers of `podway lab serve`.

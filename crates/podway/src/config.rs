@@ -292,7 +292,7 @@ fn default_host_interface() -> String {
     "podway-host".to_owned()
 }
 
-fn default_service_ranges() -> Vec<IpNet> {
+pub(crate) fn default_service_ranges() -> Vec<IpNet> {
     ["10.96.0.0/16", "fd96::/112"]
         .iter()
         .map(|text| text.parse().expect("a range"))

@@ -3,5 +3,7 @@
 pub mod agent;
 pub mod arguments;
 pub mod config;
+pub mod explain;
+pub mod lab;
 pub mod node;
 pub mod show;

@@ -1,13 +1,17 @@
 //! podway: a Kubernetes node dataplane in userspace.
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write, stdin, stdout};
 use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::Parser;
 use clap::error::ErrorKind;
 use podway::agent;
-use podway::arguments::{Arguments, Command, one_line};
+use podway::arguments::{Arguments, Command, Explain, Lab, one_line};
 use podway::config::Config;
+use podway::explain::{self, ExplainError, Explainer};
+use podway::lab::{self, Ended};
 use podway::show::show;
 use tracing_subscriber::EnvFilter;
 
@@ -41,17 +45,73 @@ fn main() -> ExitCode {
         }
         Command::Show(it) => match show(it.topic, &it.socket, it.output) {
             Ok(text) => {
-                print!("{text}");
-                if !text.ends_with('\n') {
-                    println!();
-                }
+                print(&text);
                 ExitCode::SUCCESS
             }
             Err(error) => fail(BAD_INPUT, &error),
         },
-        Command::Explain(_) => fail(BAD_INPUT, &"explain: not built yet"),
-        Command::Lab(_) => fail(BAD_INPUT, &"lab: not built yet"),
+        Command::Explain(it) => match explain(&it) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(BAD_INPUT, &error),
+        },
+        Command::Lab(command) => lab(command),
     }
+}
+
+fn lab(command: Lab) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(FAILED, &error),
+    };
+    match runtime.block_on(lab::run(command)) {
+        Ok(Ended::Well(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Ok(Ended::Wrong(text, line)) => {
+            print(&text);
+            fail(FAILED, &line)
+        }
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+/// Prints an answer and ends its line; a reader that has gone away is no fault of ours.
+fn print(text: &str) {
+    let end = match text {
+        "" => "",
+        text if text.ends_with('\n') => "",
+        _ => "\n",
+    };
+    let _ = write!(stdout().lock(), "{text}{end}");
+}
+
+fn explain(asked: &Explain) -> Result<(), ExplainError> {
+    let explainer = Explainer::of_manifests(&asked.manifests, &asked.node)?;
+    let mut output = BufWriter::new(stdout().lock());
+    if let Some(packet) = &asked.packet {
+        let answer = explain::one(&explainer, packet)?;
+        writeln!(output, "{answer}").map_err(ExplainError::Output)?;
+    }
+    let answered = match &asked.packets {
+        None => Ok(()),
+        Some(path) if path.as_os_str() == "-" => {
+            explain::many(&explainer, stdin().lock(), "-", &mut output)
+        }
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|problem| ExplainError::File {
+                path: name.clone(),
+                problem,
+            })?;
+            explain::many(&explainer, BufReader::new(file), &name, &mut output)
+        }
+    };
+    output.flush().map_err(ExplainError::Output)?;
+    answered
 }
 
 fn done(outcome: Result<(), impl Into<Error>>) -> ExitCode {

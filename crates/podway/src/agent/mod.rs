@@ -33,6 +33,7 @@ use self::worker::{Shared, Worker};
 use crate::config::Config;
 use crate::node::{Node, NodeError, Seen, Settings};
 
+pub(crate) use self::report::endpoint_text;
 pub use self::socket::SocketError;
 pub use self::worker::WorkerError;
 

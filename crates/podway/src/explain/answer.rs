@@ -1,0 +1,262 @@
+//! What became of a packet, in the words of the contract.
+
+use podway_engine::{Decision, Packet, Reply, Stop, Verdict};
+use podway_intent::Name;
+use podway_tables::{Direction, EndpointId, Hop, Judgement};
+use podway_wire::icmp::IcmpError;
+use podway_wire::{Content, Frame, Parsed, vxlan};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Explainer, Question};
+use crate::agent::endpoint_text;
+
+/// The answer to a [`Question`]; its JSON keys are stable.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The question's.
+    pub id: Value,
+    /// `forward`, `drop` or `reject`.
+    pub verdict: &'static str,
+    /// Why: `forwarded`, what answered, or a drop reason as counters name it.
+    pub reason: &'static str,
+    /// The service port as `ns/name:port`.
+    pub service: Option<String>,
+    /// The backend that this packet is given, as `ip:port`.
+    pub backend: Option<String>,
+    /// All backends that it could be given.
+    pub candidates: Vec<String>,
+    /// The source address as the backend sees it.
+    pub source: String,
+    /// `pod:NS/NAME`, `node:NAME`, `uplink` or `host`.
+    pub egress: Option<String>,
+    /// What policies say.
+    pub policy: PolicyAnswer,
+    /// What happened, in order, for people.
+    pub steps: Vec<String>,
+}
+
+/// What policies say of a connection.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyAnswer {
+    /// Of the source pod, if it is on this node: `allow`, `deny` or `none`.
+    pub egress: &'static str,
+    /// Of the target pod, if it is on this node.
+    pub ingress: &'static str,
+    /// The objects that decided.
+    pub by: Vec<String>,
+}
+
+impl Answer {
+    /// The answer as one line of JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and lists")
+    }
+}
+
+impl Explainer {
+    pub(super) fn answer(
+        &self,
+        question: &Question,
+        packet: &Packet<'_>,
+        decision: Option<&Decision>,
+    ) -> Answer {
+        let (verdict, reason) = verdict(packet.verdict, decision);
+        let seen = match (verdict, decision) {
+            (
+                "forward",
+                Some(Decision {
+                    outcome: Ok(()), ..
+                }),
+            ) => self.sent(&packet.frame),
+            _ => None,
+        };
+        let source = seen.map_or(question.source, |parsed| parsed.key.source.ip());
+        let service = decision.and_then(|decision| decision.service);
+        let backends = service
+            .and_then(|id| self.compiled.snapshot.services.service(id))
+            .map_or(&[][..], |service| service.backends.all());
+        let mut answer = Answer {
+            id: question.id.clone(),
+            verdict,
+            reason,
+            service: service
+                .and_then(|id| self.compiled.names.service(id))
+                .map(str::to_owned),
+            backend: decision
+                .and_then(|decision| decision.backend)
+                .map(|it| endpoint_text(&it.addr, it.port)),
+            candidates: backends
+                .iter()
+                .map(|it| endpoint_text(&it.addr, it.port))
+                .collect(),
+            source: source.to_string(),
+            egress: match verdict {
+                "forward" => decision.and_then(|decision| self.egress(decision)),
+                _ => None,
+            },
+            policy: self.policy(decision),
+            steps: Vec::new(),
+        };
+        answer.steps = self.steps(question, decision, &answer);
+        answer
+    }
+
+    /// The headers of the packet as its receiver gets it: out of the tunnel, if it was put into one.
+    fn sent(&self, frame: &Frame<'_>) -> Option<Parsed> {
+        let outer = ip_of(frame)?;
+        let tunnelled = outer.key.target_port == self.compiled.snapshot.node.tunnel_port
+            && self
+                .compiled
+                .snapshot
+                .node
+                .addresses
+                .contains(&outer.key.source);
+        if !tunnelled {
+            return Some(outer);
+        }
+        let headers = vxlan::open(frame.bytes(), &outer).ok()?.headers;
+        let mut inner = frame.bytes()[headers..].to_vec();
+        let length = inner.len();
+        ip_of(&Frame::new(&mut inner, 0, length, 0)?)
+    }
+
+    fn egress(&self, decision: &Decision) -> Option<String> {
+        let names = &self.compiled.names;
+        match decision.hop? {
+            Hop::Endpoint(id) => names.endpoint(id).map(|pod| format!("pod:{pod}")),
+            Hop::Peer(id) => names.peer(id).map(|node| format!("node:{node}")),
+            Hop::Host => Some("host".to_owned()),
+            Hop::World => Some("uplink".to_owned()),
+            // The gateway answers by itself.
+            Hop::Gateway | Hop::Unallocated => None,
+        }
+    }
+
+    fn policy(&self, decision: Option<&Decision>) -> PolicyAnswer {
+        let mut by = Vec::new();
+        let (mut egress, mut ingress) = ("none", "none");
+        if let Some(decision) = decision {
+            let source = decision.source_endpoint();
+            let target = decision.target_endpoint();
+            egress = self.judged(decision.egress, source, Direction::Egress, &mut by);
+            ingress = self.judged(decision.ingress, target, Direction::Ingress, &mut by);
+        }
+        PolicyAnswer {
+            egress,
+            ingress,
+            by,
+        }
+    }
+
+    fn judged(
+        &self,
+        judgement: Judgement,
+        endpoint: Option<EndpointId>,
+        direction: Direction,
+        by: &mut Vec<String>,
+    ) -> &'static str {
+        let mut name = |id| {
+            let rule = self.compiled.names.rule(id);
+            by.extend(rule.map(|rule| rule.policy.to_string()));
+        };
+        match judgement {
+            Judgement::None => "none",
+            Judgement::Allow(id) => {
+                name(id);
+                "allow"
+            }
+            Judgement::Deny(Some(id)) => {
+                name(id);
+                "deny"
+            }
+            Judgement::Deny(None) => {
+                let pod = endpoint.and_then(|id| self.compiled.names.endpoint(id));
+                by.extend(pod.iter().flat_map(|pod| self.isolating(pod, direction)));
+                "deny"
+            }
+        }
+    }
+
+    /// The policies that isolate a pod.
+    fn isolating(&self, pod: &Name, direction: Direction) -> Vec<String> {
+        let labels = self.cluster.pod(pod).map(|pod| &pod.labels);
+        let selects = |policy: &podway_intent::NetworkPolicy| {
+            let rules = match direction {
+                Direction::Ingress => &policy.ingress,
+                Direction::Egress => &policy.egress,
+            };
+            rules.is_some()
+                && policy.name.namespace == pod.namespace
+                && labels.is_some_and(|labels| policy.subject.matches(labels))
+        };
+        let policies = self.cluster.policies().into_iter();
+        policies
+            .filter(|policy| selects(policy))
+            .map(|policy| policy.name.to_string())
+            .collect()
+    }
+
+    fn steps(
+        &self,
+        question: &Question,
+        decision: Option<&Decision>,
+        answer: &Answer,
+    ) -> Vec<String> {
+        let mut steps = vec![match decision {
+            Some(decision) => format!("received {}", decision.original),
+            None => format!("received from {} to {}", question.source, question.target),
+        }];
+        if let Some(decision) = decision {
+            match (&answer.service, &answer.backend) {
+                (Some(service), Some(backend)) => {
+                    steps.push(format!("service {service}: backend {backend}"));
+                }
+                (Some(service), None) => steps.push(format!("service {service}: no backend")),
+                (None, _) => steps.push("no service".to_owned()),
+            }
+            for (direction, said) in [
+                ("egress", answer.policy.egress),
+                ("ingress", answer.policy.ingress),
+            ] {
+                if said != "none" {
+                    steps.push(format!("{direction} policy: {said}"));
+                }
+            }
+            if decision.translated != decision.original {
+                steps.push(format!("translated to {}", decision.translated));
+            }
+        }
+        steps.push(match &answer.egress {
+            Some(egress) => format!("{}: to {egress}", answer.verdict),
+            None => format!("{}: {}", answer.verdict, answer.reason),
+        });
+        steps
+    }
+}
+
+fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'static str) {
+    match (verdict, decision.map(|decision| decision.outcome)) {
+        (_, Some(Err(Stop::Reply(Reply::Error(IcmpError::PortUnreachable))))) => {
+            ("reject", "port-unreachable")
+        }
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Echo)))) => ("forward", "gateway-echo"),
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::TimeExceeded))))) => {
+            ("drop", "ttl-expired")
+        }
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::TooBig { .. }))))) => {
+            ("drop", "too-big")
+        }
+        (Verdict::Transmit(_), Some(Ok(()) | Err(Stop::Drop(_))) | None) => {
+            ("forward", "forwarded")
+        }
+        (Verdict::Drop(reason), _) => ("drop", reason.name()),
+    }
+}
+
+fn ip_of(frame: &Frame<'_>) -> Option<Parsed> {
+    match Parsed::frame(frame) {
+        Ok(Content::Ip(parsed)) => Some(parsed),
+        Ok(Content::Arp) | Err(_) => None,
+    }
+}

@@ -1,0 +1,88 @@
+//! `podway lab`: the command line's words for the lab.
+
+use std::fmt::Display;
+
+use podway_lab::{Error, Place, Report, Serve, Service, Target, Up};
+use serde::Serialize;
+
+use crate::arguments::{self, Lab, Output};
+
+/// How a lab command ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Well; this is to be printed.
+    Well(String),
+    /// A check does not hold: what to print, and the line that says so.
+    Wrong(String, String),
+}
+
+/// Runs a lab command to its end; the error knows its exit code.
+pub async fn run(command: Lab) -> Result<Ended, Error> {
+    let place = Place::default();
+    match command {
+        Lab::Up {
+            manifests,
+            underlay_mtu,
+            pod_mtu,
+            workers,
+        } => {
+            let up = Up {
+                underlay_mtu,
+                pod_mtu,
+                workers,
+                ..Up::new(manifests)
+            };
+            podway_lab::up(&up).await?;
+            Ok(Ended::Well(String::new()))
+        }
+        Lab::Down => {
+            podway_lab::down(&place).await?;
+            Ok(Ended::Well(String::new()))
+        }
+        Lab::Status { output } => {
+            let status = podway_lab::status(&place).await?;
+            Ok(Ended::Well(printed(&status, output)))
+        }
+        Lab::Exec { target, command } => Err(exec(&place, &target, &command).await),
+        Lab::Check { output } => {
+            let report = podway_lab::check(&place).await?;
+            Ok(judged(&report, output))
+        }
+        Lab::Serve { kind, port, bind } => {
+            let serve = Serve {
+                service: match kind {
+                    arguments::Serve::UdpEcho => Service::UdpEcho,
+                    arguments::Serve::TcpEcho => Service::TcpEcho,
+                },
+                address: bind,
+                port,
+            };
+            match podway_lab::serve(&serve).await? {}
+        }
+    }
+}
+
+async fn exec(place: &Place, target: &Target, command: &[String]) -> Error {
+    podway_lab::exec(place, target, command).await
+}
+
+fn judged(report: &Report, output: Output) -> Ended {
+    let text = printed(report, output);
+    match report.wrong {
+        0 => Ended::Well(text),
+        wrong => {
+            let all = report.cells.len();
+            let line = format!(
+                "{wrong} of {all} cells are not as the manifests say: ask `podway explain`, and `podway show counters` on the nodes"
+            );
+            Ended::Wrong(text, line)
+        }
+    }
+}
+
+fn printed<T: Display + Serialize>(value: &T, output: Output) -> String {
+    match output {
+        Output::Table => value.to_string(),
+        Output::Json => serde_json::to_string(value).expect("strings and numbers"),
+    }
+}

@@ -160,8 +160,11 @@ fn collect(
     }
     match object(value, &api_version, &kind, &place) {
         Ok(Some(object)) => objects.push(Located { object, place }),
+        Ok(None) if kind.ends_with("NetworkPolicy") => {
+            tracing::warn!(%kind, %api_version, at = %place, "not a kind of policy that podway enforces");
+        }
         Ok(None) => {
-            tracing::info!(%kind, %api_version, at = %place, "not a kind that podway reads")
+            tracing::info!(%kind, %api_version, at = %place, "not a kind that podway reads");
         }
         Err(found) => problems.extend(found),
     }

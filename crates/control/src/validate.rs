@@ -107,7 +107,7 @@ fn validate_deployment(deployment: &Deployment, findings: &mut Findings<'_>) {
     if selector.requirements.is_empty() {
         let message = "is empty: give it the labels of spec.template.metadata.labels";
         findings.problem("spec.selector", message);
-    } else if !crate::complete::matches(&selector, &labels) {
+    } else if !selector.matches(&labels) {
         let message = "doesn't match spec.template.metadata.labels: give both the same labels";
         findings.problem("spec.selector", message);
     }

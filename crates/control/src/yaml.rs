@@ -13,6 +13,9 @@ use crate::problem::{Lines, join};
 /// Nodes that a file may have, aliases counted as what they stand for.
 const MAX_NODES: usize = 1_000_000;
 
+/// Lists and mappings inside one another that a file may have.
+const MAX_DEPTH: usize = 100;
+
 /// One document of a file.
 pub(crate) struct Document {
     pub(crate) value: Value,
@@ -149,6 +152,9 @@ impl Builder {
         }) = self.open.last()
         {
             return Err(self.fault(line, "a key must be a word, not a list or a mapping"));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err(self.fault(line, "more than 100 lists in one another: unfold them"));
         }
         self.enter(line)?;
         let path = self.path();
@@ -352,6 +358,7 @@ mod tests {
             fault("? [a]\n: b\n").2,
             "a key must be a word, not a list or a mapping"
         );
+        assert!(fault(&"[".repeat(200)).2.starts_with("more than 100 lists"));
         assert!(fault("a: b: c\n").2.starts_with("this is not YAML: "));
         assert_eq!(fault("a:\n  - b\n c: d\n").0, 3);
     }

@@ -67,3 +67,57 @@ fn the_demo_has_a_web_server_on_each_node() {
         ["podway", "lab", "serve", "udp-echo", "--port", "7777"]
     );
 }
+
+#[test]
+fn what_kubectl_writes_is_read() {
+    let dump = r#"
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    annotations: {a.example/b: "1"}
+    creationTimestamp: "2026-01-02T03:04:05Z"
+    generateName: web-5d4f8c7b9-
+    labels: {app: web, pod-template-hash: 5d4f8c7b9}
+    managedFields:
+    - {apiVersion: v1, fieldsType: FieldsV1, fieldsV1: {"f:metadata": {"f:labels": {".": {}}}}, manager: x, operation: Update, time: "2026-01-02T03:04:05Z"}
+    name: web-5d4f8c7b9-abcde
+    namespace: default
+    ownerReferences: [{apiVersion: apps/v1, blockOwnerDeletion: true, controller: true, kind: ReplicaSet, name: web-5d4f8c7b9, uid: 1-2}]
+    resourceVersion: "1234"
+    uid: 0f0e0d0c-0000-4000-8000-000000000001
+  spec:
+    affinity: {}
+    containers:
+    - image: nginx
+      imagePullPolicy: Always
+      livenessProbe: {failureThreshold: 3, httpGet: {path: /, port: http, scheme: HTTP}}
+      name: nginx
+      ports: [{containerPort: 80, name: http, protocol: TCP}]
+      resources: {limits: {cpu: 500m, memory: 1Gi}, requests: {cpu: "1"}}
+      volumeMounts: [{mountPath: /x, name: x, readOnly: true}]
+    nodeName: gone
+    securityContext: {}
+    tolerations: [{effect: NoExecute, key: node.kubernetes.io/not-ready, operator: Exists, tolerationSeconds: 300}]
+    volumes: [{emptyDir: {}, name: x}]
+  status:
+    conditions: [{lastProbeTime: null, lastTransitionTime: "2026-01-02T03:04:05Z", status: "True", type: Ready}]
+    containerStatuses:
+    - {image: nginx, imageID: x, lastState: {}, name: nginx, ready: true, restartCount: 0, started: true, state: {running: {startedAt: "2026-01-02T03:04:05Z"}}}
+    phase: Running
+    podIP: 10.0.0.7
+    podIPs: [{ip: 10.0.0.7}]
+    qosClass: Burstable
+    startTime: "2026-01-02T03:04:05Z"
+- {apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: not-ours}, rules: 7}
+"#;
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), dump).unwrap();
+    let cluster = Manifests::read(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(cluster.pods.len(), 1);
+    let process = &processes(&cluster.pods[0])[0];
+    assert!(process.command.is_empty(), "the image knows");
+}

@@ -18,7 +18,6 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use podway_intent::{Labels, Requirement, Selector};
 
 use crate::convert::NAMESPACE_NAME;
 use crate::object::title;
@@ -194,23 +193,6 @@ fn create_namespaces(cluster: &mut Cluster) {
         let labels = namespace.metadata.labels.get_or_insert_default();
         labels.insert(NAMESPACE_NAME.to_owned(), name);
     }
-}
-
-/// True if every requirement holds.
-pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
-    selector
-        .requirements
-        .iter()
-        .all(|requirement| match requirement {
-            Requirement::In(key, values) => {
-                labels.get(key).is_some_and(|value| values.contains(value))
-            }
-            Requirement::NotIn(key, values) => {
-                labels.get(key).is_none_or(|value| !values.contains(value))
-            }
-            Requirement::Exists(key) => labels.contains_key(key),
-            Requirement::Absent(key) => !labels.contains_key(key),
-        })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use podway_intent::{PodNetwork, PodPhase};
 
 use crate::complete::{Cluster, choose};
 use crate::convert::{node_into, pod_into};
+use crate::fields::Family;
 use crate::object::title;
 use crate::problem::Findings;
 use crate::{Place, Problem};
@@ -105,7 +106,7 @@ fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), 
         };
     };
     let addresses = match converted.network {
-        PodNetwork::Host => node.addresses.clone(),
+        PodNetwork::Host => one_of_each_family(&node.addresses),
         PodNetwork::Own if !given.is_empty() => {
             for address in &given {
                 check_range(*address, &node.pod_ranges)
@@ -131,6 +132,19 @@ fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), 
     Ok(())
 }
 
+fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first = |family| {
+        let mut of_family = addresses
+            .iter()
+            .filter(move |one| Family::of(**one) == family);
+        of_family.next().copied()
+    };
+    [Family::V4, Family::V6]
+        .into_iter()
+        .filter_map(first)
+        .collect()
+}
+
 /// The node whose pod ranges an address is of.
 fn node_of(address: IpAddr, nodes: &[(Node, Place)]) -> Option<String> {
     let found = nodes.iter().find(|(node, place)| {
@@ -143,7 +157,7 @@ fn node_of(address: IpAddr, nodes: &[(Node, Place)]) -> Option<String> {
 fn check_range(address: IpAddr, ranges: &[IpNet]) -> Result<(), String> {
     let Some(range) = ranges.iter().find(|range| range.contains(&address)) else {
         return Err(format!(
-            "{address} is in no pod range of its node: change one of both"
+            "{address} is in no pod range of its node: change it, or give the Node such podCIDRs"
         ));
     };
     if address == range.network() || address == choose::nth(range, 1) {

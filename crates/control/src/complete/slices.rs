@@ -34,21 +34,14 @@ pub(super) fn complete(cluster: &mut Cluster) {
         .collect();
     for (service, place) in &cluster.services {
         let spec = service.spec.clone().unwrap_or_default();
-        let has_selector = spec
-            .selector
-            .as_ref()
-            .is_some_and(|selector| !selector.is_empty());
+        let has_selector = spec.selector.is_some_and(|selector| !selector.is_empty());
         let name = service.metadata.name.clone().unwrap_or_default();
         let is_given = given.contains(&(service.metadata.namespace.clone(), name));
         if !has_selector || is_given || spec.type_.as_deref() == Some("ExternalName") {
             continue;
         }
-        for family in spec
-            .ip_families
-            .iter()
-            .flatten()
-            .filter_map(|name| family(name).ok())
-        {
+        let families = spec.ip_families.iter().flatten();
+        for family in families.filter_map(|name| family(name).ok()) {
             let slices = slices(service, family, &cluster.pods, &cluster.nodes);
             cluster
                 .slices
@@ -73,17 +66,21 @@ fn slices(
     let selector = spec.selector.unwrap_or_default();
     let mut groups: BTreeMap<Vec<Resolved>, Vec<Endpoint>> = BTreeMap::new();
     for (pod, place) in pods {
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let selected = pod.metadata.namespace == service.metadata.namespace
+        let labels = pod.metadata.labels.as_ref();
+        let label = |key: &String| labels.and_then(|labels| labels.get(key));
+        let is_selected = pod.metadata.namespace == service.metadata.namespace
             && selector
                 .iter()
-                .all(|(key, value)| labels.get(key) == Some(value));
+                .all(|(key, value)| label(key) == Some(value));
+        if !is_selected {
+            continue;
+        }
         let Some(converted) = pod_into(pod, &mut Findings::new(String::new(), place)) else {
             continue;
         };
         let mut addresses = converted.addresses.iter();
         let address = addresses.find(|address| Family::of(**address) == family);
-        let (true, PodPhase::Alive, Some(address)) = (selected, converted.phase, address) else {
+        let (PodPhase::Alive, Some(address)) = (converted.phase, address) else {
             continue;
         };
         let resolved: Vec<Resolved> = ports

@@ -139,7 +139,11 @@ fn pods_go_where_their_selector_and_addresses_say() {
     let far = "---\n{apiVersion: v1, kind: Node, metadata: {name: node9, labels: {zone: far}}}\n";
     let given = "---\n{apiVersion: v1, kind: Pod, metadata: {name: given}, \
                  spec: {containers: [{name: c}]}, status: {podIPs: [{ip: 10.244.9.77}]}}\n";
+    let two = "---\n{apiVersion: v1, kind: Node, metadata: {name: two}, status: {addresses: [\
+               {type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: 192.0.2.2}]}}\n";
     let text = node("node1")
+        + two
+        + &pod("host-of-two", ", hostNetwork: true, nodeName: two")
         + far
         + given
         + &pod("selected", ", nodeSelector: {zone: far}")
@@ -151,6 +155,7 @@ fn pods_go_where_their_selector_and_addresses_say() {
         (Some("node9".into()), vec!["10.244.9.77".into()])
     );
     assert_eq!(places["host"].1, ["192.168.50.1", "fd50::1"]);
+    assert_eq!(places["host-of-two"].1, ["192.0.2.1"]);
 }
 
 #[test]

@@ -247,3 +247,53 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PodNetwork, PodPhase};
+
+    fn pod(app: &str) -> Pod {
+        Pod {
+            name: Name {
+                namespace: "a".into(),
+                name: app.into(),
+            },
+            uid: "".into(),
+            node: None,
+            labels: [("app".into(), app.into())].into(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            network: PodNetwork::Own,
+            phase: PodPhase::Alive,
+        }
+    }
+
+    #[test]
+    fn identities_and_selectors_that_nobody_needs_are_forgotten() {
+        let (mut identities, mut policies) = (Identities::default(), Policies::default());
+        let cluster = Cluster::default();
+        let scope = Scope {
+            namespaces: Namespaces::One("a".into()),
+            pods: Selector::default(),
+        };
+        let selector = identities.selector(scope);
+        let addr = Addr::v4([10, 244, 1, 10]);
+        for round in 0..100 {
+            let pod = pod(&format!("app-{round}"));
+            identities.set_address(addr, Some(&pod), &mut policies);
+            identities.update(&cluster, &[selector].into(), &[], &mut policies);
+            let seen = policies.identity(&addr).expect("an identity");
+            assert_eq!(seen.selectors, [selector]);
+            assert!(identities.of(&addr) <= Some(IdentityId(1)));
+        }
+        identities.update(&cluster, &BTreeSet::new(), &[], &mut policies);
+        let seen = policies.identity(&addr).expect("an identity");
+        assert_eq!(seen.selectors, []);
+        identities.set_address(addr, None, &mut policies);
+        identities.update(&cluster, &BTreeSet::new(), &[], &mut policies);
+        assert_eq!(policies.identity(&addr), None);
+        assert!(identities.traits.is_empty() && identities.by_namespace.is_empty());
+        assert_eq!((0..9).find_map(|id| policies.record(IdentityId(id))), None);
+    }
+}

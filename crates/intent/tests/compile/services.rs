@@ -155,6 +155,45 @@ fn s15_ports_join_by_name_slices_differ_and_duplicates_merge() {
 }
 
 #[test]
+fn s15_a_backend_is_local_if_any_slice_says_so_and_ready_if_any_does() {
+    let slices = vec![
+        slice(
+            "a/web-1",
+            "a/web",
+            vec![endpoint("10.244.1.10", "n2", Serving::Ready)],
+        ),
+        slice(
+            "a/web-2",
+            "a/web",
+            vec![endpoint("10.244.1.10", "n1", Serving::No)],
+        ),
+        slice(
+            "a/web-3",
+            "a/web",
+            vec![endpoint("10.244.1.11", "n1", Serving::Terminating)],
+        ),
+    ];
+    assert_eq!(serves(local(), slices, VIP), any(&[("10.244.1.10", 8080)]));
+}
+
+#[test]
+fn a_slice_that_changes_hands_leaves_its_old_service() {
+    let ready = || vec![endpoint("10.244.2.10", "n2", Serving::Ready)];
+    let mut facts = cluster([
+        Change::Service(web()),
+        Change::Service(service("a/next", "10.96.0.2")),
+        Change::EndpointSlice(slice("a/web-1", "a/web", ready())),
+    ]);
+    let mut compiler = Compiler::new("n1");
+    compiler.compile(&facts);
+    facts.apply(Change::EndpointSlice(slice("a/web-1", "a/next", ready())));
+    let compiled = compiler.compile(&facts);
+    assert_eq!(choices(&compiled, &key(VIP, 80)), Serves::Reject);
+    let expected = any(&[("10.244.2.10", 8080)]);
+    assert_eq!(choices(&compiled, &key("10.96.0.2", 80)), expected);
+}
+
+#[test]
 fn s16_families_are_independent() {
     let dual = service("a/web", "10.96.0.1 fd96::1");
     let v4 = slice(

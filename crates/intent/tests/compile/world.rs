@@ -38,6 +38,14 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     select(vec![Protocol::TCP, Protocol::UDP, Protocol::SCTP])
 }
 
+/// A port's name and protocol, mostly the same, so that services and slices join.
+fn joint() -> impl Strategy<Value = (&'static str, Protocol)> {
+    prop_oneof![
+        3 => Just(("", Protocol::TCP)),
+        1 => (select(vec!["", "dns"]), protocol()),
+    ]
+}
+
 fn labels() -> impl Strategy<Value = Labels> {
     select(vec!["", "app=x", "app=y", "app=x tier=z", "tier=z"]).prop_map(build::labels)
 }
@@ -158,10 +166,7 @@ fn traffic() -> impl Strategy<Value = TrafficPolicy> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let ports = prop::collection::vec(
-        (select(vec!["", "dns"]), protocol(), select(vec![53, 80])),
-        0..3,
-    );
+    let ports = prop::collection::vec((joint(), select(vec![53, 80])), 0..3);
     let vips = select(vec![
         "10.96.0.1",
         "10.96.0.2",
@@ -174,7 +179,7 @@ fn service() -> impl Strategy<Value = Service> {
             internal,
             ports: ports
                 .into_iter()
-                .map(|(name, protocol, port)| build::service_port(name, protocol, port))
+                .map(|((name, protocol), port)| build::service_port(name, protocol, port))
                 .collect(),
             ..build::service(&format!("a/s{number}"), vips)
         },
@@ -192,12 +197,8 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
     ]);
     let endpoint = (address, select(vec!["n1", "n2"]), serving)
         .prop_map(|(addr, node, serving)| build::endpoint(addr, node, serving));
-    let port = (
-        select(vec!["", "dns"]),
-        protocol(),
-        select(vec![5353, 8080]),
-    );
-    let port = port.prop_map(|(name, protocol, port)| SlicePort {
+    let port = (joint(), select(vec![5353, 8080]));
+    let port = port.prop_map(|((name, protocol), port)| SlicePort {
         name: name.into(),
         protocol,
         port,

@@ -198,6 +198,15 @@ impl RedirectError {
 }
 
 impl PortError {
+    /// What the kernel's error about packet memory of so many bytes means.
+    pub(crate) fn memory(bytes: usize, error: io::Error) -> PortError {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => PortError::NotPermitted,
+            Some(libc::EMFILE | libc::ENFILE) => PortError::Io(error),
+            _ => PortError::Memory { bytes, error },
+        }
+    }
+
     /// What the kernel's error about a socket means.
     pub(crate) fn socket(interface: &str, queue: u32, error: io::Error) -> PortError {
         let interface = interface.to_owned();

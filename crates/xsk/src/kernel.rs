@@ -94,10 +94,6 @@ impl Memory {
     /// `frames` chunks.
     pub(crate) fn new(frames: u32) -> Result<Memory, PortError> {
         let bytes = frames as usize * CHUNK;
-        let refused = |error: &(dyn std::error::Error + 'static)| PortError::Memory {
-            bytes,
-            error: cause(error),
-        };
         let count = NonZeroU32::new(frames).ok_or(PortError::Frames(frames))?;
         let config = UmemConfig::builder()
             .frame_size(FrameSize::new(CHUNK as u32).expect("4096 is a frame size"))
@@ -105,8 +101,8 @@ impl Memory {
             .comp_queue_size(entries(TRANSMIT_ENTRIES))
             .build()
             .expect("headroom fits in a chunk");
-        let (umem, descriptors) =
-            Umem::new(config, count, false).map_err(|error| refused(&error))?;
+        let (umem, descriptors) = Umem::new(config, count, false)
+            .map_err(|error| PortError::memory(bytes, cause(&error)))?;
         // SAFETY: nobody has a reference into the memory yet; only the address is kept.
         let data = unsafe { umem.data(&descriptors[0]) }.contents().as_ptr();
         let base = data.wrapping_sub(descriptors[0].addr()).cast_mut();

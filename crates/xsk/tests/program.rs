@@ -412,15 +412,40 @@ fn from_the_wire() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
+/// What the program is told about a packet (`struct xdp_md`).
+#[derive(Default)]
+#[repr(C)]
+struct Received {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
 /// Runs one packet as if `lo` had received it: the action.
 fn run(redirect: &Redirect, packet: &[u8]) -> u32 {
+    run_from(redirect, packet, 1, 0)
+}
+
+/// Runs one packet as if a queue of a device of this namespace had received it: the action.
+fn run_from(redirect: &Redirect, packet: &[u8], ifindex: u32, queue: u32) -> u32 {
+    let received = Received {
+        data_end: packet.len() as u32,
+        ingress_ifindex: ifindex,
+        rx_queue_index: queue,
+        ..Received::default()
+    };
     let mut options = bpf_test_run_opts {
         sz: size_of::<bpf_test_run_opts>() as _,
         data_in: packet.as_ptr().cast(),
         data_size_in: size_of_val(packet) as u32,
+        ctx_in: std::ptr::from_ref(&received).cast(),
+        ctx_size_in: size_of_val(&received) as u32,
         ..Default::default()
     };
-    // SAFETY: the options name the packet, which lives through the call, and no output buffers.
+    // SAFETY: the options name the packet and its description, which live through the call, and no output buffers.
     let status = unsafe { bpf_prog_test_run_opts(redirect.as_fd().as_raw_fd(), &mut options) };
     assert_eq!(status, 0, "test_run: {}", std::io::Error::last_os_error());
     options.retval
@@ -589,5 +614,43 @@ fn reconciling_adds_and_removes_what_differs() {
             seen([&to_pod, &to_tunnel, &to_other]),
             [REDIRECT, REDIRECT, PASS]
         );
+    });
+}
+
+#[test]
+fn a_queue_that_no_worker_owns_reaches_no_other_ports_socket() {
+    if !support::privileged() {
+        return;
+    }
+    let node = Namespace::new("queues");
+    node.run(
+        "ip link add twin numrxqueues 2 numtxqueues 1 type veth peer name other numtxqueues 2",
+    );
+    node.run("ip link set twin up");
+    node.run("ip link set other up");
+    let twin = node.run("cat /sys/class/net/twin/ifindex");
+    let twin = twin.trim().parse().expect("a number");
+    let to_pod = ethernet(0x0800, 0, &ipv4(POD4, 6, 0, 0, &transport(1, 2)));
+    let kinds = [
+        (PortKind::Uplink, "local", "uplink-closed", DROP),
+        (PortKind::Pod(None), "pod", "pod-closed", DROP),
+        (PortKind::Host, "host", "host-closed", PASS),
+    ];
+    node.inside(|| {
+        let redirect = load(1);
+        // One queue a port: port 4's place is where queue 1 of port 3 would be.
+        let mut edge = worker(&redirect);
+        edge.remove_port(PortId(3));
+        for (port, device) in [(3, "twin"), (4, "other")] {
+            edge.add_port(PortId(port), device, Bind::Copy, Duration::from_secs(1))
+                .expect("port");
+        }
+        for (kind, open, closed, action_closed) in kinds {
+            redirect.attach("twin", kind, PortId(3)).expect("attach");
+            let (action, first) = moved(&redirect, || run_from(&redirect, &to_pod, twin, 0));
+            assert_eq!((action, &first[..]), (REDIRECT, &[(open, 1)][..]));
+            let (action, second) = moved(&redirect, || run_from(&redirect, &to_pod, twin, 1));
+            assert_eq!((action, &second[..]), (action_closed, &[(closed, 1)][..]));
+        }
     });
 }

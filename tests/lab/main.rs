@@ -1,0 +1,7 @@
+//! Labs of real agents, as root: real sockets, real clients, killed agents, changed manifests.
+
+mod bench;
+mod changes;
+mod churn;
+mod deaths;
+mod matrix;

@@ -1,0 +1,31 @@
+//! Every cell of three clusters: who reaches whom, as the manifests say.
+
+use crate::bench::{Lab, root, unprivileged};
+
+fn no_wrong_cell(set: &str) {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests").join(set));
+    let report = lab.check();
+    let cells = report["cells"].as_array().expect("cells");
+    let wrong: Vec<_> = cells.iter().filter(|cell| cell["expected"] != cell["seen"]).collect();
+    assert!(cells.len() > 20, "{} cells", cells.len());
+    assert_eq!((report["wrong"].as_u64(), &wrong), (Some(0), &Vec::new()));
+    println!("{set}: {} cells", cells.len());
+}
+
+#[test]
+fn every_cell_of_the_plain_cluster_is_as_its_manifests_say() {
+    no_wrong_cell("plain");
+}
+
+#[test]
+fn every_cell_of_the_isolated_cluster_is_as_its_manifests_say() {
+    no_wrong_cell("isolated");
+}
+
+#[test]
+fn every_cell_of_the_mixed_cluster_is_as_its_manifests_say() {
+    no_wrong_cell("mixed");
+}

@@ -138,9 +138,15 @@ impl Bucket {
         hash: u64,
         accept: &mut impl FnMut(u32, Direction) -> Option<R>,
     ) -> Option<R> {
-        for entry in &self.entries {
-            let entry = entry.load(Ordering::Acquire);
-            if entry >> 32 != hash >> 32 || entry as u32 == 0 {
+        let entries: [u64; ENTRIES] =
+            std::array::from_fn(|place| self.entries[place].load(Ordering::Acquire));
+        // All at once: which place it is can't be predicted, and a branch for each would be.
+        let same = |place: usize| u32::from(entries[place] >> 32 == hash >> 32) << place;
+        let mut matches = (0..ENTRIES).fold(0, |matches, place| matches | same(place));
+        while matches != 0 {
+            let entry = entries[matches.trailing_zeros() as usize];
+            matches &= matches - 1;
+            if entry as u32 == 0 {
                 continue;
             }
             let (slot, direction) = place_of(entry);

@@ -21,7 +21,7 @@ use crate::sleep::{Sleeper, Waker};
 /// Turns between looks at the ports that are not on the list.
 const SCAN_TURNS: u64 = 32;
 /// Turns without a packet after which a port leaves the list.
-const QUIET_TURNS: u32 = 256;
+const QUIET_TURNS: u32 = 1024;
 /// The shortest packet that is sent: an Ethernet header.
 const SHORTEST: usize = 14;
 

@@ -198,7 +198,8 @@ impl Port {
             }
         });
         self.filled -= taken as u32;
-        if self.filled < self.target / 2 {
+        // It came faster than frames are given back: more of them, before the ring runs dry.
+        if taken as u32 >= self.target / 4 || self.filled < self.target / 2 {
             self.target = (self.target * 2).min(BUSY_FILL);
         }
         taken

@@ -64,14 +64,14 @@ pub enum Error {
         source: io::Error,
     },
     /// A process ended, or took too long.
-    #[error("{name}: {what}; the end of its log:\n{log}")]
+    #[error("{name}: {what}; its log ends with: {last}")]
     NotReady {
         /// The process.
         name: String,
         /// What it did not do.
         what: String,
-        /// Its last lines.
-        log: String,
+        /// The last line of its log.
+        last: String,
     },
     /// A process survives SIGKILL.
     #[error(

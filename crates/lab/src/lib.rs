@@ -4,6 +4,7 @@
 //! bridge in a namespace of its own joins the nodes. Nothing of it touches the machine's own interfaces, and
 //! [`down`] finds all of it by name, whatever became of the process that made it.
 
+mod agent;
 mod check;
 mod cluster;
 mod down;

@@ -1,6 +1,7 @@
 //! What a lab is made of, and whether it runs.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -26,6 +27,8 @@ pub struct NodeStatus {
     pub name: String,
     /// Its network namespace.
     pub namespace: String,
+    /// Its InternalIP addresses.
+    pub addresses: Vec<IpAddr>,
     /// Its agent, unless it was never started.
     pub agent: Option<ProcessStatus>,
     /// Its agent's admin socket.
@@ -41,6 +44,8 @@ pub struct PodStatus {
     pub node: String,
     /// Its network namespace: the node's, if it has none of its own.
     pub namespace: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// What its containers run.
     pub processes: Vec<ProcessStatus>,
 }
@@ -62,12 +67,14 @@ pub(crate) fn status(place: &Place) -> Result<Status, Error> {
         socket: place.socket(&name).display().to_string(),
         name,
         namespace: node.namespace,
+        addresses: node.addresses,
         agent: node.agent.map(process_status),
     });
     let pods = state.pods.into_iter().map(|(name, pod)| PodStatus {
         name,
         node: pod.node,
         namespace: pod.namespace,
+        addresses: pod.addresses,
         processes: pod.processes.into_iter().map(process_status).collect(),
     });
     Ok(Status {
@@ -93,28 +100,30 @@ fn process_status(process: Recorded) -> ProcessStatus {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "lab of {}", self.source)?;
-        writeln!(
-            f,
-            "{:28} {:12} {:40} PROCESSES",
-            "NAME", "NODE", "NAMESPACE"
-        )?;
+        row(f, ["NAME", "NODE", "ADDRESSES", "PROCESSES"])?;
         for node in &self.nodes {
-            let name = format!("node:{}", node.name);
-            write!(f, "{name:28} {:12} {:40}", "", node.namespace)?;
-            node.agent
-                .iter()
-                .try_for_each(|process| write!(f, " {process}"))?;
-            writeln!(f)?;
+            let addresses = joined(&node.addresses);
+            let agent = joined(node.agent.as_slice());
+            row(f, [&format!("node:{}", node.name), "", &addresses, &agent])?;
         }
         for pod in &self.pods {
-            write!(f, "{:28} {:12} {:40}", pod.name, pod.node, pod.namespace)?;
-            pod.processes
-                .iter()
-                .try_for_each(|process| write!(f, " {process}"))?;
-            writeln!(f)?;
+            let addresses = joined(&pod.addresses);
+            row(
+                f,
+                [&pod.name, &pod.node, &addresses, &joined(&pod.processes)],
+            )?;
         }
         Ok(())
     }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, [name, node, addresses, processes]: [&str; 4]) -> fmt::Result {
+    writeln!(f, "{name:28} {node:12} {addresses:36} {processes}")
+}
+
+fn joined(values: &[impl fmt::Display]) -> String {
+    let texts: Vec<_> = values.iter().map(ToString::to_string).collect();
+    texts.join(" ")
 }
 
 impl fmt::Display for ProcessStatus {

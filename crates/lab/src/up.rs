@@ -13,15 +13,14 @@ use std::time::{Duration, Instant};
 
 use podway_cni::agent::{Attach, Request, ask, mac_text};
 use podway_cni::{Namespace, PodWiring, pod_mac, tunnel_mtu, wire};
-use serde::Serialize;
-use serde_json::{Value, json};
 
+use crate::agent::Agent;
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
 use crate::process::{Recorded, listeners, start};
 use crate::state::{NodeState, PodState, State};
 use crate::{Error, Place, down, underlay};
 
-/// How much of a log an error shows, in lines.
+/// How much of a log is shown when something fails, in lines.
 const LOG_LINES: usize = 12;
 
 /// What a lab is made from.
@@ -55,7 +54,7 @@ impl Up {
             underlay_mtu: 1_500,
             pod_mtu: 61_000,
             workers: NonZeroU16::MIN,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
             progress: |line| eprintln!("{line}"),
         }
     }
@@ -124,7 +123,7 @@ fn make(options: &Up, cluster: &Cluster) -> Result<(), Error> {
     ));
     lab.await_servers(servers)?;
     (options.progress)("waiting for tables");
-    lab.await_tables(cluster)?;
+    lab.await_tables()?;
     (options.progress)("the lab is up: `podway lab status`, `podway lab check`, `podway lab down`");
     Ok(())
 }
@@ -133,7 +132,7 @@ fn make(options: &Up, cluster: &Cluster) -> Result<(), Error> {
 struct Lab<'a> {
     options: &'a Up,
     state: State,
-    agents: Vec<(String, Child)>,
+    agents: Vec<Agent>,
 }
 
 /// A container that was started, and what it is to listen on.
@@ -164,17 +163,17 @@ impl Lab<'_> {
         for node in &cluster.nodes {
             self.start_agent(node)?;
         }
-        for node in &cluster.nodes {
-            self.await_agent(node, "it does not answer", |_| true)?;
+        for agent in &mut self.agents {
+            agent.await_status(self.options, "it does not answer", |_| true)?;
         }
         Ok(())
     }
 
     /// Waits until each node's tables are in force and lead to each peer.
-    fn await_tables(&mut self, cluster: &Cluster) -> Result<(), Error> {
-        for node in &cluster.nodes {
+    fn await_tables(&mut self) -> Result<(), Error> {
+        for agent in &mut self.agents {
             let what = "its tables are not in force, or a peer's next hop is unknown";
-            self.await_agent(node, what, |status| {
+            agent.await_status(self.options, what, |status| {
                 let peers = status["peers"].as_array().into_iter().flatten();
                 let unknown = peers.filter(|peer| peer["next_hop"].is_null()).count();
                 status["in_force"] != false && unknown == 0
@@ -185,68 +184,15 @@ impl Lab<'_> {
 
     fn start_agent(&mut self, node: &Node) -> Result<(), Error> {
         let place = &self.options.place;
-        let namespace = Namespace::named(&place.node(&node.name))?;
-        let config = place.config(&node.name);
-        let text = toml::to_string(&AgentConfig {
-            node: &node.name,
-            source: &self.state.source,
-            uplink: underlay::UPLINK,
-            socket: &place.socket(&node.name),
-            workers: self.options.workers,
-            pod_mtu: self.options.pod_mtu,
-        });
-        file(
-            &config,
-            fs::write(&config, text.expect("strings and numbers")),
-        )?;
-
-        let name = format!("agent {}", node.name);
-        let mut command = Command::new(&self.options.executable);
-        command.arg("run").arg("--config").arg(&config);
-        let (child, agent) = start(
-            &name,
-            &namespace,
-            &mut command,
-            &place.agent_log(&node.name),
-        )?;
-        self.agents.push((node.name.clone(), child));
+        let (agent, process) = Agent::start(self.options, &self.state.source, &node.name)?;
+        self.agents.push(agent);
         let node_state = NodeState {
             namespace: place.node(&node.name),
             addresses: node.addresses.clone(),
-            agent: Some(agent),
+            agent: Some(process),
         };
         self.state.nodes.insert(node.name.clone(), node_state);
         self.state.save(place)
-    }
-
-    /// Waits until an agent says that it does as it should.
-    fn await_agent(
-        &mut self,
-        node: &Node,
-        not_yet: &str,
-        is_ready: impl Fn(&Value) -> bool,
-    ) -> Result<(), Error> {
-        let place = &self.options.place;
-        let log = place.agent_log(&node.name);
-        let name = || format!("agent of {}", node.name);
-        let started = self.agents.iter_mut().find(|(name, _)| *name == node.name);
-        let (_, child) = started.expect("was started");
-        let deadline = Instant::now() + self.options.timeout;
-        loop {
-            let question = json!({ "show": "status" });
-            let what = match ask(&place.socket(&node.name), &question, self.options.timeout) {
-                Ok(status) if is_ready(&status) => return Ok(()),
-                Ok(_) => not_yet.to_owned(),
-                Err(error) => error.to_string(),
-            };
-            if let Ok(Some(ended)) = child.try_wait() {
-                return Err(not_ready(name(), format!("it ended with {ended}"), &log));
-            }
-            if Instant::now() > deadline {
-                return Err(not_ready(name(), what, &log));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn make_pods(&mut self, cluster: &Cluster) -> Result<Vec<Server>, Error> {
@@ -386,27 +332,16 @@ impl Lab<'_> {
                 let what = format!("it does not listen on its containerPort {port} ({protocol:?})");
                 if let Ok(Some(ended)) = server.child.try_wait() {
                     let what = format!("{what}: it ended with {ended}");
-                    return Err(not_ready(server.name, what, &server.log));
+                    return Err(not_ready(self.options, &server.name, what, &server.log));
                 }
                 if Instant::now() > deadline {
-                    return Err(not_ready(server.name, what, &server.log));
+                    return Err(not_ready(self.options, &server.name, what, &server.log));
                 }
                 thread::sleep(Duration::from_millis(20));
             }
         }
         Ok(())
     }
-}
-
-/// What `podway run` reads.
-#[derive(Serialize)]
-struct AgentConfig<'a> {
-    node: &'a str,
-    source: &'a Path,
-    uplink: &'a str,
-    socket: &'a Path,
-    workers: NonZeroU16,
-    pod_mtu: u32,
 }
 
 /// PATH as the lab's commands have it: `podway` is this program.
@@ -417,14 +352,22 @@ pub(crate) fn search_path(place: &Place) -> OsString {
     path
 }
 
-fn not_ready(name: String, what: String, log: &Path) -> Error {
+/// Shows the end of a log, which goes with the lab, and names what is not ready.
+pub(crate) fn not_ready(options: &Up, name: &str, what: String, log: &Path) -> Error {
     let log = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
-    let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-    Error::NotReady { name, what, log }
+    for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+        (options.progress)(&format!("{name}: {line}"));
+    }
+    let last = lines.last().copied().unwrap_or("(nothing)").to_owned();
+    Error::NotReady {
+        name: name.to_owned(),
+        what,
+        last,
+    }
 }
 
-fn file<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
+pub(crate) fn file<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
     result.map_err(|source| Error::File {
         path: path.to_owned(),
         source,

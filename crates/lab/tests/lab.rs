@@ -147,6 +147,17 @@ fn a_lab_comes_up_is_dialled_and_leaves_nothing() {
         "{status}"
     );
 
+    assert_eq!(
+        serde_json::to_value(&status).unwrap()["pods"][1]["addresses"],
+        json!(["10.244.1.2", "fd44:0:0:1::2"])
+    );
+    assert!(
+        status
+            .to_string()
+            .contains("shop/web                     node1        10.244.1.2 fd44:0:0:1::2"),
+        "{status}"
+    );
+
     let report = wait(check(lab.place())).unwrap();
     // Two pods and two nodes dial two families of two servers.
     assert_eq!((report.cells.len(), report.wrong), (16, 0), "{report}");

@@ -1,0 +1,102 @@
+//! The agents of a lab's nodes: real `podway run` processes, one in each node's namespace.
+
+use std::fs;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use podway_cni::Namespace;
+use podway_cni::agent::ask;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::process::{Recorded, start};
+use crate::up::{file, not_ready};
+use crate::{Error, Up, underlay};
+
+/// An agent that this process started.
+pub(crate) struct Agent {
+    name: String,
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+/// What `podway run` reads.
+#[derive(Serialize)]
+struct Config<'a> {
+    node: &'a str,
+    source: &'a Path,
+    uplink: &'a str,
+    socket: &'a Path,
+    workers: NonZeroU16,
+    pod_mtu: u32,
+}
+
+impl Agent {
+    pub(crate) fn start(
+        options: &Up,
+        source: &Path,
+        node: &str,
+    ) -> Result<(Self, Recorded), Error> {
+        let place = &options.place;
+        let (socket, log, path) = (
+            place.socket(node),
+            place.agent_log(node),
+            place.config(node),
+        );
+        let config = Config {
+            node,
+            source,
+            uplink: underlay::UPLINK,
+            socket: &socket,
+            workers: options.workers,
+            pod_mtu: options.pod_mtu,
+        };
+        let text = toml::to_string(&config).expect("strings and numbers");
+        file(&path, fs::write(&path, text))?;
+
+        let name = format!("agent of {node}");
+        let namespace = Namespace::named(&place.node(node))?;
+        let mut command = Command::new(&options.executable);
+        command.arg("run").arg("--config").arg(&path);
+        let (child, process) = start(&name, &namespace, &mut command, &log)?;
+        Ok((
+            Self {
+                name,
+                child,
+                socket,
+                log,
+            },
+            process,
+        ))
+    }
+
+    /// Waits until the agent's status is as it should be; an agent answers once its first tables are in force.
+    pub(crate) fn await_status(
+        &mut self,
+        options: &Up,
+        not_yet: &str,
+        is_ready: impl Fn(&Value) -> bool,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + options.timeout;
+        let question = json!({ "show": "status" });
+        loop {
+            let what = match ask(&self.socket, &question, options.timeout) {
+                Ok(status) if is_ready(&status) => return Ok(()),
+                Ok(_) => not_yet.to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if let Ok(Some(ended)) = self.child.try_wait() {
+                let what = format!("it ended with {ended}");
+                return Err(not_ready(options, &self.name, what, &self.log));
+            }
+            if Instant::now() > deadline {
+                return Err(not_ready(options, &self.name, what, &self.log));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -210,6 +210,11 @@ impl Redirect {
             .collect()
     }
 
+    /// The program's id in the kernel, as `bpftool prog` shows it.
+    pub fn program_id(&self) -> u32 {
+        attach::program_id(self.program.as_raw_fd())
+    }
+
     /// Removes the entries of devices that no longer exist.
     fn forget_missing(&self) -> Result<(), RedirectError> {
         let missing: Vec<_> = self
@@ -300,11 +305,4 @@ fn handle(map: &libbpf_rs::Map<'_>) -> Result<MapHandle, LoadError> {
 
 fn log_libbpf(_: PrintLevel, message: String) {
     tracing::debug!(message = message.trim_end(), "libbpf");
-}
-
-impl Redirect {
-    /// The program's id in the kernel, as `bpftool prog` shows it.
-    pub fn program_id(&self) -> u32 {
-        attach::program_id(self.program.as_raw_fd())
-    }
 }

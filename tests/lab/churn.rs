@@ -45,7 +45,7 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     let node = lab.node("node1");
     let socket = node["socket"].as_str().expect("a socket").to_owned();
     let namespace = node["namespace"].as_str().expect("a namespace").to_owned();
-    let address = lab.address("shop/files", |address| !address.contains(':'));
+    let address = lab.address("ops/bulk", |address| !address.contains(':'));
     let mut flood = Command::new(crate::bench::podway());
     let flood = flood.args(["lab", "exec", "shop/client", "--", "ping", "-q", "-i", "0.002", &address]);
     let flood = flood.stdout(Stdio::piped()).spawn().expect("ping runs");

@@ -252,6 +252,58 @@ spec: {clusterIP: 10.96.0.9, selector: {app: none}, ports: [{port: 80}]}
 }
 
 #[test]
+fn a_pod_on_its_nodes_network_runs_there() {
+    let more = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: host, namespace: ops}
+spec:
+  hostNetwork: true
+  nodeName: node2
+  containers:
+  - name: server
+    image: podway
+    command: [podway, lab, serve, udp-echo, --port, "7778"]
+    ports: [{containerPort: 7778, protocol: UDP}]
+"#;
+    let lab = Lab::new("host", &table(), more);
+    wait(up(&lab.options)).unwrap();
+
+    let status = wait(status(lab.place())).unwrap();
+    let pod = status
+        .pods
+        .iter()
+        .find(|pod| pod.name == "ops/host")
+        .unwrap();
+    assert_eq!(pod.namespace, status.nodes[1].namespace);
+    let report = wait(check(lab.place())).unwrap();
+    // It is a server for two pods and two nodes in two families, and no client of its own.
+    assert_eq!((report.cells.len(), report.wrong), (24, 0), "{report}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let more = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: broken, namespace: ops}
+spec:
+  hostNetwork: true
+  nodeName: node2
+  containers: [{name: server, image: none, command: [no-such-program]}]
+"#;
+    let lab = Lab::new("absent", &table(), more);
+
+    let error = wait(up(&lab.options)).unwrap_err().to_string();
+
+    assert!(
+        error.starts_with("ops/broken server: cannot run no-such-program: "),
+        "{error}"
+    );
+    assert!(lab.is_gone());
+}
+
+#[test]
 fn a_second_lab_is_refused_and_the_first_stays() {
     let lab = Lab::new("twice", &table(), "");
     wait(up(&lab.options)).unwrap();

@@ -22,7 +22,9 @@ def attach(node, request):
     for gateway in node["gateways"]:
         ip("address", "add", gateway, "dev", interface, *(["nodad"] if ":" in gateway else []))
     for address in node["pods"][request["pod"]]:
-        ip("route", "add", address, "dev", interface)
+        own = next(own for own in node["ranges"].values() if (":" in own) == (":" in address))
+        # A server on the node answers a datagram from the address that the route says.
+        ip("route", "add", address, "dev", interface, "src", own)
 
 
 def run(config):

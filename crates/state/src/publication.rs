@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// A reader that holds nothing counts as if it were ahead of every publication.
 const OFFLINE: u64 = u64::MAX;

@@ -263,7 +263,7 @@ impl Drop for Homesick {
 #[test]
 fn readers_move_on_sleep_and_come_back_and_never_drop_the_last() {
     model(|| {
-        let value = |number| Arc::new(Homesick(number, thread::current().id()));
+        let value = |number| loom::sync::Arc::new(Homesick(number, thread::current().id()));
         let (mut publication, mut readers) = Publication::new(value(1), 1);
         let mut reader = readers.pop().expect("one");
         let reading = thread::spawn(move || {

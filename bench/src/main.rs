@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::machine::Machine;
@@ -195,6 +195,10 @@ impl Run {
 
     fn compare(&self, report: Report) -> anyhow::Result<()> {
         if self.save_baseline {
+            ensure!(
+                report.machine.profile == "release",
+                "a debug build is no baseline: run scripts/bench --save-baseline"
+            );
             let baseline = Report {
                 wire: Vec::new(),
                 ..report

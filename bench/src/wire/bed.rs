@@ -13,7 +13,7 @@ use podway_wire::Mac;
 use crate::cluster::{CLIENT_MAC, GATEWAY_MAC, PEER_MAC, UPLINK_MAC};
 
 /// All namespaces of ours begin with this.
-const PREFIX: &str = "podway-bench-";
+pub(crate) const PREFIX: &str = "podway-bench-";
 /// Held while the wire is measured: two at once would take each other's namespaces away, and each other's time.
 const LOCK: &str = "/run/podway-bench.lock";
 

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::bed::{Bed, feed, ip};
+use super::FORWARDER_CORE;
+use super::bed::{Bed, PREFIX, feed, ip};
 use crate::cluster::{
     BACKEND_PORT, CLIENT_ADDRESS, CLIENT_MAC, ENDPOINTS, NODE, PEER, PEER_MAC, REMOTE_SERVICE,
     SERVICE_PORT, TARGETS, TUNNEL_PORT, VNI, after, endpoint, range,
@@ -51,8 +52,20 @@ pub(crate) fn configure(bed: &Bed) -> anyhow::Result<()> {
         Command::new("ethtool").args(["-K", "in", "gro", "on"]),
         "",
     )?;
+    steer(bed)?;
     bed.node.inside(forwarding)??;
     feed(&bed.node, Command::new("nft").args(["-f", "-"]), &rules()).map(drop)
+}
+
+/// Has all that follows reception done by the core that forwards, as with the other systems.
+fn steer(bed: &Bed) -> anyhow::Result<()> {
+    // Only a process with its own /sys sees this namespace's devices there.
+    let mask = 1 << FORWARDER_CORE;
+    let script = format!("echo {mask:x} > /sys/class/net/in/queues/rx-0/rps_cpus");
+    let node = format!("{PREFIX}node");
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &node, "sh", "-c", &script]);
+    feed(&bed.node, &mut command, "").map(drop)
 }
 
 fn forwarding() -> anyhow::Result<()> {

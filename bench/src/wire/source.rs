@@ -113,3 +113,54 @@ fn parameters(ifindex: u32, traffic: &Traffic) -> Vec<u8> {
 fn index(device: &str) -> anyhow::Result<u32> {
     if_nametoindex(device).with_context(|| format!("no device {device} in this namespace"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::metadata;
+    use std::net::Ipv4Addr;
+    use std::os::unix::fs::MetadataExt;
+
+    use podway_wire::Mac;
+
+    use super::*;
+    use crate::packets::{Ends, HEADERS, Varied};
+
+    const XDP_REDIRECT: u32 = 4;
+
+    /// Who measures the engine in memory and who measures through the kernel see the same packets.
+    #[test]
+    fn the_program_writes_the_packets_that_traffic_does() {
+        if metadata("/proc/self").map(|it| it.uid()).ok() != Some(0) {
+            eprintln!("skipped: BPF programs need root");
+            return;
+        }
+        let ends = Ends {
+            source_mac: Mac([2, 0, 0, 0, 0, 5]),
+            target_mac: Mac([2, 0, 0, 0, 0, 6]),
+            source: Ipv4Addr::new(10, 244, 1, 5),
+            target: Ipv4Addr::new(10, 97, 255, 250),
+            target_port: 80,
+        };
+        for flows in [1, 3, 1_000_000] {
+            let traffic = Traffic::udp(&ends, Varied::Target, 64, flows);
+            let mut source = Source::new("lo", &traffic).expect("source");
+            for count in 0..50 {
+                let mut expected = vec![0; 64];
+                traffic.write(traffic.flow_of(count), &mut expected);
+                // What a forwarder left behind in a frame that comes back.
+                let mut left = vec![0xaa; 64];
+                left[HEADERS..].fill(0);
+                let mut written = vec![0; 64];
+                let program = program(&mut source.object, "bench_source").expect("program");
+                let input = ProgramInput {
+                    data_in: Some(&left),
+                    data_out: Some(&mut written),
+                    ..ProgramInput::default()
+                };
+                let output = program.test_run(input).expect("run");
+                assert_eq!(output.return_value, XDP_REDIRECT);
+                assert_eq!(written, expected, "packet {count} of {flows} flows");
+            }
+        }
+    }
+}

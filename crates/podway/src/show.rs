@@ -77,11 +77,11 @@ fn table(topic: Topic, answer: &Value) -> String {
         Topic::Counters => return counters(answer),
         Topic::Status => return status(answer),
     };
-    let (rows, rest) = match answer {
-        Value::Array(rows) => (rows.as_slice(), String::new()),
-        other => (
-            other["flows"].as_array().map_or(&[][..], Vec::as_slice),
-            format!("{} flows\n", cell(&other["total"])),
+    let (rows, rest) = match answer.as_array() {
+        Some(rows) => (rows.as_slice(), String::new()),
+        None => (
+            answer["flows"].as_array().map_or(&[][..], Vec::as_slice),
+            format!("{} flows\n", cell(&answer["total"])),
         ),
     };
     let rows = rows
@@ -131,7 +131,9 @@ fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
                 rows.push(vec![prefix.to_owned(), cell(item)]);
             }
         }
-        other => rows.push(vec![prefix.to_owned(), cell(other)]),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            rows.push(vec![prefix.to_owned(), cell(value)]);
+        }
     }
 }
 
@@ -144,7 +146,7 @@ fn cell(value: &Value) -> String {
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        other => other.to_string(),
+        Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }
 

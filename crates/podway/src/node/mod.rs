@@ -3,6 +3,11 @@
 //! The kernel stays the authority. [`Node::reconcile`] makes it what is wanted by difference and says what it
 //! found; nothing here depends on having seen an event, which only says that it is time to look again.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's enums are not ours, and grow with the kernel"
+)]
+
 mod neighbours;
 mod pair;
 mod routes;

@@ -1,7 +1,9 @@
 //! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
 
 mod clock;
+mod look;
 mod ports;
+mod publish;
 mod report;
 mod settle;
 mod socket;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use podway_cni::agent::Response;
 use podway_control::{Batch, Directory, Problem, Problems};
 use podway_engine::COUNTERS;
-use podway_intent::{Change, Cluster, Compiled, Compiler, Key, NodeSetup};
+use podway_intent::{Change, Cluster, Compiled, Compiler};
 use podway_state::{Counters, FlowTable, Publication};
 use podway_tables::{PortKind, Snapshot};
 use podway_wire::Mac;
@@ -26,12 +28,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::look::setup;
 use self::ports::{HOST, Ports, UPLINK};
 use self::settle::Settle;
 use self::socket::{AdminSocket, Asked, Request};
 use self::worker::{Shared, Worker};
 use crate::config::Config;
-use crate::node::{Node, NodeError, Seen, Settings};
+use crate::node::{Node, NodeError, Settings};
 
 pub(crate) use self::report::endpoint_text;
 pub use self::socket::SocketError;
@@ -47,8 +50,6 @@ const KERNEL_QUIET: Duration = Duration::from_millis(20);
 const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
 /// How often the kernel is looked at without an event.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long workers may take to go on to new tables.
-const REACH: Duration = Duration::from_secs(2);
 /// Requests that wait for control at most.
 const REQUESTS: usize = 64;
 /// Batches of a source that wait for control at most.
@@ -147,6 +148,9 @@ struct Agent {
     next_hops: BTreeMap<IpAddr, Mac>,
     source_problems: Vec<Problem>,
     node_problems: Vec<String>,
+    /// Workers' loads when they were last sampled, for their busy shares.
+    loads_ns: Vec<(u64, u64)>,
+    sampled: Instant,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
@@ -229,6 +233,8 @@ impl Agent {
             publication,
             redirect,
             plan: Plan::default(),
+            loads_ns: workers.iter().map(Worker::load_ns).collect(),
+            sampled: Instant::now(),
             workers,
             flows,
             counters,
@@ -326,109 +332,6 @@ impl Agent {
         self.stale.mark();
     }
 
-    /// Compiles the facts and puts them in force: workers know what is ours before the XDP program redirects it,
-    /// and it stops redirecting what is ours no longer before they forget it.
-    async fn publish(&mut self) -> Result<(), AgentError> {
-        let began = Instant::now();
-        let compiled = self.compiler.compile(&self.cluster);
-        let plan = wanted::plan(&compiled.plan);
-        self.redirect_as(wanted::common(&self.plan, &plan))?;
-        let number = self.publication.publish(compiled.snapshot.clone());
-        let before = std::mem::replace(&mut self.compiled, compiled);
-        self.reached(number).await?;
-        self.redirect_as(plan)?;
-        self.publication.collect();
-        self.stale.clear();
-        if before.problems != self.compiled.problems {
-            for problem in &self.compiled.problems {
-                tracing::warn!(%problem, "objects contradict each other");
-            }
-        }
-        tracing::debug!(
-            sequence = self.compiled.snapshot.sequence,
-            took_us = began.elapsed().as_micros() as u64,
-            "tables in force"
-        );
-        // Nodes may have come or gone: their routes and next hops follow.
-        if wanted_differs(self, &before) {
-            self.unseen.mark();
-        }
-        Ok(())
-    }
-
-    fn redirect_as(&mut self, plan: Plan) -> Result<(), RedirectError> {
-        if plan != self.plan {
-            self.redirect.reconcile(&plan)?;
-            self.plan = plan;
-        }
-        Ok(())
-    }
-
-    async fn reached(&self, number: u64) -> Result<(), AgentError> {
-        let began = Instant::now();
-        while !self.publication.reached(number) {
-            if began.elapsed() > REACH {
-                return Err(AgentError::Stuck);
-            }
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-        Ok(())
-    }
-
-    /// Looks at the node's kernel, mends what differs and takes in what was found.
-    async fn look(&mut self) {
-        self.unseen.clear();
-        let wanted = wanted::of_node(
-            &self.cluster,
-            &self.compiled.snapshot,
-            &self.config.service_ranges,
-        );
-        let problems = match self.node.reconcile(&wanted).await {
-            Ok(seen) => {
-                self.take_seen(&seen).await;
-                seen.problems
-            }
-            Err(error) => vec![error.to_string()],
-        };
-        if problems != self.node_problems {
-            for problem in &problems {
-                tracing::warn!(problem, "the node's kernel is not as it should be");
-            }
-            self.node_problems = problems;
-        }
-        self.forget_vanished().await;
-        if self.plan != wanted::plan(&self.compiled.plan) {
-            self.stale.mark();
-        }
-    }
-
-    async fn take_seen(&mut self, seen: &Seen) {
-        let setup = setup(&self.config, &self.node, seen);
-        if let Change::Setup(now) = &setup
-            && self.cluster.setup() != Some(now)
-        {
-            self.apply(setup);
-        }
-        for (vtep, mac) in &seen.next_hops {
-            if self.next_hops.get(vtep) != Some(mac) {
-                tracing::info!(%vtep, %mac, "next hop resolved");
-                self.apply(Change::Neighbour(*vtep, *mac));
-            }
-        }
-        let lost: Vec<IpAddr> = self
-            .next_hops
-            .keys()
-            .filter(|vtep| !seen.next_hops.contains_key(vtep))
-            .copied()
-            .collect();
-        for vtep in lost {
-            tracing::info!(%vtep, "next hop lost");
-            self.apply(Change::Gone(Key::Neighbour(vtep)));
-        }
-        self.next_hops.clone_from(&seen.next_hops);
-        self.follow_uplink(seen.uplink.ifindex).await;
-    }
-
     /// Ends in order: sockets close, so that pods' ports are shut and the node's own traffic passes.
     fn stop(self) {
         tracing::info!("stopping: pods' ports are closed until the agent runs again");
@@ -436,23 +339,6 @@ impl Agent {
             worker.stop();
         }
     }
-}
-
-fn wanted_differs(agent: &Agent, before: &Compiled) -> bool {
-    let ranges = &agent.config.service_ranges;
-    let wanted = |compiled: &Compiled| wanted::of_node(&agent.cluster, &compiled.snapshot, ranges);
-    wanted(before) != wanted(&agent.compiled)
-}
-
-fn setup(config: &Config, node: &Node, seen: &Seen) -> Change {
-    Change::Setup(NodeSetup {
-        uplink: Some((UPLINK, seen.uplink.mac, seen.uplink.mtu)),
-        host: Some((HOST, node.host().mac, node.host().mtu)),
-        gateway_mac: node.dataplane().mac,
-        vni: config.tunnel.vni,
-        tunnel_port: config.tunnel.port,
-        service_ranges: config.service_ranges.clone(),
-    })
 }
 
 /// The cores for workers: those that were named, or the last ones that the process may use.

@@ -1,7 +1,5 @@
 //! What `podway show` is answered: JSON whose keys are stable.
 
-use std::time::Duration;
-
 use podway_engine::{Remembered, counter_names};
 use podway_intent::{Name, RuleName};
 use podway_state::{Flow, Phase};
@@ -19,8 +17,6 @@ use crate::show::Topic;
 
 /// Flows that one answer shows at most.
 const FLOWS: usize = 10_000;
-/// How long a worker's busy share is measured.
-const MEASURE: Duration = Duration::from_millis(100);
 
 impl Agent {
     /// The answer to `show`.
@@ -32,7 +28,7 @@ impl Agent {
             Topic::Flows => self.flows(),
             Topic::Ports => self.ports_value().await,
             Topic::Counters => self.counters_value().await,
-            Topic::Status => self.status().await,
+            Topic::Status => self.status(),
         }
     }
 
@@ -205,13 +201,11 @@ impl Agent {
         })
     }
 
-    async fn status(&self) -> Value {
-        let before: Vec<(u64, u64)> = self.workers.iter().map(|it| it.load_ns()).collect();
-        tokio::time::sleep(MEASURE).await;
+    fn status(&self) -> Value {
         let workers: Vec<Value> = self
             .workers
             .iter()
-            .zip(before)
+            .zip(&self.loads_ns)
             .enumerate()
             .map(|(index, (worker, before))| {
                 let now = worker.load_ns();

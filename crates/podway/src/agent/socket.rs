@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,8 @@ impl AdminSocket {
         }
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(SocketError::InUse(path.to_owned())),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            // What a killed agent left; a file that is no socket refuses connections, too, and is not ours.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(unusable)?;
             }
             Err(_) => (),
@@ -125,6 +126,10 @@ impl Drop for AdminSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 async fn say(mut stream: UnixStream, response: Response) {
@@ -312,5 +317,11 @@ mod tests {
         );
         drop(live);
         assert!(!path.exists());
+        fs::write(&path, "somebody's file").expect("written");
+        assert!(matches!(
+            AdminSocket::bind(&path),
+            Err(SocketError::Unusable { .. })
+        ));
+        assert!(path.exists(), "a file that is no socket is left alone");
     }
 }

@@ -254,10 +254,13 @@ impl Node {
             RouteNetlinkMessage::NewNeighbour(it) | RouteNetlinkMessage::DelNeighbour(it) => {
                 it.header.ifindex == self.uplink
             }
-            RouteNetlinkMessage::NewLink(it) | RouteNetlinkMessage::DelLink(it) => {
+            RouteNetlinkMessage::NewLink(it) => {
                 [self.uplink, self.host.ifindex].contains(&it.header.index)
             }
-            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => true,
+            // A device that went may have been a pod's.
+            RouteNetlinkMessage::DelLink(_)
+            | RouteNetlinkMessage::NewRoute(_)
+            | RouteNetlinkMessage::DelRoute(_) => true,
             _ => false,
         }
     }

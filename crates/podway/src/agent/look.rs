@@ -1,0 +1,94 @@
+//! What the agent finds on its node: the kernel's facts go into the cluster's.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use podway_intent::{Change, Key, NodeSetup};
+use tokio::time::Instant;
+
+use super::ports::{HOST, UPLINK};
+use super::worker::Worker;
+use super::{Agent, wanted};
+use crate::config::Config;
+use crate::node::{Node, Seen};
+
+/// How old the figures are at least that a worker's busy share is measured from.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Looks at the node's kernel, mends what differs and takes in what was found.
+    pub(super) async fn look(&mut self) {
+        self.unseen.clear();
+        if self.sampled.elapsed() >= SAMPLE {
+            self.sampled = Instant::now();
+            self.loads_ns = self.workers.iter().map(Worker::load_ns).collect();
+        }
+        let wanted = wanted::of_node(
+            &self.cluster,
+            &self.compiled.snapshot,
+            &self.config.service_ranges,
+        );
+        let mut problems = match self.node.reconcile(&wanted).await {
+            Ok(seen) => {
+                self.take_seen(&seen).await;
+                seen.problems
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        if self.cluster.node(&self.config.node).is_none() {
+            problems.push(format!(
+                "the source has no Node {:?}: set `node` to the name of one, or add it",
+                self.config.node
+            ));
+        }
+        if problems != self.node_problems {
+            for problem in &problems {
+                tracing::warn!(problem, "the node's kernel is not as it should be");
+            }
+            self.node_problems = problems;
+        }
+        self.forget_vanished().await;
+        if self.plan != wanted::plan(&self.compiled.plan) {
+            self.stale.mark();
+        }
+    }
+
+    async fn take_seen(&mut self, seen: &Seen) {
+        let setup = setup(&self.config, &self.node, seen);
+        if let Change::Setup(now) = &setup
+            && self.cluster.setup() != Some(now)
+        {
+            self.apply(setup);
+        }
+        for (vtep, mac) in &seen.next_hops {
+            if self.next_hops.get(vtep) != Some(mac) {
+                tracing::info!(%vtep, %mac, "next hop resolved");
+                self.apply(Change::Neighbour(*vtep, *mac));
+            }
+        }
+        let lost: Vec<IpAddr> = self
+            .next_hops
+            .keys()
+            .filter(|vtep| !seen.next_hops.contains_key(vtep))
+            .copied()
+            .collect();
+        for vtep in lost {
+            tracing::info!(%vtep, "next hop lost");
+            self.apply(Change::Gone(Key::Neighbour(vtep)));
+        }
+        self.next_hops.clone_from(&seen.next_hops);
+        self.follow_uplink(seen.uplink.ifindex).await;
+    }
+}
+
+/// The node's set-up as the compiler takes it.
+pub(super) fn setup(config: &Config, node: &Node, seen: &Seen) -> Change {
+    Change::Setup(NodeSetup {
+        uplink: Some((UPLINK, seen.uplink.mac, seen.uplink.mtu)),
+        host: Some((HOST, node.host().mac, node.host().mtu)),
+        gateway_mac: node.dataplane().mac,
+        vni: config.tunnel.vni,
+        tunnel_port: config.tunnel.port,
+        service_ranges: config.service_ranges.clone(),
+    })
+}

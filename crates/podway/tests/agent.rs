@@ -229,6 +229,13 @@ fn echoes(namespace: &str, target: &str, length: usize) -> bool {
     client.inside(dial).expect("inside")
 }
 
+/// True if the namespace has a route to the address by way of the dataplane.
+fn routed(namespace: &str, target: &str) -> bool {
+    let route = ["-n", namespace, "route", "get", target];
+    let output = Command::new("ip").args(route).output().expect("iproute2");
+    String::from_utf8_lossy(&output.stdout).contains("podway-host")
+}
+
 fn counter(lab: &Lab, name: &str) -> u64 {
     let counters = lab.ask(&json!({"show": "counters"})).expect("shown");
     counters["engine"][name].as_u64().expect("a count")
@@ -287,6 +294,11 @@ fn an_agent_carries_pods_services_and_the_node_through_restarts() {
     let ports = lab.ask(&json!({"show": "ports"})).expect("shown");
     assert_eq!(ports.as_array().expect("rows").len(), 4, "pods are adopted");
     assert!(echoes(CLIENT, "10.244.1.10:7777", 100), "after a crash");
+
+    ip(&format!("-n {NODE} link del podway-host"));
+    lab.until("back with the host's port", |_| {
+        routed(NODE, "10.244.1.10") && echoes(NODE, "10.244.1.10:7777", 100)
+    });
 
     let detach = Request::Detach(Detach {
         pod: "shop/client".to_owned(),

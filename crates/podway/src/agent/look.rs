@@ -77,7 +77,7 @@ impl Agent {
             self.apply(Change::Gone(Key::Neighbour(vtep)));
         }
         self.next_hops.clone_from(&seen.next_hops);
-        self.follow_uplink(seen.uplink.ifindex).await;
+        self.follow_devices(&seen.uplink).await;
     }
 }
 

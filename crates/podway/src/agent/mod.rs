@@ -223,7 +223,7 @@ impl Agent {
             interrupt: signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?,
         };
         let agent = Agent {
-            ports: Ports::new(PORTS, seen.uplink.ifindex),
+            ports: Ports::new(PORTS, &seen.uplink, node.dataplane()),
             node_problems: Vec::new(),
             config,
             node,

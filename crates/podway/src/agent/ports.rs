@@ -24,6 +24,7 @@ pub(super) struct Ports {
     /// How the XDP program runs, by port.
     modes: BTreeMap<PortId, Mode>,
     uplink_ifindex: u32,
+    host_ifindex: u32,
 }
 
 /// A pod's device.
@@ -35,12 +36,13 @@ pub(super) struct PodPort {
 }
 
 impl Ports {
-    pub(super) fn new(limit: u16, uplink_ifindex: u32) -> Ports {
+    pub(super) fn new(limit: u16, uplink: &Device, host: &Device) -> Ports {
         Ports {
             limit,
             pods: BTreeMap::new(),
             modes: BTreeMap::new(),
-            uplink_ifindex,
+            uplink_ifindex: uplink.ifindex,
+            host_ifindex: host.ifindex,
         }
     }
 
@@ -234,21 +236,38 @@ impl Agent {
         }
     }
 
-    /// Opens the uplink anew if its device was replaced.
-    pub(super) async fn follow_uplink(&mut self, ifindex: u32) {
-        if ifindex == self.ports.uplink_ifindex {
-            return;
-        }
-        let uplink = self.config.uplink.clone();
-        tracing::warn!(interface = uplink, "the uplink was replaced");
-        let reopened = async {
-            self.close_port(UPLINK, &uplink).await?;
-            self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
+    /// Opens the uplink and the host's port anew if their devices were replaced.
+    pub(super) async fn follow_devices(&mut self, uplink: &Device) {
+        if uplink.ifindex != self.ports.uplink_ifindex
+            && self
+                .reopen(UPLINK, PortKind::Uplink, &uplink.name, Bind::ZeroCopy)
                 .await
+        {
+            self.ports.uplink_ifindex = uplink.ifindex;
+        }
+        let host = self.node.dataplane().clone();
+        if host.ifindex != self.ports.host_ifindex
+            && self
+                .reopen(HOST, PortKind::Host, &host.name, Bind::Copy)
+                .await
+        {
+            self.ports.host_ifindex = host.ifindex;
+        }
+    }
+
+    /// True if the port is open again; if not, the next look tries again.
+    async fn reopen(&mut self, port: PortId, kind: PortKind, interface: &str, bind: Bind) -> bool {
+        tracing::warn!(port = port.0, interface, "the device was replaced");
+        let reopened = async {
+            self.close_port(port, interface).await?;
+            self.open_port(port, kind, interface, bind).await
         };
         match reopened.await {
-            Ok(()) => self.ports.uplink_ifindex = ifindex,
-            Err(error) => tracing::error!(%error, "the uplink is closed"),
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(port = port.0, %error, "the port is closed");
+                false
+            }
         }
     }
 }
@@ -321,7 +340,14 @@ mod tests {
 
     #[test]
     fn port_ids_are_the_lowest_free_ones_up_to_the_limit() {
-        let mut ports = Ports::new(4, 7);
+        let device = Device {
+            ifindex: 7,
+            name: String::new(),
+            mac: Mac::default(),
+            mtu: 1500,
+            alias: String::new(),
+        };
+        let mut ports = Ports::new(4, &device, &device);
         let mut take = |name: &str| {
             let port = ports.free()?;
             let pod = pod_name(name).expect("a pod");

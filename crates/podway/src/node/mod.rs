@@ -211,6 +211,12 @@ impl Node {
             .await?
             .ok_or_else(|| NodeError::NoDevice(self.settings.uplink.clone()))?;
         self.uplink = uplink.ifindex;
+        let host = device(&self.handle, &self.host.name).await?;
+        let mtu = pair::mtu(uplink.mtu);
+        if !host.is_some_and(|host| host.ifindex == self.host.ifindex && host.mtu == mtu) {
+            let ends = pair::make(&self.handle, &self.settings, uplink.mtu).await?;
+            (self.host, self.dataplane) = ends;
+        }
         let mut problems = Vec::new();
         routes::reconcile(
             &self.handle,

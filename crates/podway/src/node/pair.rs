@@ -23,7 +23,7 @@ pub(super) async fn make(
     uplink_mtu: u32,
 ) -> Result<(Device, Device), NodeError> {
     let host = settings.host_interface.as_str();
-    let mtu = uplink_mtu.saturating_sub(TUNNEL_OVERHEAD).max(1280);
+    let mtu = mtu(uplink_mtu);
     let there = link(handle, host).await?;
     let other_end = link(handle, DATAPLANE_INTERFACE).await?;
     for link in there.iter().chain(&other_end) {
@@ -66,6 +66,11 @@ pub(super) async fn make(
         problem: error.to_string(),
     })?;
     Ok((host_end, dataplane_end))
+}
+
+/// The pair's MTU: what fits into the tunnel, and at least what IPv6 asks for (RFC 8200, 5).
+pub(super) fn mtu(uplink_mtu: u32) -> u32 {
+    uplink_mtu.saturating_sub(TUNNEL_OVERHEAD).max(1280)
 }
 
 async fn create(handle: &Handle, settings: &Settings) -> Result<(), NodeError> {

@@ -148,6 +148,31 @@ fn the_pair_is_made_once_and_adopted_afterwards() {
 }
 
 #[test]
+fn the_pair_follows_the_uplinks_mtu_and_comes_back() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("follow");
+    wire.inside(|| async {
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let wanted = wanted(&["10.96.0.0/16"], &[]);
+        node.reconcile(&wanted).await.expect("reconciled");
+        let first = node.host().clone();
+
+        ip("link set eth0 mtu 1400");
+        node.reconcile(&wanted).await.expect("reconciled");
+        assert_eq!((node.host().mtu, node.dataplane().mtu), (1350, 1350));
+        assert_eq!(node.host().ifindex, first.ifindex);
+
+        ip("link del podway-host");
+        node.reconcile(&wanted).await.expect("reconciled");
+        assert_ne!(node.host().ifindex, first.ifindex);
+        assert_eq!(node.host().mac, first.mac);
+        assert!(ip("-4 route show dev podway-host").contains("10.96.0.0/16"));
+    });
+}
+
+#[test]
 fn somebody_elses_device_is_left_alone() {
     if !is_root() {
         return;

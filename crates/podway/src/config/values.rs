@@ -1,0 +1,124 @@
+//! Values of the configuration: each is legal once it is read, and its error says what would be.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+pub(super) fn node<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let name = String::deserialize(input)?;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(legal) {
+        return Err(D::Error::custom(format!(
+            "{name:?} is no node name: give the Node object's name (lower case, digits, `-`, `.`)"
+        )));
+    }
+    Ok(name)
+}
+
+pub(super) fn source<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+    let source = String::deserialize(input)?;
+    match source.as_str() {
+        "kubernetes" => Err(D::Error::custom(
+            "\"kubernetes\" comes with a later version: give a directory of manifests",
+        )),
+        "" => Err(D::Error::custom("is empty: give a directory of manifests")),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+pub(super) fn interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let name = String::deserialize(input)?;
+    let legal = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+    if name.is_empty() || name.len() > 15 || !name.bytes().all(legal) || name == "." || name == ".."
+    {
+        return Err(D::Error::custom(format!(
+            "{name:?} is no device name: give 1 to 15 characters without spaces, `/` and `:`"
+        )));
+    }
+    Ok(name)
+}
+
+pub(super) fn host_interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let name = interface(input)?;
+    if name == crate::node::DATAPLANE_INTERFACE {
+        return Err(D::Error::custom(format!(
+            "{name:?} is the dataplane's own end: choose another name"
+        )));
+    }
+    Ok(name)
+}
+
+pub(super) fn socket<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+    let path = String::deserialize(input)?;
+    // sun_path of unix(7) holds 107 bytes and a zero.
+    if !path.starts_with('/') || path.len() > 107 {
+        return Err(D::Error::custom(format!(
+            "{path:?} is no socket path: give an absolute path of at most 107 bytes"
+        )));
+    }
+    Ok(PathBuf::from(path))
+}
+
+pub(super) fn workers<'de, D: Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
+    whole::<D>(input, 1, 64).map(|value| value as usize)
+}
+
+pub(super) fn pod_mtu<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    whole::<D>(input, 1280, 65535).map(|value| value as u32)
+}
+
+pub(super) fn flows<'de, D: Deserializer<'de>>(input: D) -> Result<usize, D::Error> {
+    whole::<D>(input, 1024, 1 << 26).map(|value| value as usize)
+}
+
+pub(super) fn frames<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    let value = whole::<D>(input, 1024, 65536)? as u32;
+    if !value.is_power_of_two() {
+        return Err(D::Error::custom(format!(
+            "{value} is no power of two: give {} or {}",
+            value.next_power_of_two() / 2,
+            value.next_power_of_two()
+        )));
+    }
+    Ok(value)
+}
+
+pub(super) fn tunnel_port<'de, D: Deserializer<'de>>(input: D) -> Result<u16, D::Error> {
+    whole::<D>(input, 1, 65535).map(|value| value as u16)
+}
+
+pub(super) fn vni<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    whole::<D>(input, 0, (1 << 24) - 1).map(|value| value as u32)
+}
+
+pub(super) fn service_ranges<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+    Vec::<String>::deserialize(input)?
+        .iter()
+        .map(|text| {
+            let range: IpNet = text.parse().map_err(|_| {
+                D::Error::custom(format!(
+                    "{text:?} is no range: give an address and a length, as in \"10.96.0.0/16\""
+                ))
+            })?;
+            if range != range.trunc() {
+                return Err(D::Error::custom(format!(
+                    "{text:?} has bits beyond its length: write {:?}",
+                    range.trunc().to_string()
+                )));
+            }
+            Ok(range)
+        })
+        .collect()
+}
+
+fn whole<'de, D: Deserializer<'de>>(input: D, least: i64, most: i64) -> Result<i64, D::Error> {
+    let value = i64::deserialize(input)?;
+    if !(least..=most).contains(&value) {
+        return Err(D::Error::custom(format!(
+            "{value} is out of range: give a whole number from {least} to {most}"
+        )));
+    }
+    Ok(value)
+}

@@ -36,6 +36,13 @@ struct {
 	__type(value, __u32);
 } wire SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} sunk SEC(".maps");
+
 static __u32 flow;
 
 static __always_inline __be16 checksum(__u32 sum)
@@ -77,6 +84,18 @@ SEC("xdp")
 int bench_ceiling(struct xdp_md *ctx)
 {
 	return bpf_redirect_map(&wire, 0, XDP_DROP);
+}
+
+/* Counts and drops what comes by redirection: such packets would be copied into sk_buffs for anybody else. */
+SEC("xdp")
+int bench_sink(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&sunk, &zero);
+
+	if (count)
+		++*count;
+	return XDP_DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

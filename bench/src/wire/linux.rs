@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::FORWARDER_CORE;
 use super::bed::{Bed, PREFIX, feed, ip};
@@ -57,15 +59,40 @@ pub(crate) fn configure(bed: &Bed) -> anyhow::Result<()> {
     feed(&bed.node, Command::new("nft").args(["-f", "-"]), &rules()).map(drop)
 }
 
-/// Has all that follows reception done by the core that forwards, as with the other systems.
+/// Has the core that forwards do so: reception in a kernel thread of its own, which is pinned there.
 fn steer(bed: &Bed) -> anyhow::Result<()> {
     // Only a process with its own /sys sees this namespace's devices there.
-    let mask = 1 << FORWARDER_CORE;
-    let script = format!("echo {mask:x} > /sys/class/net/in/queues/rx-0/rps_cpus");
+    let script = "echo 1 > /sys/class/net/in/threaded";
     let node = format!("{PREFIX}node");
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &node, "sh", "-c", &script]);
-    feed(&bed.node, &mut command, "").map(drop)
+    command.args(["netns", "exec", &node, "sh", "-c", script]);
+    let before = napi_threads();
+    feed(&bed.node, &mut command, "")?;
+    let mut cores = CpuSet::new();
+    cores.set(FORWARDER_CORE)?;
+    let made: Vec<_> = napi_threads()
+        .into_iter()
+        .filter(|id| !before.contains(id))
+        .collect();
+    ensure!(
+        !made.is_empty(),
+        "no kernel thread receives for `in`; threaded NAPI needs Linux 5.12"
+    );
+    for thread in made {
+        sched_setaffinity(Pid::from_raw(thread), &cores).context("pinning a kernel thread")?;
+    }
+    Ok(())
+}
+
+/// Kernel threads that receive for a device named `in`.
+fn napi_threads() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_ours = |id: &i32| {
+        fs::read_to_string(format!("/proc/{id}/comm"))
+            .is_ok_and(|name| name.starts_with("napi/in-"))
+    };
+    ids.filter(is_ours).collect()
 }
 
 fn forwarding() -> anyhow::Result<()> {

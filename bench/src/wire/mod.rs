@@ -3,13 +3,13 @@
 mod bed;
 mod dataplane;
 mod linux;
+mod ovs;
 mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,9 @@ use core_affinity::CoreId;
 use podway_cni::Namespace;
 use serde::{Deserialize, Serialize};
 
-use self::bed::{Bed, Turn, feed};
+use self::bed::{Bed, Turn};
 use self::dataplane::{Behind, Counted, forward};
+use self::ovs::OpenVswitch;
 use self::source::{Ceiling, Source};
 use crate::cluster::{CLIENT_ADDRESS, CLIENT_MAC, GATEWAY_MAC, REMOTE_SERVICE, SERVICE_PORT};
 use crate::packets::{Ends, Traffic, Varied};
@@ -75,14 +76,12 @@ impl System {
     /// Why it can't be measured here, if so.
     pub(crate) fn missing(self, flows: u32) -> Option<String> {
         match self {
-            System::Bare | System::Podway => None,
-            System::Devmap => lacks("ethtool", "ethtool"),
+            System::Bare | System::Podway | System::Devmap => None,
             System::Linux if flows > LINUX_FLOWS => Some(format!(
                 "more than {LINUX_FLOWS} flows need nf_conntrack_max, which is the whole machine's"
             )),
             System::Linux => lacks("ethtool", "ethtool"),
-            System::Ovs => lacks("ovs-vswitchd", "openvswitch-switch-dpdk")
-                .or_else(|| Some("installed, but measuring it is not implemented yet".to_owned())),
+            System::Ovs => lacks("ovs-vswitchd", "openvswitch-switch"),
         }
     }
 }
@@ -92,6 +91,9 @@ impl fmt::Display for System {
         f.pad(self.to_possible_value().expect("none is hidden").get_name())
     }
 }
+
+/// How many packets have reached the sink.
+type Sunk<'a> = &'a dyn Fn() -> anyhow::Result<u64>;
 
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
@@ -203,23 +205,22 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
         target_port: SERVICE_PORT,
     };
     let traffic = Traffic::udp(&ends, Varied::Target, plan.length, flows);
+    let at_end = || bed.sunk();
     let behind = match system {
         System::Bare => Behind::Nothing,
         System::Podway => Behind::Engine,
         System::Devmap => {
-            feed(
-                &bed.sink,
-                Command::new("ethtool").args(["-K", "end", "gro", "on"]),
-                "",
-            )?;
-            let _ceiling = bed.node.inside(|| Ceiling::attach("in", "wire"))??;
-            return count(&bed, &traffic, plan.time);
+            let ceiling = Ceiling::attach(&bed)?;
+            return count(&bed, &traffic, plan.time, &|| ceiling.sunk());
         }
         System::Linux => {
             linux::configure(&bed)?;
-            return count(&bed, &traffic, plan.time);
+            return count(&bed, &traffic, plan.time, &at_end);
         }
-        System::Ovs => bail!("not implemented"),
+        System::Ovs => {
+            let _switch = OpenVswitch::start(&bed)?;
+            return count(&bed, &traffic, plan.time, &at_end);
+        }
     };
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -230,7 +231,7 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
             forward(behind, flows, &stop, &ready)
         });
         let sample = match is_ready.recv_timeout(PATIENCE) {
-            Ok(()) => count(&bed, &traffic, plan.time),
+            Ok(()) => count(&bed, &traffic, plan.time, &at_end),
             Err(RecvTimeoutError::Timeout) => {
                 Err(anyhow!("the worker is not ready after {PATIENCE:?}"))
             }
@@ -244,59 +245,83 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
 }
 
 /// Sends through the bed and counts at its end; again if the source went faster than it had led to expect.
-fn count(bed: &Bed, traffic: &Traffic, time: Duration) -> anyhow::Result<Sample> {
+fn count(bed: &Bed, traffic: &Traffic, time: Duration, sunk: Sunk<'_>) -> anyhow::Result<Sample> {
     for _ in 0..ATTEMPTS {
-        if let Some(sample) = attempt(bed, traffic, time)? {
+        if let Some(sample) = attempt(bed, traffic, time, sunk)? {
             return Ok(sample);
         }
     }
     bail!("the source's speed is never the same; the machine is too busy to measure")
 }
 
-/// What is counted while the source sends; `None` if it was done before.
-fn attempt(bed: &Bed, traffic: &Traffic, time: Duration) -> anyhow::Result<Option<Sample>> {
+/// What is counted while the source sends; `None` if it ended before that.
+fn attempt(
+    bed: &Bed,
+    traffic: &Traffic,
+    time: Duration,
+    sunk: Sunk<'_>,
+) -> anyhow::Result<Option<Sample>> {
     thread::scope(|scope| {
         let (warm, is_warm) = channel();
-        let source = scope.spawn(move || {
-            settle(&bed.source, SOURCE_CORE)?;
-            let mut source = Source::new("out", traffic)?;
-            let first = WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW);
-            let took = source.send(first)?;
-            // One long call: each call begins with a pause of some 18 ms, in which the forwarder would catch up.
-            let seconds = (time + MARGIN).as_secs_f64();
-            let packets = (f64::from(first) / took.as_secs_f64() * seconds).min(MOST) as u32;
-            warm.send(()).context("nobody waits")?;
-            let took = source.send(packets)?;
-            Ok::<_, anyhow::Error>((
-                Instant::now(),
-                f64::from(packets) / took.as_secs_f64() / 1e6,
-            ))
+        let source = scope.spawn(move || send(bed, traffic, time + MARGIN, &warm));
+        // If the source ends instead, it says why.
+        let counted = is_warm.recv().ok().map(|()| {
+            thread::sleep(MARGIN / 4);
+            rate_at_sink(sunk, time)
         });
-        let counted = is_warm
-            .recv()
-            .map_err(|_| anyhow!("the source ended"))
-            .and_then(|()| {
-                thread::sleep(MARGIN / 4);
-                let (start, before) = (Instant::now(), bed.sunk()?);
-                thread::sleep(time);
-                let (end, after) = (Instant::now(), bed.sunk()?);
-                Ok((
-                    end,
-                    (after - before) as f64 / (end - start).as_secs_f64() / 1e6,
-                ))
-            });
-        let (sent_until, offered_mpps) = source.join().expect("the source does not panic")?;
+        let sent = source.join().expect("the source does not panic")?;
+        let (Some((sent_until, offered_mpps)), Some(counted)) = (sent, counted) else {
+            return Ok(None);
+        };
         let (counted_until, mpps) = counted?;
         if sent_until < counted_until {
             return Ok(None);
         }
         ensure!(mpps > 0.0, "nothing reached the sink");
+        let counted = Counted::new();
         Ok(Some(Sample {
             mpps,
             offered_mpps,
-            counted: Counted::new(),
+            counted,
         }))
     })
+}
+
+/// Sends for about `time` after a warm-up; when it was done, and how many millions of packets a second it sent.
+fn send(
+    bed: &Bed,
+    traffic: &Traffic,
+    time: Duration,
+    warm: &Sender<()>,
+) -> anyhow::Result<Option<(Instant, f64)>> {
+    settle(&bed.source, SOURCE_CORE)?;
+    let mut source = Source::new("out", traffic)?;
+    let first = WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW);
+    let Some(took) = source.send(first)? else {
+        return Ok(None);
+    };
+    // One long call: each call begins with a pause of some 18 ms, in which the forwarder would catch up.
+    let packets = f64::from(first) * time.as_secs_f64() / took.as_secs_f64();
+    let packets = packets.min(MOST) as u32;
+    warm.send(()).context("nobody waits")?;
+    let took = source.send(packets)?;
+    Ok(took.map(|took| {
+        (
+            Instant::now(),
+            f64::from(packets) / took.as_secs_f64() / 1e6,
+        )
+    }))
+}
+
+/// Counts for `time`; when that was over, and how many millions of packets a second there were.
+fn rate_at_sink(sunk: Sunk<'_>, time: Duration) -> anyhow::Result<(Instant, f64)> {
+    let (start, before) = (Instant::now(), sunk()?);
+    thread::sleep(time);
+    let (end, after) = (Instant::now(), sunk()?);
+    Ok((
+        end,
+        (after - before) as f64 / (end - start).as_secs_f64() / 1e6,
+    ))
 }
 
 /// Moves the calling thread to a namespace and a core for good.

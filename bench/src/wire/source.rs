@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut};
+use libbpf_rs::{
+    ErrorKind, Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut,
+};
 
 use nix::net::if_::if_nametoindex;
 
+use super::bed::Bed;
 use crate::packets::{FIRST_PORT, PORTS, Traffic};
 
 static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.bpf.o"));
@@ -33,8 +36,8 @@ impl Source {
         Ok(Source { object, template })
     }
 
-    /// Sends so many packets without a pause and gives the time that took.
-    pub(crate) fn send(&mut self, packets: u32) -> anyhow::Result<Duration> {
+    /// Sends so many packets without a pause and gives the time that took; `None` if a signal ended it early.
+    pub(crate) fn send(&mut self, packets: u32) -> anyhow::Result<Option<Duration>> {
         ensure!(packets <= i32::MAX as u32, "{packets} packets in one call");
         let program = program(&mut self.object, "bench_source")?;
         let input = ProgramInput {
@@ -44,30 +47,51 @@ impl Source {
             ..ProgramInput::default()
         };
         let start = Instant::now();
-        program
-            .test_run(input)
-            .context("running the source on live frames; it needs Linux 5.18 and root")?;
-        Ok(start.elapsed())
+        match program.test_run(input) {
+            Ok(_) => Ok(Some(start.elapsed())),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error)
+                .context("running the source on live frames; it needs Linux 5.18 and root"),
+        }
     }
 }
 
-/// The kernel's own forwarder between two devices; dropping it takes it away.
+/// The kernel's own forwarder between two devices, and a sink for its packets; dropping it takes both away.
 pub(crate) struct Ceiling {
-    _link: Link,
-    _object: Object,
+    _forwarder: Link,
+    _sink: Link,
+    object: Object,
 }
 
 impl Ceiling {
-    /// Forwards all that comes in by one device out of another, in the caller's namespace.
-    pub(crate) fn attach(from: &str, to: &str) -> anyhow::Result<Ceiling> {
+    /// Forwards all that comes in by `in` out of `wire`, and counts and drops it at `end`.
+    pub(crate) fn attach(bed: &Bed) -> anyhow::Result<Ceiling> {
         let mut object = load()?;
-        map(&object, "wire")?.update(&[0; 4], &index(to)?.to_ne_bytes(), MapFlags::ANY)?;
-        let link = program(&mut object, "bench_ceiling")?.attach_xdp(index(from)? as i32)?;
+        let sink = bed
+            .sink
+            .inside(|| attach(&mut object, "bench_sink", "end"))??;
+        let forwarder = bed.node.inside(|| {
+            map(&object, "wire")?.update(&[0; 4], &index("wire")?.to_ne_bytes(), MapFlags::ANY)?;
+            attach(&mut object, "bench_ceiling", "in")
+        })??;
         Ok(Ceiling {
-            _link: link,
-            _object: object,
+            _forwarder: forwarder,
+            _sink: sink,
+            object,
         })
     }
+
+    /// Packets that have reached the sink.
+    pub(crate) fn sunk(&self) -> anyhow::Result<u64> {
+        let counts = map(&self.object, "sunk")?.lookup_percpu(&[0; 4], MapFlags::ANY)?;
+        let counts = counts.context("source.bpf.c's counter is not there")?;
+        let count = |bytes: Vec<u8>| bytes.try_into().map(u64::from_ne_bytes).unwrap_or(0);
+        Ok(counts.into_iter().map(count).sum())
+    }
+}
+
+fn attach(object: &mut Object, name: &str, device: &str) -> anyhow::Result<Link> {
+    Ok(program(object, name)?.attach_xdp(index(device)? as i32)?)
 }
 
 fn load() -> anyhow::Result<Object> {

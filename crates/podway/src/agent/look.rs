@@ -35,6 +35,7 @@ impl Agent {
             }
             Err(error) => vec![error.to_string()],
         };
+        problems.extend(self.unowned_queues());
         if self.cluster.node(&self.config.node).is_none() {
             problems.push(format!(
                 "the source has no Node {:?}: set `node` to the name of one, or add it",
@@ -51,6 +52,20 @@ impl Agent {
         if self.plan != wanted::plan(&self.compiled.plan) {
             self.stale.mark();
         }
+    }
+
+    /// Tunnel packets that came since the last look to a queue of the uplink that no worker has: they are dropped.
+    fn unowned_queues(&mut self) -> Option<String> {
+        let counters = self.redirect.counters().unwrap_or_default();
+        let closed = counters.iter().find(|(name, _)| *name == "uplink-closed");
+        let closed = closed.map_or(0, |(_, count)| *count);
+        let before = std::mem::replace(&mut self.uplink_closed, closed);
+        (closed > before).then(|| {
+            let (uplink, workers) = (&self.config.uplink, self.config.workers);
+            format!(
+                "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
+            )
+        })
     }
 
     async fn take_seen(&mut self, seen: &Seen) {

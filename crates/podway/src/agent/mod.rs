@@ -151,6 +151,8 @@ struct Agent {
     /// Workers' loads when they were last sampled, for their busy shares.
     loads_ns: Vec<(u64, u64)>,
     sampled: Instant,
+    /// Packets of the uplink that the XDP program had no socket for, at the last look.
+    uplink_closed: u64,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
@@ -235,6 +237,7 @@ impl Agent {
             plan: Plan::default(),
             loads_ns: workers.iter().map(Worker::load_ns).collect(),
             sampled: Instant::now(),
+            uplink_closed: 0,
             workers,
             flows,
             counters,

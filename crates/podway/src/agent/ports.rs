@@ -198,12 +198,15 @@ impl Agent {
             };
             let mac = Mac(podway_cni::pod_mac(&pod.to_string()));
             match self.attach_device(&pod, &device, mac, device.mtu).await {
-                Ok(()) => {
-                    tracing::info!(%pod, interface = device.name, "pod adopted");
-                    self.node.raise(device.ifindex).await?;
-                }
+                Ok(()) => tracing::info!(%pod, interface = device.name, "pod adopted"),
                 // The device stays closed; one pod's fault is not all pods' fault.
-                Err(error) => tracing::error!(%pod, %error, "pod not adopted"),
+                Err(error) => {
+                    tracing::error!(%pod, %error, "pod not adopted");
+                    continue;
+                }
+            }
+            if let Err(error) = self.node.raise(device.ifindex).await {
+                tracing::error!(%pod, %error, "the pod's device is down");
             }
         }
         Ok(())

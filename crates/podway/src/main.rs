@@ -23,15 +23,9 @@ const BAD_INPUT: u8 = 2;
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(help)
-            if matches!(
-                help.kind(),
-                ErrorKind::DisplayHelp
-                    | ErrorKind::DisplayVersion
-                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-            ) =>
-        {
-            help.exit()
+        Err(error) if error.exit_code() == 0 => error.exit(),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return fail(BAD_INPUT, &"a command is missing: see `podway --help`");
         }
         Err(error) => return fail(BAD_INPUT, &one_line(&error)),
     };

@@ -59,8 +59,13 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn bad_usage_exits_2_and_names_the_flag() {
     for (arguments, said) in [
+        (&[][..], "podway: a command is missing: see `podway --help`"),
         (
-            &["run"][..],
+            &["lab"],
+            "podway: a command is missing: see `podway --help`",
+        ),
+        (
+            &["run"],
             "podway: the following required arguments were not provided: --config <FILE>: see `podway --help`",
         ),
         (

@@ -29,14 +29,23 @@ pub(crate) fn root() -> PathBuf {
 /// The binary that was built with this test.
 pub(crate) fn podway() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let built = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let built = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/PROFILE/deps");
     let binary = built.join("podway");
-    assert!(binary.exists(), "build it first: cargo build --package podway");
+    assert!(
+        binary.exists(),
+        "build it first: cargo build --package podway"
+    );
     binary
 }
 
 fn run(arguments: &[&str]) -> Output {
-    let output = Command::new(podway()).args(arguments).stdin(Stdio::null()).output();
+    let output = Command::new(podway())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
     output.expect("podway runs")
 }
 
@@ -48,7 +57,11 @@ impl Lab {
         alone.lock().expect("a lock");
         let lab = Lab { _alone: alone };
         let up = run(&["lab", "up", manifests.to_str().expect("UTF-8")]);
-        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        assert!(
+            up.status.success(),
+            "{}",
+            String::from_utf8_lossy(&up.stderr)
+        );
         lab
     }
 
@@ -59,13 +72,24 @@ impl Lab {
 
     /// True if a pod or node gets something from an HTTP server within two seconds.
     pub(crate) fn gets(&self, from: &str, url: &str) -> bool {
-        let curl = ["curl", "--silent", "--fail", "--max-time", "2", "--output", "/dev/null", url];
+        let curl = [
+            "curl",
+            "--silent",
+            "--fail",
+            "--max-time",
+            "2",
+            "--output",
+            "/dev/null",
+            url,
+        ];
         self.exec(from, &curl).status.success()
     }
 
     /// True if a pod or node is answered a ping within a second.
     pub(crate) fn pings(&self, from: &str, address: &str) -> bool {
-        self.exec(from, &["ping", "-c", "1", "-W", "1", "-q", address]).status.success()
+        self.exec(from, &["ping", "-c", "1", "-W", "1", "-q", address])
+            .status
+            .success()
     }
 
     pub(crate) fn check(&self) -> Value {
@@ -81,16 +105,26 @@ impl Lab {
         let status = self.status();
         let pods = status["pods"].as_array().expect("pods").iter();
         let addresses = pods.filter(|found| found["name"] == pod).flat_map(|found| {
-            found["addresses"].as_array().expect("addresses").iter().filter_map(Value::as_str)
+            found["addresses"]
+                .as_array()
+                .expect("addresses")
+                .iter()
+                .filter_map(Value::as_str)
         });
-        addresses.map(str::to_owned).find(|address| wanted(address)).expect("the pod's address")
+        addresses
+            .map(str::to_owned)
+            .find(|address| wanted(address))
+            .expect("the pod's address")
     }
 
     /// A node of the status.
     pub(crate) fn node(&self, name: &str) -> Value {
         let status = self.status();
         let mut nodes = status["nodes"].as_array().expect("nodes").iter();
-        nodes.find(|node| node["name"] == name).expect("the node").clone()
+        nodes
+            .find(|node| node["name"] == name)
+            .expect("the node")
+            .clone()
     }
 
     /// What the agent of a node says.
@@ -98,13 +132,19 @@ impl Lab {
         let node = self.node(node);
         let socket = node["socket"].as_str().expect("a socket");
         let output = run(&["show", topic, "-o", "json", "--socket", socket]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         json(&output.stdout)
     }
 
     /// The process id of a node's agent.
     pub(crate) fn agent(&self, node: &str) -> i32 {
-        self.node(node)["agent"]["pid"].as_i64().expect("a process id") as i32
+        self.node(node)["agent"]["pid"]
+            .as_i64()
+            .expect("a process id") as i32
     }
 }
 
@@ -113,7 +153,11 @@ impl Drop for Lab {
         let down = run(&["lab", "down"]);
         let left = leftovers();
         if !std::thread::panicking() {
-            assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+            assert!(
+                down.status.success(),
+                "{}",
+                String::from_utf8_lossy(&down.stderr)
+            );
             assert_eq!(left, Vec::<String>::new(), "what the lab left behind");
         }
     }
@@ -121,9 +165,15 @@ impl Drop for Lab {
 
 /// Namespaces and processes of labs that are there now.
 fn leftovers() -> Vec<String> {
-    let namespaces = Command::new("ip").args(["netns", "list"]).output().expect("ip runs");
+    let namespaces = Command::new("ip")
+        .args(["netns", "list"])
+        .output()
+        .expect("ip runs");
     let text = String::from_utf8_lossy(&namespaces.stdout).into_owned();
-    text.lines().filter(|line| line.starts_with("podway-lab")).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| line.starts_with("podway-lab"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn json(bytes: &[u8]) -> Value {

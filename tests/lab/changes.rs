@@ -30,17 +30,29 @@ fn a_changed_file_is_in_force_without_a_restart_and_a_broken_one_is_not() {
     let before = fs::read_to_string(&policies).expect("policies");
     // The file loses the rule that lets clients in.
     fs::write(&policies, DENY).expect("written");
-    assert!(eventually(Duration::from_secs(5), || !open()), "the new policy is in force");
+    assert!(
+        eventually(Duration::from_secs(5), || !open()),
+        "the new policy is in force"
+    );
 
     fs::write(&policies, "kind: NetworkPolicy\nspec: [").expect("written");
     let told = eventually(Duration::from_secs(5), || {
-        lab.show("node1", "status").to_string().contains("policies.yaml")
+        lab.show("node1", "status")
+            .to_string()
+            .contains("policies.yaml")
     });
-    assert!(told, "the status names the broken file: {}", lab.show("node1", "status"));
+    assert!(
+        told,
+        "the status names the broken file: {}",
+        lab.show("node1", "status")
+    );
     assert!(!open(), "the last good state stays in force");
 
     fs::write(&policies, before).expect("written");
-    assert!(eventually(Duration::from_secs(5), open), "the mended file is in force");
+    assert!(
+        eventually(Duration::from_secs(5), open),
+        "the mended file is in force"
+    );
     drop(lab);
     fs::remove_dir_all(directory).expect("removed");
 }

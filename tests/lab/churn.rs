@@ -10,7 +10,9 @@ use crate::bench::{Lab, root, unprivileged};
 const PODS: usize = 200;
 
 fn descriptors(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent's descriptors").count()
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the agent's descriptors")
+        .count()
 }
 
 fn resident_kib(pid: i32) -> u64 {
@@ -21,8 +23,15 @@ fn resident_kib(pid: i32) -> u64 {
 }
 
 fn in_node(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip runs");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("ip runs");
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// One request to an agent's socket, in its words.
@@ -31,7 +40,9 @@ fn ask(socket: &str, request: &Value) -> Value {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the agent listens");
     writeln!(stream, "{request}").expect("it reads");
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).expect("it answers");
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .expect("it answers");
     serde_json::from_str(&answer).expect("JSON")
 }
 
@@ -47,20 +58,36 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     let namespace = node["namespace"].as_str().expect("a namespace").to_owned();
     let address = lab.address("ops/bulk", |address| !address.contains(':'));
     let mut flood = Command::new(crate::bench::podway());
-    let flood = flood.args(["lab", "exec", "shop/client", "--", "ping", "-q", "-i", "0.002", &address]);
+    let flood = flood.args([
+        "lab",
+        "exec",
+        "shop/client",
+        "--",
+        "ping",
+        "-q",
+        "-i",
+        "0.002",
+        &address,
+    ]);
     let flood = flood.stdout(Stdio::piped()).spawn().expect("ping runs");
 
     let one = |number: usize| {
         // A veth pair with both ends in the node's namespace is a pod's device as far as the agent is concerned.
         let (host, pod) = (format!("pwtest{number}"), format!("pwpeer{number}"));
-        in_node(&["-n", &namespace, "link", "add", &host, "mtu", "9000", "type", "veth", "peer", "name", &pod]);
+        in_node(&[
+            "-n", &namespace, "link", "add", &host, "mtu", "9000", "type", "veth", "peer", "name",
+            &pod,
+        ]);
         in_node(&["-n", &namespace, "link", "set", &pod, "up"]);
         let name = format!("shop/churn-{number}");
         let attach = serde_json::json!({"attach": {
             "pod": name, "interface": host, "mac": "02:00:00:00:77:01", "mtu": 9000,
         }});
         let answer = ask(&socket, &attach);
-        assert!(answer["ok"].is_object() || answer["ok"].is_null(), "{answer}");
+        assert!(
+            answer["ok"].is_object() || answer["ok"].is_null(),
+            "{answer}"
+        );
         assert!(answer.get("error").is_none(), "{answer}");
         let answer = ask(&socket, &serde_json::json!({"detach": {"pod": name}}));
         assert!(answer.get("error").is_none(), "{answer}");
@@ -72,13 +99,26 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     (20..20 + PODS).for_each(one);
     let (descriptors_after, memory_after) = (descriptors(pid), resident_kib(pid));
 
-    let _ = Command::new("pkill").args(["-INT", "-f", &format!("ping -q -i 0.002 {address}")]).status();
+    let _ = Command::new("pkill")
+        .args(["-INT", "-f", &format!("ping -q -i 0.002 {address}")])
+        .status();
     let output = flood.wait_with_output().expect("ping ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    println!("{text}\ndescriptors {descriptors_before} > {descriptors_after}, resident {memory_before} > {memory_after} KiB");
-    assert!(descriptors_after <= descriptors_before + 2, "descriptors leak");
+    println!(
+        "{text}\ndescriptors {descriptors_before} > {descriptors_after}, resident {memory_before} > {memory_after} KiB"
+    );
+    assert!(
+        descriptors_after <= descriptors_before + 2,
+        "descriptors leak"
+    );
     assert!(memory_after <= memory_before + 4_096, "memory leaks");
-    assert_eq!(lab.show("node1", "ports").as_array().map(Vec::len), ports_before);
-    assert!(text.contains(" 0% packet loss"), "traffic of others is not disturbed: {text}");
+    assert_eq!(
+        lab.show("node1", "ports").as_array().map(Vec::len),
+        ports_before
+    );
+    assert!(
+        text.contains(" 0% packet loss"),
+        "traffic of others is not disturbed: {text}"
+    );
     assert_eq!(lab.check()["wrong"].as_u64(), Some(0));
 }

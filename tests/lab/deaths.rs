@@ -6,17 +6,28 @@ use std::time::{Duration, Instant};
 use crate::bench::{Lab, eventually, podway, root, unprivileged};
 
 fn kill(pid: i32, signal: &str) {
-    let killed = Command::new("kill").args([signal, &pid.to_string()]).status();
+    let killed = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
     assert!(killed.expect("kill runs").success());
 }
 
 /// Starts a node's agent again, as the lab started it.
 fn restart(lab: &Lab, node: &str) -> Child {
-    let namespace = lab.node(node)["namespace"].as_str().expect("a namespace").to_owned();
+    let namespace = lab.node(node)["namespace"]
+        .as_str()
+        .expect("a namespace")
+        .to_owned();
     let config = format!("/run/podway-lab/{node}.toml");
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &namespace]).arg(podway()).args(["run", "--config", &config]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["netns", "exec", &namespace])
+        .arg(podway())
+        .args(["run", "--config", &config]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().expect("the agent starts")
 }
 
@@ -32,11 +43,20 @@ fn dies_closed_and_comes_back(how: impl FnOnce(&Lab)) {
     let agent = lab.agent("node1");
     how(&lab);
     let gone = || !std::path::Path::new(&format!("/proc/{agent}/ns/net")).exists();
-    assert!(eventually(Duration::from_secs(3), gone), "the agent is gone");
+    assert!(
+        eventually(Duration::from_secs(3), gone),
+        "the agent is gone"
+    );
 
-    assert!(!lab.gets("shop/client", near), "a pod's packets stop, also to its own node");
+    assert!(
+        !lab.gets("shop/client", near),
+        "a pod's packets stop, also to its own node"
+    );
     assert!(!lab.gets("shop/client", far));
-    assert!(lab.pings("node:node1", "192.168.50.2"), "the node's own traffic goes on");
+    assert!(
+        lab.pings("node:node1", "192.168.50.2"),
+        "the node's own traffic goes on"
+    );
     assert!(lab.pings("node:node2", "192.168.50.1"));
 
     let start = Instant::now();

@@ -9,7 +9,10 @@ fn no_wrong_cell(set: &str) {
     let lab = Lab::up(&root().join("tests/manifests").join(set));
     let report = lab.check();
     let cells = report["cells"].as_array().expect("cells");
-    let wrong: Vec<_> = cells.iter().filter(|cell| cell["expected"] != cell["seen"]).collect();
+    let wrong: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell["expected"] != cell["seen"])
+        .collect();
     assert!(cells.len() > 20, "{} cells", cells.len());
     assert_eq!((report["wrong"].as_u64(), &wrong), (Some(0), &Vec::new()));
     println!("{set}: {} cells", cells.len());

@@ -13,6 +13,8 @@ use crate::{pipeline, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
+/// Below this share of its core a measured thread was held up by others.
+const UNDISTURBED: f64 = 0.97;
 
 /// One run: where, how, and what came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,11 +167,15 @@ fn told(row: &wire::Row) -> String {
         let trouble = ["ring-full", "fill-empty", "unsendable", "kernel-", "drop/"];
         name == "packets-per-sendto" || trouble.iter().any(|start| name.starts_with(start))
     };
-    let cells = row.counted.iter().filter(|(name, _)| wanted(name));
-    let cells: Vec<_> = cells
-        .map(|(name, value)| format!("{name} {}", (value * 10.0).round() / 10.0))
-        .collect();
-    cells.join(", ")
+    let share = row.core_share.filter(|&share| share < UNDISTURBED);
+    let disturbed = share.map(|share| format!("DISTURBED: {:.0} % of its core", share * 100.0));
+    let counted = row.counted.iter().filter(|(name, _)| wanted(name));
+    let counted = counted.map(|(name, value)| format!("{name} {}", (value * 10.0).round() / 10.0));
+    disturbed
+        .into_iter()
+        .chain(counted)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn change(what: &str, now: f64, then: f64) -> Option<String> {

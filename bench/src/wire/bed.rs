@@ -7,6 +7,8 @@ use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use podway_cni::Namespace;
 use podway_wire::Mac;
 
@@ -161,6 +163,13 @@ fn quiet() -> anyhow::Result<()> {
 /// Takes away all namespaces of ours, and with them what is in them.
 fn sweep() -> anyhow::Result<()> {
     for name in Namespace::names(PREFIX) {
+        // A switch that outlived its benchmark would keep the namespace.
+        for process in Namespace::named(&name)
+            .iter()
+            .flat_map(Namespace::processes)
+        {
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
         Namespace::remove(&name)?;
     }
     Ok(())

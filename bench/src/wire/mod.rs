@@ -1,6 +1,7 @@
 //! Packets through the kernel: what each system forwards in the same minutes of the same machine.
 
 mod bed;
+mod count;
 mod dataplane;
 mod linux;
 mod ovs;
@@ -9,20 +10,19 @@ mod source;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
-use core_affinity::CoreId;
-use podway_cni::Namespace;
 use serde::{Deserialize, Serialize};
 
 use self::bed::{Bed, Turn};
-use self::dataplane::{Behind, Counted, forward};
+use self::count::{CoreShare, Sample, count, settle};
+use self::dataplane::{Behind, forward};
 use self::ovs::OpenVswitch;
-use self::source::{Ceiling, Source};
+use self::source::Ceiling;
 use crate::cluster::{CLIENT_ADDRESS, CLIENT_MAC, GATEWAY_MAC, REMOTE_SERVICE, SERVICE_PORT};
 use crate::packets::{Ends, Traffic, Varied};
 use crate::statistics::Summary;
@@ -30,18 +30,8 @@ use crate::statistics::Summary;
 /// The core that makes the traffic, and the one that forwards it.
 const SOURCE_CORE: usize = 0;
 const FORWARDER_CORE: usize = 1;
-/// Packets before anything is counted; they also say how fast the source is.
-const WARM_UP: u32 = 1_000_000;
-/// The same for each flow: the forwarder sees but a part of what is sent, and should know all flows.
-const WARM_UP_PER_FLOW: u32 = 12;
-/// What the source sends beyond the time that is counted.
-const MARGIN: Duration = Duration::from_millis(400);
-/// Most packets of one measurement: a minute at what no source here reaches.
-const MOST: f64 = 600e6;
 /// Flows at most that Linux's table takes, whose size can't be set for a namespace.
 const LINUX_FLOWS: u32 = 200_000;
-/// How often a measurement is tried.
-const ATTEMPTS: usize = 4;
 /// How long a forwarder may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -92,9 +82,6 @@ impl fmt::Display for System {
     }
 }
 
-/// How many packets have reached the sink.
-type Sunk<'a> = &'a dyn Fn() -> anyhow::Result<u64>;
-
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -120,19 +107,13 @@ pub(crate) struct Row {
     pub(crate) offered_mpps: Option<f64>,
     /// The median of its ratio to the bare forwarder of the same round.
     pub(crate) of_bare: Option<f64>,
+    /// How much of its core's time the source or the forwarder had, the least of all rounds: below 1, others took part.
+    pub(crate) core_share: Option<f64>,
     /// What else was counted, from start to end of the last measurement.
     pub(crate) counted: BTreeMap<String, f64>,
     /// Why it was not measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) missing: Option<String>,
-}
-
-/// One measurement.
-#[derive(Clone, Debug)]
-struct Sample {
-    mpps: f64,
-    offered_mpps: f64,
-    counted: Counted,
 }
 
 /// Measures all of it, systems in turn within each round; `said` is told of each measurement.
@@ -186,6 +167,7 @@ fn row(system: System, flows: u32, length: usize, samples: &BTreeMap<System, Vec
                 .collect(),
         )
         .map(|it| it.median),
+        core_share: own.iter().map(|sample| sample.core_share).reduce(f64::min),
         counted: own
             .last()
             .map(|sample| sample.counted.clone())
@@ -228,7 +210,9 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
         let worker = scope.spawn(|| {
             let ready = ready;
             settle(&bed.node, FORWARDER_CORE)?;
-            forward(behind, flows, &stop, &ready)
+            let share = CoreShare::start();
+            let counted = forward(behind, flows, &stop, &ready)?;
+            Ok::<_, anyhow::Error>((counted, share.end()))
         });
         let sample = match is_ready.recv_timeout(PATIENCE) {
             Ok(()) => count(&bed, &traffic, plan.time, &at_end),
@@ -239,99 +223,15 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
             Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the worker ended")),
         };
         stop.store(true, Ordering::Relaxed);
-        let counted = worker.join().expect("the worker does not panic")?;
-        Ok(Sample { counted, ..sample? })
-    })
-}
-
-/// Sends through the bed and counts at its end; again if the source went faster than it had led to expect.
-fn count(bed: &Bed, traffic: &Traffic, time: Duration, sunk: Sunk<'_>) -> anyhow::Result<Sample> {
-    for _ in 0..ATTEMPTS {
-        if let Some(sample) = attempt(bed, traffic, time, sunk)? {
-            return Ok(sample);
-        }
-    }
-    bail!("the source's speed is never the same; the machine is too busy to measure")
-}
-
-/// What is counted while the source sends; `None` if it ended before that.
-fn attempt(
-    bed: &Bed,
-    traffic: &Traffic,
-    time: Duration,
-    sunk: Sunk<'_>,
-) -> anyhow::Result<Option<Sample>> {
-    thread::scope(|scope| {
-        let (warm, is_warm) = channel();
-        let source = scope.spawn(move || send(bed, traffic, time + MARGIN, &warm));
-        // If the source ends instead, it says why.
-        let counted = is_warm.recv().ok().map(|()| {
-            thread::sleep(MARGIN / 4);
-            rate_at_sink(sunk, time)
-        });
-        let sent = source.join().expect("the source does not panic")?;
-        let (Some((sent_until, offered_mpps)), Some(counted)) = (sent, counted) else {
-            return Ok(None);
-        };
-        let (counted_until, mpps) = counted?;
-        if sent_until < counted_until {
-            return Ok(None);
-        }
-        ensure!(mpps > 0.0, "nothing reached the sink");
-        let counted = Counted::new();
-        Ok(Some(Sample {
-            mpps,
-            offered_mpps,
+        let (counted, share) = worker.join().expect("the worker does not panic")?;
+        let sample = sample?;
+        let core_share = sample.core_share.min(share);
+        Ok(Sample {
             counted,
-        }))
+            core_share,
+            ..sample
+        })
     })
-}
-
-/// Sends for about `time` after a warm-up; when it was done, and how many millions of packets a second it sent.
-fn send(
-    bed: &Bed,
-    traffic: &Traffic,
-    time: Duration,
-    warm: &Sender<()>,
-) -> anyhow::Result<Option<(Instant, f64)>> {
-    settle(&bed.source, SOURCE_CORE)?;
-    let mut source = Source::new("out", traffic)?;
-    let first = WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW);
-    let Some(took) = source.send(first)? else {
-        return Ok(None);
-    };
-    // One long call: each call begins with a pause of some 18 ms, in which the forwarder would catch up.
-    let packets = f64::from(first) * time.as_secs_f64() / took.as_secs_f64();
-    let packets = packets.min(MOST) as u32;
-    warm.send(()).context("nobody waits")?;
-    let took = source.send(packets)?;
-    Ok(took.map(|took| {
-        (
-            Instant::now(),
-            f64::from(packets) / took.as_secs_f64() / 1e6,
-        )
-    }))
-}
-
-/// Counts for `time`; when that was over, and how many millions of packets a second there were.
-fn rate_at_sink(sunk: Sunk<'_>, time: Duration) -> anyhow::Result<(Instant, f64)> {
-    let (start, before) = (Instant::now(), sunk()?);
-    thread::sleep(time);
-    let (end, after) = (Instant::now(), sunk()?);
-    Ok((
-        end,
-        (after - before) as f64 / (end - start).as_secs_f64() / 1e6,
-    ))
-}
-
-/// Moves the calling thread to a namespace and a core for good.
-fn settle(namespace: &Namespace, core: usize) -> anyhow::Result<()> {
-    namespace.enter()?;
-    ensure!(
-        core_affinity::set_for_current(CoreId { id: core }),
-        "this process may not run on core {core}"
-    );
-    Ok(())
 }
 
 /// Says how to get a program that is not there.

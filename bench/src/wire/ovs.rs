@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context;
 
 use super::bed::{Bed, feed, ip};
-use super::{FORWARDER_CORE, SOURCE_CORE, settle};
+use super::count::settle;
+use super::{FORWARDER_CORE, SOURCE_CORE};
 use crate::cluster::{
     BACKEND_PORT, ENDPOINTS, NODE, PEER, PEER_MAC, REMOTE_SERVICE, SERVICE_PORT, TARGETS,
     TUNNEL_PORT, UPLINK_MAC, VNI, after, endpoint,

@@ -6,6 +6,7 @@
 
 mod counters;
 mod flows;
+mod fragments;
 mod hash;
 mod index;
 mod partition;
@@ -16,5 +17,6 @@ mod sync;
 
 pub use counters::Counters;
 pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Tracked};
+pub use fragments::{Fragments, Later, Range, Refusal, WAITING_BYTES};
 pub use publication::{Publication, Reader};
 pub use slot::{Decision, Direction, Key, Phase};

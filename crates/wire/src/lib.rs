@@ -7,6 +7,7 @@ mod bytes;
 pub mod checksum;
 pub mod edit;
 mod embedded;
+pub mod fragment;
 mod frame;
 pub mod icmp;
 mod key;

@@ -90,20 +90,36 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Packets that have reached the sink.
-    pub(crate) fn sunk(&self) -> anyhow::Result<u64> {
-        let text = feed(
-            &self.sink,
-            Command::new("nft").args(["-j", "list", "counter", "netdev", "bench", "got"]),
-            "",
-        )?;
-        let value: serde_json::Value = serde_json::from_str(&text).context("nft's JSON")?;
-        let objects = value["nftables"].as_array().into_iter().flatten();
-        let mut packets = objects.filter_map(|object| object["counter"]["packets"].as_u64());
-        packets
-            .next()
-            .with_context(|| format!("no counter in what nft says: {text}"))
+    /// What has reached the sink.
+    pub(crate) fn sunk(&self) -> anyhow::Result<Sunk> {
+        let mut list = Command::new("nft");
+        list.args(["-j", "list", "counter", "netdev", "bench", "got"]);
+        let text = feed(&self.sink, &mut list, "")?;
+        sunk_of(&text).with_context(|| format!("no counter in what nft says: {text}"))
     }
+}
+
+/// What the sink has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sunk {
+    pub(crate) packets: u64,
+    /// Without Ethernet headers.
+    pub(crate) bytes: u64,
+}
+
+/// Reads the first counter of nft's JSON (libnftables-json(5)).
+fn sunk_of(text: &str) -> Option<Sunk> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let mut counters = value["nftables"]
+        .as_array()?
+        .iter()
+        .map(|object| &object["counter"]);
+    counters.find_map(|counter| {
+        Some(Sunk {
+            packets: counter["packets"].as_u64()?,
+            bytes: counter["bytes"].as_u64()?,
+        })
+    })
 }
 
 impl Drop for Bed {
@@ -173,4 +189,24 @@ fn sweep() -> anyhow::Result<()> {
         Namespace::remove(&name)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read() {
+        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"counter": {"family": "netdev",
+            "name": "got", "table": "bench", "handle": 2, "packets": 7, "bytes": 700}}]}"#;
+        assert_eq!(
+            sunk_of(text),
+            Some(Sunk {
+                packets: 7,
+                bytes: 700
+            })
+        );
+        assert_eq!(sunk_of(r#"{"nftables": []}"#), None);
+        assert_eq!(sunk_of("not JSON"), None);
+    }
 }

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
+use podway_wire::{ETHERNET, Family, vxlan};
 use serde::{Deserialize, Serialize};
 
 use self::bed::{Bed, Turn};
-use self::count::{CoreShare, Sample, count, settle};
+use self::count::{CoreShare, Sample, Sunk, count, settle};
 use self::dataplane::{Behind, forward};
 use self::ovs::OpenVswitch;
 use self::source::Ceiling;
@@ -62,6 +63,14 @@ impl System {
         System::Linux,
         System::Ovs,
     ];
+
+    /// How long a packet of `length` bytes is when it arrives, if all that was to be done to it was done.
+    fn length_at_sink(self, length: usize) -> usize {
+        match self {
+            System::Bare | System::Devmap => length,
+            System::Podway | System::Linux | System::Ovs => length + vxlan::overhead(Family::V4),
+        }
+    }
 
     /// Why it can't be measured here, if so.
     pub(crate) fn missing(self, flows: u32) -> Option<String> {
@@ -187,35 +196,54 @@ fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<
         target_port: SERVICE_PORT,
     };
     let traffic = Traffic::udp(&ends, Varied::Target, plan.length, flows);
-    let at_end = || bed.sunk();
-    let behind = match system {
-        System::Bare => Behind::Nothing,
-        System::Podway => Behind::Engine,
+    let at_sink = || bed.sunk().map(|sunk| sunk.packets);
+    let sample = match system {
+        System::Bare => beside_worker(&bed, Behind::Nothing, &traffic, plan.time, &at_sink)?,
+        System::Podway => beside_worker(&bed, Behind::Engine, &traffic, plan.time, &at_sink)?,
         System::Devmap => {
             let ceiling = Ceiling::attach(&bed)?;
             return count(&bed, &traffic, plan.time, &|| ceiling.sunk());
         }
         System::Linux => {
             linux::configure(&bed)?;
-            return count(&bed, &traffic, plan.time, &at_end);
+            count(&bed, &traffic, plan.time, &at_sink)?
         }
         System::Ovs => {
             let _switch = OpenVswitch::start(&bed)?;
-            return count(&bed, &traffic, plan.time, &at_end);
+            count(&bed, &traffic, plan.time, &at_sink)?
         }
     };
+    let expected = system.length_at_sink(plan.length) - ETHERNET;
+    let sunk = bed.sunk()?;
+    let length = sunk.bytes as f64 / sunk.packets.max(1) as f64;
+    // A stray packet among millions is no matter.
+    ensure!(
+        (length - expected as f64).abs() < 1.0,
+        "packets of {length:.1} instead of {expected} bytes arrived: not what was to be measured"
+    );
+    Ok(sample)
+}
+
+/// Counts while a worker of podway's forwards.
+fn beside_worker(
+    bed: &Bed,
+    behind: Behind,
+    traffic: &Traffic,
+    time: Duration,
+    at_sink: Sunk<'_>,
+) -> anyhow::Result<Sample> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let (ready, is_ready) = channel();
-        let worker = scope.spawn(|| {
-            let ready = ready;
+        let stop = &stop;
+        let worker = scope.spawn(move || {
             settle(&bed.node, FORWARDER_CORE)?;
             let share = CoreShare::start();
-            let counted = forward(behind, flows, &stop, &ready)?;
+            let counted = forward(behind, traffic.flows(), stop, &ready)?;
             Ok::<_, anyhow::Error>((counted, share.end()))
         });
         let sample = match is_ready.recv_timeout(PATIENCE) {
-            Ok(()) => count(&bed, &traffic, plan.time, &at_end),
+            Ok(()) => count(bed, traffic, time, at_sink),
             Err(RecvTimeoutError::Timeout) => {
                 Err(anyhow!("the worker is not ready after {PATIENCE:?}"))
             }

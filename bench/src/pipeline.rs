@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
 use podway_engine::{
@@ -220,13 +220,13 @@ impl Pipeline {
         let took = start.elapsed();
 
         for packet in &packets {
-            if let Verdict::Drop(reason) = packet.verdict {
-                anyhow::bail!(
-                    "{}: the engine dropped a packet: {}",
+            let Verdict::Transmit(_) = packet.verdict else {
+                bail!(
+                    "{}: the engine did not send a packet: {:?}",
                     self.kind,
-                    reason.name()
+                    packet.verdict
                 );
-            }
+            };
         }
         let [hits, misses] = counted(&self.counters);
         let warm = self.made > u64::from(self.traffic.flows()) + BATCH as u64;

@@ -2,9 +2,17 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::statistics::percent;
+
+/// Busier than this, others take part in the figures.
+const QUIET_PERCENT: f64 = 5.0;
+/// How long the machine is looked at.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// The machine's fingerprint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,8 +27,8 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u64,
     /// Whether there is a hypervisor below.
     pub(crate) hypervisor: String,
-    /// The load of the last minute before the measurement: above 0.5 others took part in the figures.
-    pub(crate) load: f64,
+    /// How busy its cores were right before, in per cent: of a busy machine the figures are worth nothing.
+    pub(crate) busy_percent: f64,
     /// The commit, with `+` if files differ from it.
     pub(crate) commit: String,
     /// Seconds since the epoch.
@@ -60,11 +68,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             memory_mib: memory_kib.parse::<u64>().unwrap_or(0) / 1_024,
             hypervisor: hypervisor.to_owned(),
-            load: read("/proc/loadavg")
-                .split(' ')
-                .next()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or(0.0),
+            busy_percent: busy_percent(),
             commit: commit(),
             time_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -81,10 +85,10 @@ impl Machine {
     /// What makes the figures doubtful, if anything does.
     pub(crate) fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
-        if self.load > 0.5 {
+        if self.busy_percent > QUIET_PERCENT {
+            let busy = self.busy_percent;
             doubts.push(format!(
-                "the machine is busy (load {:.2}): a smoke test, no measurement",
-                self.load
+                "others keep the cores busy ({busy:.0} %): a smoke test, no measurement"
             ));
         }
         if self.profile != "release" {
@@ -101,6 +105,30 @@ impl Machine {
     }
 }
 
+/// How busy all cores are for a moment in which this process does nothing.
+fn busy_percent() -> f64 {
+    let stat = || fs::read_to_string("/proc/stat").unwrap_or_default();
+    let (all_before, idle_before) = ticks(&stat());
+    thread::sleep(MOMENT);
+    let (all, idle) = ticks(&stat());
+    // Ticks of waiting for I/O may even fall.
+    let all = all.saturating_sub(all_before);
+    let idle = idle.saturating_sub(idle_before).min(all);
+    percent((all - idle) as f64, all as f64)
+}
+
+/// Ticks in all, and of them idle ones, from the first line of /proc/stat (proc(5)).
+fn ticks(stat: &str) -> (u64, u64) {
+    let line = stat.lines().next().unwrap_or_default();
+    let words = line
+        .split_whitespace()
+        .skip(1)
+        .map(|word| word.parse().unwrap_or(0));
+    let ticks: Vec<u64> = words.take(8).collect();
+    let idle = ticks.iter().skip(3).take(2).sum();
+    (ticks.iter().sum(), idle)
+}
+
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
@@ -115,5 +143,17 @@ fn commit() -> String {
     match git(&["status", "--porcelain", "--untracked-files=no"]) {
         Some(changes) if changes.is_empty() => commit,
         _ => commit + "+",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_and_waiting_ticks_are_not_busy() {
+        let stat = "cpu  10 1 20 300 40 5 6 7 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(ticks(stat), (389, 340));
+        assert_eq!(ticks(""), (0, 0));
     }
 }

@@ -76,6 +76,7 @@ fn rate(json: bool) -> anyhow::Result<()> {
         rounds: 3,
         time: Duration::from_secs(1),
     };
+    let machine = Machine::here();
     let rows = wire::measure(&plan, |_| ())?;
     let [bare, podway] = [0, 1].map(|place| rows[place].mpps.map(|mpps| mpps.median));
     let (bare, podway) = (bare.context("no rounds")?, podway.context("no rounds")?);
@@ -92,7 +93,7 @@ fn rate(json: bool) -> anyhow::Result<()> {
             "core_share": core_share,
             "flows": 1_000,
             "bytes": 64,
-            "machine": Machine::here(),
+            "machine": machine,
         });
         println!("{value}");
         return Ok(());

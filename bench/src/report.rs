@@ -64,11 +64,11 @@ impl Report {
             kernel,
             commit,
             profile,
-            load,
+            busy_percent,
             ..
         } = &self.machine;
         let mut text = format!(
-            "{cpu}, {cores} cores, Linux {kernel}; commit {commit} ({profile}), load {load:.2}\n"
+            "{cpu}, {cores} cores, Linux {kernel}; commit {commit} ({profile}), {busy_percent:.0} % busy before\n"
         );
         writeln!(text, "{}", self.settings).expect("a string takes all");
         if !self.pipeline.is_empty() {
@@ -135,6 +135,19 @@ impl Report {
             writeln!(text, "{}", line.trim_end()).expect("a string takes all");
         }
         text
+    }
+
+    /// True if every kind of packet was timed and counted.
+    pub(crate) fn is_complete(&self) -> bool {
+        let has = |kind, figure: fn(&pipeline::Row) -> bool| {
+            self.pipeline
+                .iter()
+                .any(|row| row.kind == kind && figure(row))
+        };
+        let mut kinds = pipeline::Kind::ALL.iter();
+        kinds.all(|&kind| {
+            has(kind, |row| row.ns.is_some()) && has(kind, |row| row.instructions.is_some())
+        })
     }
 
     /// A line for each figure of the pipeline that moved since `before`, times only if the machine is the same.
@@ -219,6 +232,23 @@ mod tests {
                 "nat-push at 1000 flows: ns 40.0 → 44.0 (+10.0 %), spread 1.0 %",
             ]
         );
+    }
+
+    #[test]
+    fn a_kind_alone_is_not_complete() {
+        let mut report = report(40.0, 300.0);
+        assert!(!report.is_complete());
+        let row = report.pipeline[0].clone();
+        report.pipeline = Kind::ALL
+            .iter()
+            .map(|&kind| Row {
+                kind,
+                ..row.clone()
+            })
+            .collect();
+        assert!(report.is_complete());
+        report.pipeline[3].instructions = None;
+        assert!(!report.is_complete());
     }
 
     #[test]

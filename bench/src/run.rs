@@ -148,6 +148,10 @@ impl Run {
                 report.machine.profile == "release",
                 "a debug build is no baseline: run scripts/bench --save-baseline"
             );
+            ensure!(
+                report.is_complete(),
+                "a baseline has all kinds: run scripts/bench --only pipeline,instructions --save-baseline, with valgrind"
+            );
             let baseline = Report {
                 wire: Vec::new(),
                 ..report

@@ -273,3 +273,34 @@ fn lacks(program: &str, package: &str) -> Option<String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use podway_cni::Namespace;
+
+    use super::*;
+
+    /// What arrives is of the right length, or measuring fails; the engine counts what it did.
+    #[test]
+    #[ignore = "as root, keeps two cores busy for half a minute: cargo test -p podway-bench -- --ignored"]
+    fn every_system_forwards_what_it_should() {
+        let plan = Plan {
+            systems: System::ALL.to_vec(),
+            flows: vec![100],
+            length: 64,
+            rounds: 1,
+            time: Duration::from_millis(200),
+        };
+        let rows = measure(&plan, |_| ()).expect("rows");
+        for row in &rows {
+            assert!(row.mpps.is_some() != row.missing.is_some(), "{row:?}");
+        }
+        let counted = &rows[1].counted;
+        assert_eq!(counted["flow-miss"], 100.0, "{counted:?}");
+        assert_eq!(
+            counted["tunnel-pushed"], counted["transmitted"],
+            "{counted:?}"
+        );
+        assert!(Namespace::names("podway-bench-").is_empty());
+    }
+}

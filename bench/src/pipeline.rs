@@ -257,19 +257,19 @@ fn counted(counters: &Counters) -> [u64; 2] {
 /// What is timed, and nothing else; callgrind counts what happens in here.
 #[inline(never)]
 fn process(engine: &mut Engine, snapshot: &Snapshot, packets: &mut [Packet<'_>], now_ms: u32) {
-    engine.process(snapshot, &mut Batch::new(packets, &mut || None), now_ms);
+    engine.process(snapshot, packets, now_ms);
 }
 
 /// An engine with an empty table that takes all flows, none of which will be answered.
 fn engine(flows: u32) -> (Engine, Arc<Counters>) {
     let capacity = (flows as usize * 4).max(1_024);
-    let shared = Shared::new(capacity, 1, SEED);
-    let counters = shared.counters.clone();
+    let table = Arc::new(FlowTable::new(capacity, 1, SEED));
+    let counters = Arc::new(Counters::new(1, COUNTERS));
     let settings = Settings {
         worker: 0,
         timeouts: Default::default(),
     };
-    (Engine::new(settings, shared), counters)
+    (Engine::new(settings, table, counters.clone()), counters)
 }
 
 /// The packets of a kind, and where they come in.

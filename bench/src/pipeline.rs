@@ -8,9 +8,9 @@ use anyhow::{Context, bail, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
 use podway_engine::{
-    BATCH, COUNTERS, DropReason, Engine, Event, Packet, Settings, Verdict, event_index,
+    BATCH, Batch, DropReason, Engine, Event, Packet, Settings, Shared, Verdict, event_index,
 };
-use podway_state::{Counters, FlowTable};
+use podway_state::Counters;
 use podway_tables::{PortId, Snapshot};
 use podway_wire::{Addr, Frame, vxlan};
 use serde::{Deserialize, Serialize};
@@ -257,19 +257,19 @@ fn counted(counters: &Counters) -> [u64; 2] {
 /// What is timed, and nothing else; callgrind counts what happens in here.
 #[inline(never)]
 fn process(engine: &mut Engine, snapshot: &Snapshot, packets: &mut [Packet<'_>], now_ms: u32) {
-    engine.process(snapshot, packets, now_ms);
+    engine.process(snapshot, &mut Batch::new(packets, &mut || None), now_ms);
 }
 
 /// An engine with an empty table that takes all flows, none of which will be answered.
 fn engine(flows: u32) -> (Engine, Arc<Counters>) {
     let capacity = (flows as usize * 4).max(1_024);
-    let table = Arc::new(FlowTable::new(capacity, 1, SEED));
-    let counters = Arc::new(Counters::new(1, COUNTERS));
+    let shared = Shared::new(capacity, 1, SEED);
+    let counters = shared.counters.clone();
     let settings = Settings {
         worker: 0,
         timeouts: Default::default(),
     };
-    (Engine::new(settings, table, counters.clone()), counters)
+    (Engine::new(settings, shared), counters)
 }
 
 /// The packets of a kind, and where they come in.

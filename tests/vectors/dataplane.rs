@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use etherparse::{IpNumber, PacketBuilder};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use podway_control::convert;
-use podway_engine::{COUNTERS, Decision, DropReason, Engine, Packet, Settings, Timeouts, Verdict};
+use podway_engine::{
+    Batch, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
+};
 use podway_intent::{Attachment, Change, Cluster, Compiled, Compiler, NodeSetup, PodPhase};
-use podway_state::{Counters, FlowTable};
 use podway_tables::{EndpointId, PortId};
 use podway_wire::{Frame, Mac, Protocol};
 
@@ -128,14 +128,14 @@ impl Dataplane {
             ingress,
             verdict,
         }];
-        let flows = Arc::new(FlowTable::new(16, 1, 0));
-        let counters = Arc::new(Counters::new(1, COUNTERS));
         let settings = Settings {
             worker: 0,
             timeouts: Timeouts::default(),
         };
-        let mut engine = Engine::new(settings, flows, counters);
-        engine.process(&self.compiled.snapshot, &mut packets, 0);
+        let mut none = || None;
+        let mut engine = Engine::new(settings, Shared::new(16, 1, 0));
+        let mut batch = Batch::new(&mut packets, &mut none);
+        engine.process(&self.compiled.snapshot, &mut batch, 0);
         let decision = engine.last_decision();
         let decision =
             decision.with_context(|| format!("no decision: {:?}", packets[0].verdict))?;

@@ -81,7 +81,7 @@ fn judge(row: &Row) -> Result<Result<(), String>> {
     // A packet for the world is judged, too, and only then finds no route.
     let accepted = match verdict {
         Verdict::Transmit(_) | Verdict::Drop(DropReason::NoRoute) => "accept",
-        Verdict::Drop(_) => "drop",
+        Verdict::Drop(_) | Verdict::Waits => "drop",
     };
     let right = accepted == row.expect
         && egress == (row.directions.egress == "drop")

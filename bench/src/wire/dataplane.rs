@@ -7,8 +7,8 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use podway_engine::{COUNTERS, Edge, Engine, Packet, Settings, Verdict, counter_names};
-use podway_state::{Counters, FlowTable, Publication};
+use podway_engine::{Batch, Edge, Engine, Settings, Shared, Verdict, counter_names};
+use podway_state::{Counters, Publication};
 use podway_tables::{PortId, PortKind, Snapshot};
 use podway_xsk::{Bind, Redirect, RedirectSettings, WorkerEdge, WorkerSettings};
 
@@ -61,7 +61,9 @@ pub(crate) fn forward(
         redirect.attach(device, kind, port)?;
         edge.add_port(port, device, Bind::Copy, PATIENCE)?;
     }
-    let counters = Arc::new(Counters::new(1, COUNTERS));
+    let capacity = (flows as usize * 4).max(65_536);
+    let shared = Shared::new(capacity, 1, 7);
+    let counters = shared.counters.clone();
     ready.send(()).context("nobody waits")?;
     match behind {
         Behind::Nothing => {
@@ -69,26 +71,19 @@ pub(crate) fn forward(
                 edge.turn(&mut swap);
             }
         }
-        Behind::Engine => run(&mut edge, compiled.snapshot, flows, &counters, stop),
+        Behind::Engine => run(&mut edge, compiled.snapshot, shared, stop),
     }
     Ok(counted(&edge, &counters))
 }
 
 /// The turns of the agent's worker: look at the clock, sweep, carry a batch.
-fn run(
-    edge: &mut WorkerEdge,
-    snapshot: Arc<Snapshot>,
-    flows: u32,
-    counters: &Arc<Counters>,
-    stop: &AtomicBool,
-) {
-    let capacity = (flows as usize * 4).max(65_536);
-    let table = Arc::new(FlowTable::new(capacity, 1, 7));
+fn run(edge: &mut WorkerEdge, snapshot: Arc<Snapshot>, shared: Shared, stop: &AtomicBool) {
+    let capacity = shared.flows.capacity();
     let settings = Settings {
         worker: 0,
         timeouts: Default::default(),
     };
-    let mut engine = Engine::new(settings, table, counters.clone());
+    let mut engine = Engine::new(settings, shared);
     let (_publication, mut readers) = Publication::new(snapshot, 1);
     let mut reader = readers.pop().expect("one was asked for");
     let start = Instant::now();
@@ -103,8 +98,8 @@ fn run(
     }
 }
 
-fn swap(batch: &mut [Packet<'_>]) {
-    for packet in batch {
+fn swap(batch: &mut Batch<'_, '_>) {
+    for packet in batch.packets.iter_mut() {
         packet.verdict = Verdict::Transmit(other(packet.ingress));
     }
 }

@@ -10,6 +10,10 @@ pub enum Event {
     Received,
     /// A packet went out: forwarded, or an answer in its place.
     Transmitted,
+    /// A packet was made of others: a part of one that was too big, or a fragment that had waited.
+    Made,
+    /// A copy of a fragment waits for the first of its datagram.
+    Waits,
     /// An answer of our own took a packet's place.
     Answered,
     /// A packet of a remembered flow.
@@ -31,6 +35,8 @@ impl Event {
     pub const ALL: &'static [Event] = &[
         Event::Received,
         Event::Transmitted,
+        Event::Made,
+        Event::Waits,
         Event::Answered,
         Event::Hit,
         Event::Miss,
@@ -45,6 +51,8 @@ impl Event {
         match self {
             Event::Received => "received",
             Event::Transmitted => "transmitted",
+            Event::Made => "made",
+            Event::Waits => "waits",
             Event::Answered => "answered",
             Event::Hit => "flow-hit",
             Event::Miss => "flow-miss",

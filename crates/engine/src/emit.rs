@@ -71,23 +71,34 @@ pub(crate) fn egress(snapshot: &Snapshot, hop: Hop, entropy: u64) -> Result<Egre
     }
 }
 
+/// How a packet fits where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// As it is.
+    Whole,
+    /// In parts of this many bytes.
+    Parts(usize),
+}
+
 /// Checks what a router checks before it sends on: hops left, and size.
 #[inline]
-pub(crate) fn passable(bytes: &[u8], parsed: &Parsed, egress: &Egress) -> Result<(), Stop> {
+pub(crate) fn fit(frame: &Frame<'_>, parsed: &Parsed, egress: &Egress) -> Result<Fit, Stop> {
     // What is delivered to this node's own stack makes no hop.
     if parsed.ttl <= 1 && egress.hop != Hop::Host {
         return Err(Stop::Reply(Reply::Error(IcmpError::TimeExceeded)));
     }
-    if parsed.length > egress.mtu {
-        return Err(match parsed.forbids_fragments(bytes) {
-            true => {
-                let mtu = egress.mtu.min(u32::from(u16::MAX)) as u16;
-                Stop::Reply(Reply::Error(IcmpError::TooBig { mtu }))
-            }
-            false => Stop::Drop(DropReason::TooBig),
-        });
+    if parsed.length <= egress.mtu {
+        return Ok(Fit::Whole);
     }
-    Ok(())
+    if parsed.forbids_fragments(frame.bytes()) {
+        let mtu = egress.mtu.min(u32::from(u16::MAX)) as u16;
+        return Err(Stop::Reply(Reply::Error(IcmpError::TooBig { mtu })));
+    }
+    // The payload in other chunks can't be seen from here.
+    match frame.carried() {
+        0 => Ok(Fit::Parts(egress.mtu as usize)),
+        _ => Err(Stop::Drop(DropReason::TooBig)),
+    }
 }
 
 /// Takes one from the TTL, puts the Ethernet header on and the tunnel's around it; gives the port to send by.

@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use podway_state::{Counters, FlowTable};
+use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{PortId, Snapshot};
-use podway_wire::{Parsed, edit, embedded, icmp, neighbour};
+use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, fragment, icmp, neighbour};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
-use crate::emit::{egress, passable, send};
+use crate::emit::{Egress, Fit, egress, fit, send};
 use crate::flow::{Flows, Way};
+use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
 use crate::related::related;
 use crate::track::Timeouts;
-use crate::{BATCH, DropReason, Packet, Verdict};
+use crate::{BATCH, Batch, DropReason, Packet, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
 const ERRORS_PER_S: u32 = 1_000;
+/// Datagrams in fragments that are known at a time.
+const DATAGRAMS: usize = 1_024;
 
 /// What an engine is made with.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +32,32 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
+/// What the engines of all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Remembered decisions.
+    pub flows: Arc<FlowTable>,
+    /// Datagrams whose fragments are on their way.
+    pub fragments: Arc<Fragments>,
+    /// A row of [`crate::COUNTERS`] for each worker.
+    pub counters: Arc<Counters>,
+}
+
+impl Shared {
+    /// State for this many flows and workers; `seed` should be random, so that nobody can aim at one bucket.
+    pub fn new(flows: usize, workers: usize, seed: u64) -> Shared {
+        Shared {
+            flows: Arc::new(FlowTable::new(flows, workers, seed)),
+            fragments: Arc::new(Fragments::new(DATAGRAMS)),
+            counters: Arc::new(Counters::new(workers, crate::COUNTERS)),
+        }
+    }
+}
+
 /// One worker's engine.
 pub struct Engine {
     flows: Flows,
+    fragments: Arc<Fragments>,
     counters: Arc<Counters>,
     worker: usize,
     errors: Allowance,
@@ -45,12 +71,13 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Engine {
-    /// An engine on shared flows and counters (a row of [`crate::COUNTERS`] for each worker).
-    pub fn new(settings: Settings, flows: Arc<FlowTable>, counters: Arc<Counters>) -> Engine {
+    /// A worker's engine on what all share.
+    pub fn new(settings: Settings, shared: Shared) -> Engine {
         let Settings { worker, timeouts } = settings;
         Engine {
-            flows: Flows::new(flows, worker, timeouts),
-            counters,
+            flows: Flows::new(shared.flows, worker, timeouts),
+            fragments: shared.fragments,
+            counters: shared.counters,
             worker,
             errors: Allowance::new(ERRORS_PER_S),
         }
@@ -62,31 +89,52 @@ impl Engine {
     }
 
     /// Decides on every packet and edits it; `now_ms` is of any clock, and may wrap.
-    pub fn process(&mut self, snapshot: &Snapshot, packets: &mut [Packet<'_>], now_ms: u32) {
+    pub fn process(&mut self, snapshot: &Snapshot, batch: &mut Batch<'_, '_>, now_ms: u32) {
         let moment = Moment { snapshot, now_ms };
-        for batch in packets.chunks_mut(BATCH) {
-            let mut received: ArrayVec<(Result<Received, DropReason>, u64), BATCH> =
-                ArrayVec::new();
-            for packet in batch.iter_mut() {
-                let outcome = receive(snapshot, packet);
-                let hash = match &outcome {
-                    Ok(Received::Ip(parsed, _)) => self.flows.prefetch(&parsed.key),
-                    Ok(Received::Neighbour(..)) | Err(_) => 0,
-                };
-                received.push((outcome, hash));
+        let Batch { packets, spares } = batch;
+        let mut received: ArrayVec<(Result<Received, DropReason>, u64), BATCH> = ArrayVec::new();
+        for packet in packets.iter_mut() {
+            let outcome = receive(snapshot, packet);
+            let hash = match &outcome {
+                Ok(Received::Ip(parsed, _)) => self.flows.prefetch(&parsed.key),
+                Ok(Received::Neighbour(..)) | Err(_) => 0,
+            };
+            received.push((outcome, hash));
+        }
+        for (packet, (outcome, hash)) in packets.iter_mut().zip(received) {
+            self.count(Event::Received);
+            packet.verdict = match outcome {
+                Ok(Received::Ip(parsed, arrival)) => {
+                    if let Arrival::Peer(_) = arrival {
+                        self.count(Event::Opened);
+                    }
+                    match parsed.fragment {
+                        Fragment::Whole => {
+                            self.conclude(moment, packet, (&parsed, arrival), hash, spares)
+                        }
+                        Fragment::First | Fragment::Later => {
+                            self.fragment(moment, packet, (parsed, arrival), spares)
+                        }
+                    }
+                }
+                Ok(Received::Neighbour(arrival, parsed)) => {
+                    self.verdict(self.neighbour(snapshot, packet, arrival, parsed))
+                }
+                Err(reason) => self.verdict(Err(reason)),
+            };
+        }
+    }
+
+    #[inline]
+    fn verdict(&self, result: Result<PortId, DropReason>) -> Verdict {
+        match result {
+            Ok(port) => {
+                self.count(Event::Transmitted);
+                Verdict::Transmit(port)
             }
-            for (packet, (outcome, hash)) in batch.iter_mut().zip(received) {
-                self.count(Event::Received);
-                packet.verdict = match self.conclude(moment, packet, outcome, hash) {
-                    Ok(port) => {
-                        self.count(Event::Transmitted);
-                        Verdict::Transmit(port)
-                    }
-                    Err(reason) => {
-                        self.counters.add(self.worker, drop_index(reason), 1);
-                        Verdict::Drop(reason)
-                    }
-                };
+            Err(reason) => {
+                self.counters.add(self.worker, drop_index(reason), 1);
+                Verdict::Drop(reason)
             }
         }
     }
@@ -96,27 +144,53 @@ impl Engine {
         self.flows.sweep(slots, now_ms);
     }
 
+    /// A fragment goes the way of its datagram's first one, and waits for that if it has to (D3).
+    #[cold]
+    fn fragment(
+        &mut self,
+        moment: Moment<'_>,
+        packet: &mut Packet<'_>,
+        (mut parsed, arrival): (Parsed, Arrival),
+        spares: &mut Spares<'_, '_>,
+    ) -> Verdict {
+        let placed = place(&self.fragments, packet, &mut parsed, arrival, moment.now_ms);
+        let hash = self.flows.prefetch(&parsed.key);
+        match placed {
+            Err(reason) => self.verdict(Err(reason)),
+            Ok(Placed::Waits) => {
+                self.count(Event::Waits);
+                Verdict::Waits
+            }
+            Ok(Placed::Later) => self.conclude(moment, packet, (&parsed, arrival), hash, spares),
+            Ok(Placed::First(release)) => {
+                let verdict = self.conclude(moment, packet, (&parsed, arrival), hash, spares);
+                while let Some((mut waited, parsed, arrival)) =
+                    released(&self.fragments, &release, spares)
+                {
+                    self.count(Event::Made);
+                    waited.verdict =
+                        self.conclude(moment, &mut waited, (&parsed, arrival), hash, spares);
+                    spares.put(waited);
+                }
+                verdict
+            }
+        }
+    }
+
     fn conclude(
         &mut self,
         moment: Moment<'_>,
         packet: &mut Packet<'_>,
-        outcome: Result<Received, DropReason>,
+        (parsed, arrival): (&Parsed, Arrival),
         hash: u64,
-    ) -> Result<PortId, DropReason> {
-        let (parsed, arrival) = match outcome? {
-            Received::Ip(parsed, arrival) => (parsed, arrival),
-            Received::Neighbour(arrival, parsed) => {
-                return self.neighbour(moment.snapshot, packet, arrival, parsed);
-            }
-        };
-        if let Arrival::Peer(_) = arrival {
-            self.count(Event::Opened);
-        }
-        match self.carry(moment, packet, &parsed, arrival, hash) {
+        spares: &mut Spares<'_, '_>,
+    ) -> Verdict {
+        let result = match self.carry(moment, packet, (parsed, arrival), hash, spares) {
             Ok(port) => Ok(port),
             Err(Stop::Drop(reason)) => Err(reason),
-            Err(Stop::Reply(reply)) => self.answer(moment, packet, &parsed, arrival, reply),
-        }
+            Err(Stop::Reply(reply)) => self.answer(moment, packet, parsed, arrival, reply),
+        };
+        self.verdict(result)
     }
 
     /// The happy path: find the way, check that it can be gone, remember, edit, send.
@@ -124,11 +198,11 @@ impl Engine {
         &mut self,
         moment: Moment<'_>,
         packet: &mut Packet<'_>,
-        parsed: &Parsed,
-        arrival: Arrival,
+        (parsed, arrival): (&Parsed, Arrival),
         hash: u64,
+        spares: &mut Spares<'_, '_>,
     ) -> Result<PortId, Stop> {
-        if parsed.icmp == podway_wire::Icmp::Error {
+        if parsed.icmp == Icmp::Error {
             return self.carry_error(moment, packet, parsed);
         }
         let way = match self.flows.known(moment, parsed, hash)? {
@@ -142,15 +216,70 @@ impl Engine {
             }
         };
         let egress = egress(moment.snapshot, way.hop, hash).map_err(Stop::Drop)?;
-        passable(packet.frame.bytes(), parsed, &egress)?;
+        let fit = fit(&packet.frame, parsed, &egress)?;
         let Way { translated, .. } = self.flows.remembered(moment, parsed, way)?;
         if translated != parsed.key {
             edit::translate(packet.frame.bytes_mut(), parsed, &translated);
         }
+        if let Fit::Parts(mtu) = fit {
+            self.cut(moment, packet, (parsed, mtu), &egress, spares)
+                .map_err(Stop::Drop)?;
+        }
+        self.send(moment.snapshot, packet, parsed, &egress)
+            .map_err(Stop::Drop)
+    }
+
+    /// Cuts a packet that is too big into parts: the first stays in its frame, the others are sent from new ones (D2).
+    #[cold]
+    fn cut(
+        &mut self,
+        moment: Moment<'_>,
+        packet: &mut Packet<'_>,
+        (parsed, mtu): (&Parsed, usize),
+        egress: &Egress,
+        spares: &mut Spares<'_, '_>,
+    ) -> Result<(), DropReason> {
+        let mut first = None;
+        for cut in fragment::cuts(parsed, mtu) {
+            if cut.is_first() {
+                first = Some(cut);
+                continue;
+            }
+            let mut part = spares.take().ok_or(DropReason::NoFrame)?;
+            let whole = packet.frame.bytes();
+            let length = cut.frame_length(parsed);
+            let written = part.frame.resize(length).is_ok()
+                && fragment::write(whole, parsed, cut, part.frame.bytes_mut()).is_some();
+            if written {
+                self.count(Event::Made);
+                let sent = self.send(moment.snapshot, &mut part, parsed, egress);
+                part.verdict = self.verdict(sent);
+            }
+            spares.put(part);
+        }
+        if let Some(first) = first {
+            fragment::head(packet.frame.bytes_mut(), parsed, first);
+            let length = first.frame_length(parsed);
+            packet
+                .frame
+                .resize(length)
+                .map_err(|_| DropReason::NoFrame)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn send(
+        &self,
+        snapshot: &Snapshot,
+        packet: &mut Packet<'_>,
+        parsed: &Parsed,
+        egress: &Egress,
+    ) -> Result<PortId, DropReason> {
         if egress.tunnels() {
             self.count(Event::Pushed);
         }
-        send(moment.snapshot, &mut packet.frame, parsed, &egress).map_err(Stop::Drop)
+        send(snapshot, &mut packet.frame, parsed, egress)
     }
 
     /// An ICMP error goes where the packets of the flow that it is about come from, and nowhere without one (N11).
@@ -168,7 +297,9 @@ impl Engine {
             .ok_or(UNRELATED)?;
         let entropy = embedded.key.entropy();
         let egress = egress(moment.snapshot, hop, entropy).map_err(Stop::Drop)?;
-        passable(packet.frame.bytes(), parsed, &egress)?;
+        if fit(&packet.frame, parsed, &egress)? != Fit::Whole {
+            return Err(Stop::Drop(DropReason::TooBig));
+        }
         let related = related(&parsed.key, &embedded, &other);
         edit::translate_error(
             packet.frame.bytes_mut(),
@@ -177,10 +308,8 @@ impl Engine {
             &embedded,
             &related.inner,
         );
-        if egress.tunnels() {
-            self.count(Event::Pushed);
-        }
-        send(moment.snapshot, &mut packet.frame, parsed, &egress).map_err(Stop::Drop)
+        self.send(moment.snapshot, packet, parsed, &egress)
+            .map_err(Stop::Drop)
     }
 
     /// Sends an answer of our own back in the packet's place.
@@ -215,16 +344,13 @@ impl Engine {
             }
         };
         let egress = egress(snapshot, arrival.hop(), parsed.key.entropy())?;
-        if egress.tunnels() {
-            self.count(Event::Pushed);
-        }
         self.count(Event::Answered);
-        send(snapshot, &mut packet.frame, &answer, &egress)
+        self.send(snapshot, packet, &answer, &egress)
     }
 
     /// D6: the gateway's addresses are answered for; nobody else's are.
     fn neighbour(
-        &mut self,
+        &self,
         snapshot: &Snapshot,
         packet: &mut Packet<'_>,
         arrival: Arrival,

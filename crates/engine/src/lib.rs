@@ -11,6 +11,7 @@ mod engine;
 mod flow;
 mod packet;
 mod reason;
+mod reassembly;
 mod receive;
 mod related;
 mod remember;
@@ -18,8 +19,8 @@ mod track;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
 pub use decide::{Arrival, Decision, Reply, Stop, decide};
-pub use engine::{Engine, Settings};
-pub use packet::{BATCH, Edge, Packet, Verdict};
+pub use engine::{Engine, Settings, Shared};
+pub use packet::{BATCH, Batch, Edge, MADE, Packet, Spares, Verdict};
 pub use reason::DropReason;
 pub use remember::Remembered;
 pub use track::{Heading, Timeouts, Track};

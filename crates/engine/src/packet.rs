@@ -1,5 +1,6 @@
 //! What passes between an edge and the engine: a batch of packets and what becomes of each.
 
+use arrayvec::ArrayVec;
 use podway_tables::PortId;
 use podway_wire::Frame;
 
@@ -7,6 +8,8 @@ use crate::DropReason;
 
 /// How many packets a batch holds at most.
 pub const BATCH: usize = 64;
+/// How many more packets may come out of a batch than went in.
+pub const MADE: usize = 64;
 
 /// A packet on its way through a batch: the edge sets `ingress`, the engine sets `verdict`.
 #[derive(Debug)]
@@ -26,12 +29,73 @@ pub enum Verdict {
     Transmit(PortId),
     /// Take the frame back; the reason is counted by the engine already.
     Drop(DropReason),
+    /// Take the frame back: the engine has a copy that waits for the rest of its datagram.
+    Waits,
+}
+
+/// Packets that came in together, and room for those that are made of them.
+pub struct Batch<'s, 'a> {
+    /// What came in, [`BATCH`] at most.
+    pub packets: &'s mut [Packet<'a>],
+    /// What was made.
+    pub spares: Spares<'s, 'a>,
+}
+
+/// Frames for packets that did not come in: parts of one that was too big, fragments that waited.
+pub struct Spares<'s, 'a> {
+    made: ArrayVec<Packet<'a>, MADE>,
+    /// Packets that were taken and not put back yet.
+    taken: usize,
+    spare: &'s mut dyn FnMut() -> Option<Frame<'a>>,
+}
+
+impl<'s, 'a> Batch<'s, 'a> {
+    /// A batch; `spare` gives an empty frame with headroom, if there is one, and gets it back among the made packets.
+    pub fn new(
+        packets: &'s mut [Packet<'a>],
+        spare: &'s mut dyn FnMut() -> Option<Frame<'a>>,
+    ) -> Batch<'s, 'a> {
+        let spares = Spares {
+            made: ArrayVec::new(),
+            taken: 0,
+            spare,
+        };
+        Batch { packets, spares }
+    }
+
+    /// The packets that were made, with their verdicts; they are sent after those that came in.
+    pub fn into_made(self) -> ArrayVec<Packet<'a>, MADE> {
+        self.spares.made
+    }
+}
+
+impl<'a> Spares<'_, 'a> {
+    /// An empty packet, if there is room for it; it has to be [put](Spares::put) among the made ones, used or not.
+    pub(crate) fn take(&mut self) -> Option<Packet<'a>> {
+        if self.made.remaining_capacity() <= self.taken {
+            return None;
+        }
+        let frame = (self.spare)()?;
+        self.taken += 1;
+        let verdict = Verdict::Drop(DropReason::NoFrame);
+        Some(Packet {
+            frame,
+            ingress: PortId(u16::MAX),
+            verdict,
+        })
+    }
+
+    /// Puts a packet among the made ones.
+    pub(crate) fn put(&mut self, packet: Packet<'a>) {
+        self.taken -= 1;
+        self.made.push(packet);
+    }
 }
 
 /// A source and sink of batches: the kernel's rings, or memory in tests and in the simulator.
 pub trait Edge {
     /// Receives one batch from every port that has packets, has `process` decide on it, and carries the verdicts out.
     ///
-    /// Returns how many packets came in, 0 when there was nothing to do. A batch is at most [`BATCH`] packets.
-    fn turn(&mut self, process: &mut dyn FnMut(&mut [Packet<'_>])) -> usize;
+    /// Returns how many packets came in, 0 when there was nothing to do.
+    fn turn(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) -> usize;
 }

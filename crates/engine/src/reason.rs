@@ -44,8 +44,14 @@ reasons! {
     Congestion = "congestion",
     /// A multicast or broadcast packet that nobody here answers.
     Multicast = "multicast",
-    /// A fragment of a datagram.
+    /// A fragment of a tunnel packet: outer packets never are fragmented.
     Fragment = "fragment",
+    /// A fragment that overlaps another one of its datagram, or comes after one that did (RFC 5722).
+    FragmentOverlap = "fragment-overlap",
+    /// A fragment of a datagram for which there is no more room.
+    FragmentsFull = "fragments-full",
+    /// No frame was free for a part of a packet that had to be cut.
+    NoFrame = "no-frame",
     /// An IPv6 extension header chain that is too long or that we can't follow.
     ExtensionHeaders = "extension-headers",
     /// The TTL or hop limit ran out; the sender may have been told.
@@ -64,6 +70,8 @@ reasons! {
     VipProtocol = "vip-protocol",
     /// The service drops this packet by its policy.
     ServiceDrop = "service-drop",
+    /// The service's source ranges don't allow it.
+    SourceRange = "source-range",
     /// The source pod's policies don't allow it.
     EgressDenied = "egress-denied",
     /// The target pod's policies don't allow it.

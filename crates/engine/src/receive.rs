@@ -39,9 +39,6 @@ pub(crate) fn receive(
         if parsed.key.target.is_multicast() {
             return Err(DropReason::Multicast);
         }
-        if parsed.fragment != Fragment::Whole {
-            return Err(DropReason::Fragment);
-        }
     }
     Ok(received)
 }

@@ -77,7 +77,7 @@ enum State {
 struct Waiting {
     /// The place of its datagram.
     datagram: Option<usize>,
-    ingress: u16,
+    origin: u64,
     length: usize,
     bytes: Box<[u8]>,
 }
@@ -110,13 +110,13 @@ impl Fragments {
         Ok(())
     }
 
-    /// A fragment that is not the first; `packet` is what waits if it has to, having come in by `ingress`.
+    /// A fragment that is not the first; `packet` is what waits if it has to, with a word on its `origin`.
     pub fn later(
         &self,
         key: &Key,
         hash: u64,
         range: Range,
-        (ingress, packet): (u16, &[u8]),
+        (origin, packet): (u64, &[u8]),
         now_ms: u32,
     ) -> Result<Later, Refusal> {
         let mut set = self.set(hash);
@@ -132,12 +132,12 @@ impl Fragments {
         set.add(place, range)?;
         let copy = &mut set.waiting[free];
         copy.bytes[..packet.len()].copy_from_slice(packet);
-        (copy.datagram, copy.ingress, copy.length) = (Some(place), ingress, packet.len());
+        (copy.datagram, copy.origin, copy.length) = (Some(place), origin, packet.len());
         Ok(Later::Waits)
     }
 
-    /// Copies a fragment that need not wait any more into `into`: where it came in, and its length.
-    pub fn released(&self, key: &Key, hash: u64, into: &mut [u8]) -> Option<(u16, usize)> {
+    /// Copies a fragment that need not wait any more into `into`: the word on its origin, and its length.
+    pub fn released(&self, key: &Key, hash: u64, into: &mut [u8]) -> Option<(u64, usize)> {
         let mut set = self.set(hash);
         let Set { datagrams, waiting } = &mut *set;
         let place = datagrams
@@ -150,7 +150,7 @@ impl Fragments {
         into.get_mut(..copy.length)?
             .copy_from_slice(&copy.bytes[..copy.length]);
         copy.datagram = None;
-        Some((copy.ingress, copy.length))
+        Some((copy.origin, copy.length))
     }
 
     fn set(&self, hash: u64) -> MutexGuard<'_, Set> {
@@ -173,7 +173,7 @@ impl Set {
         };
         let waiting = |_| Waiting {
             datagram: None,
-            ingress: 0,
+            origin: 0,
             length: 0,
             bytes: vec![0; WAITING_BYTES].into_boxed_slice(),
         };

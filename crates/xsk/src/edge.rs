@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use podway_engine::{BATCH, Edge, Packet, Verdict};
+use podway_engine::{BATCH, Batch, Edge, Packet, Verdict};
 use podway_tables::PortId;
 use podway_wire::Frame;
 
@@ -22,6 +22,8 @@ use crate::sleep::{Sleeper, Waker};
 const SCAN_TURNS: u64 = 32;
 /// Turns without a packet after which a port leaves the list.
 const QUIET_TURNS: u32 = 1024;
+/// Room in front of a packet that is made here, in bytes: as much as XDP leaves (XDP_PACKET_HEADROOM).
+const HEADROOM: usize = 256;
 /// The shortest packet that is sent: an Ethernet header.
 const SHORTEST: usize = 14;
 
@@ -359,18 +361,22 @@ impl WorkerEdge {
 }
 
 impl Edge for WorkerEdge {
-    fn turn(&mut self, process: &mut dyn FnMut(&mut [Packet<'_>])) -> usize {
+    fn turn(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) -> usize {
         self.turn += 1;
         if self.idle == Idle::Yes || self.turn.is_multiple_of(SCAN_TURNS) {
             self.scan();
             self.take_back_closed();
         }
-        let mut batch = ArrayVec::new();
-        self.receive(&mut batch);
-        let count = batch.len();
+        let mut packets = ArrayVec::new();
+        self.receive(&mut packets);
+        let count = packets.len();
         if count > 0 {
+            let pools = &mut self.pools;
+            let mut spare = || empty_frame(pools);
+            let mut batch = Batch::new(&mut packets, &mut spare);
             process(&mut batch);
-            for packet in &batch {
+            let made = batch.into_made();
+            for packet in packets.iter().chain(&made) {
                 self.carry_out(packet);
             }
         }
@@ -382,4 +388,15 @@ impl Edge for WorkerEdge {
         };
         count
     }
+}
+
+/// An empty frame of any packet memory, with headroom; `None` if none has one to spare.
+fn empty_frame<'a>(pools: &mut [Option<Pool>]) -> Option<Frame<'a>> {
+    pools.iter_mut().flatten().find_map(|pool| {
+        let chunk = pool.frames.take(Owner::WORKER)?;
+        // SAFETY: the worker has the chunk until the batch's verdicts are carried out, and the batch holds its only
+        // reference; the memory lives longer than the turn.
+        let bytes = unsafe { pool.memory.chunk(chunk) };
+        Some(Frame::new(bytes, HEADROOM, HEADROOM, 0).expect("headroom is inside the chunk"))
+    })
 }

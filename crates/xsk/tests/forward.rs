@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use podway_engine::{Packet, Verdict};
+use podway_engine::{Batch, Verdict};
 use podway_tables::PortId;
 use podway_xsk::{Bind, Bound};
 use support::Namespace;
@@ -67,7 +67,8 @@ fn headers_are_pushed_and_pulled_in_place() {
         }
         edge
     });
-    let tunnel = |packets: &mut [Packet<'_>]| {
+    let tunnel = |batch: &mut Batch<'_, '_>| {
+        let packets = batch.packets.iter_mut();
         for packet in packets {
             let to = match packet.ingress.0 {
                 from @ (1 | 2) => {

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use podway_engine::{Edge, Packet, Verdict};
+use podway_engine::{Batch, Edge, Verdict};
 use podway_tables::PortId;
 use podway_xsk::{Bind, Redirect, WorkerEdge};
 use support::Namespace;
@@ -93,9 +93,10 @@ fn a_device_that_is_down_holds_no_frames_of_others() {
     // Every other packet of the flood goes to the port that is down.
     let mut odd = false;
     let mut pass = cross(&[(1, 2)]);
-    let process = move |packets: &mut [Packet<'_>]| {
-        pass(packets);
-        for packet in packets
+    let process = move |batch: &mut Batch<'_, '_>| {
+        pass(batch);
+        for packet in batch
+            .packets
             .iter_mut()
             .filter(|packet| packet.frame.len() == 542)
         {
@@ -194,8 +195,8 @@ fn verdicts_that_cannot_be_carried_out_are_counted() {
     let mut seen = 0;
     let start = Instant::now();
     while seen < 3 && start.elapsed() < Duration::from_secs(5) {
-        edge.turn(&mut |packets| {
-            for packet in packets {
+        edge.turn(&mut |batch| {
+            for packet in batch.packets.iter_mut() {
                 assert_eq!(packet.frame.len(), 10_042);
                 assert!(packet.frame.carried() > 0);
                 packet.verdict = match seen {

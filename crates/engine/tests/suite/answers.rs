@@ -175,7 +175,7 @@ fn d2_what_does_not_fit_the_tunnel_is_told_the_inner_mtu() {
         ("fd44:0:0:1::10", "fd44:0:0:2::12"),
     ] {
         let to = key(Protocol::UDP, (client, 4000), (far, 53));
-        let mut bytes = packet(CLIENT, &to, 0, &[7; 1500]);
+        let bytes = packet(CLIENT, &to, 0, &[7; 1500]);
         if !far.contains(':') {
             // etherparse sets DF; without it this would be a case for fragments.
             assert_eq!(bytes[20] & 0x40, 0x40);
@@ -191,8 +191,6 @@ fn d2_what_does_not_fit_the_tunnel_is_told_the_inner_mtu() {
                     Icmpv4Type::DestinationUnreachable(expected)
                 );
                 assert_eq!(sent.bytes.len(), 14 + 576);
-                bytes[20] = 0;
-                node.drops(CLIENT, &bytes, DropReason::TooBig);
             }
             true => {
                 assert_eq!(icmp_v6(&sent.bytes), Icmpv6Type::PacketTooBig { mtu: 1450 });

@@ -2,12 +2,13 @@
 
 use std::sync::Mutex;
 
-use podway_engine::{DropReason, Packet, Verdict};
+use podway_engine::{BATCH, Batch, DropReason, Packet, Verdict};
 use podway_tables::PortId;
 use podway_wire::{Frame, Protocol};
 
 use crate::world::{
-    HEADROOM, TestNode, UPLINK, ingress_policy, key, packet_ttl, service, slice, two_nodes,
+    HEADROOM, TestNode, UPLINK, assert_balanced, ingress_policy, key, packet_ttl, service, slice,
+    two_nodes,
 };
 
 /// What a fuzz case does: which port each packet comes in by, which real packet it starts from, and how it is spoilt.
@@ -83,7 +84,13 @@ fn d13_no_bytes_panic_and_every_packet_is_accounted_for() {
             let before = near.totals();
             let snapshot = near.compiled.snapshot.clone();
             let now_ms = near.now_ms;
-            near.engine.process(&snapshot, &mut packets, now_ms);
+            let mut spares = vec![[0u8; 4096]; usize::from(cases.len() as u8 % 8)];
+            let mut free = spares.iter_mut();
+            let mut spare = || Frame::new(free.next()?, HEADROOM, HEADROOM, 0);
+            for batch in packets.chunks_mut(BATCH) {
+                let mut batch = Batch::new(batch, &mut spare);
+                near.engine.process(&snapshot, &mut batch, now_ms);
+            }
             near.now_ms = now_ms.wrapping_add(250);
             near.engine.sweep(64, now_ms);
             let moved: Vec<u64> = near
@@ -92,12 +99,6 @@ fn d13_no_bytes_panic_and_every_packet_is_accounted_for() {
                 .zip(&before)
                 .map(|(after, before)| after - before)
                 .collect();
-            let drops: u64 = moved[podway_engine::Event::ALL.len()..].iter().sum();
-            assert_eq!(moved[0], packets.len() as u64);
-            assert_eq!(moved[1] + drops, packets.len() as u64);
-            let dropped = packets
-                .iter()
-                .filter(|packet| matches!(packet.verdict, Verdict::Drop(_)));
-            assert_eq!(dropped.count() as u64, drops);
+            assert_balanced(&moved, packets.len() as u64);
         });
 }

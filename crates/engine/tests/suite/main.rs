@@ -3,6 +3,7 @@
 
 mod answers;
 mod flows;
+mod fragments;
 mod fuzz;
 mod path;
 mod refusals;

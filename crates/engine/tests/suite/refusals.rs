@@ -172,15 +172,6 @@ fn nothing_of_the_cluster_comes_in_from_the_wire_without_a_tunnel() {
 }
 
 #[test]
-fn d3_fragments_are_dropped_by_name_until_they_can_be_put_together() {
-    let [mut node, _] = two_nodes(&[]);
-    let to = key(Protocol::UDP, ("10.244.1.10", 4000), ("10.244.1.11", 53));
-    let mut fragment = packet(CLIENT, &to, 0, &[0; 64]);
-    fragment[20] = 0x20;
-    node.drops(CLIENT, &fragment, DropReason::Fragment);
-}
-
-#[test]
 fn f14_flows_without_an_answer_have_a_quota_and_answered_ones_stay() {
     let [mut node, _] = two_nodes(&[]);
     let kept = key(Protocol::TCP, ("10.244.1.10", 999), ("10.244.1.11", 8080));

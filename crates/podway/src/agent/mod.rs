@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use podway_cni::agent::Response;
 use podway_control::{Batch, Directory, Problem, Problems};
-use podway_engine::COUNTERS;
 use podway_intent::{Change, Cluster, Compiled, Compiler};
 use podway_state::{Counters, FlowTable, Publication};
 use podway_tables::{PortKind, Snapshot};
@@ -201,11 +200,10 @@ impl Agent {
         let (publication, readers) = Publication::new(compiled.snapshot.clone(), config.workers);
 
         let seed = RandomState::new().hash_one(clock::boot_ns());
-        let flows = Arc::new(FlowTable::new(config.flows, config.workers, seed));
-        let counters = Arc::new(Counters::new(config.workers, COUNTERS));
+        let state = podway_engine::Shared::new(config.flows, config.workers, seed);
+        let (flows, counters) = (state.flows.clone(), state.counters.clone());
         let shared = Shared {
-            flows: flows.clone(),
-            counters: counters.clone(),
+            state,
             sockets: redirect.sockets(),
             frames: config.frames,
         };

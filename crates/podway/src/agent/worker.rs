@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use podway_engine::{Edge, Engine};
-use podway_state::{Counters, FlowTable, Reader};
+use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{Bind, Bound, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings};
 use tokio::sync::oneshot;
@@ -74,8 +74,7 @@ struct Load {
 /// What every worker shares.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) flows: Arc<FlowTable>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) state: podway_engine::Shared,
     pub(super) sockets: Sockets,
     pub(super) frames: u32,
 }
@@ -139,14 +138,15 @@ impl Worker {
                     }
                 };
                 let _ = ready.send(Ok(edge.waker()));
-                let share = shared.flows.capacity() as u64 / shared.counters.workers() as u64;
+                let share =
+                    shared.state.flows.capacity() as u64 / shared.state.counters.workers() as u64;
                 let settings = podway_engine::Settings {
                     worker: index,
                     timeouts: podway_engine::Timeouts::default(),
                 };
                 Loop {
                     edge,
-                    engine: Engine::new(settings, shared.flows, shared.counters),
+                    engine: Engine::new(settings, shared.state),
                     reader,
                     commands: incoming,
                     load: workers_load,

@@ -251,6 +251,8 @@ fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'st
             ("forward", "forwarded")
         }
         (Verdict::Drop(reason), _) => ("drop", reason.name()),
+        // A fragment whose first has not come; a question is always about a whole packet.
+        (Verdict::Waits, _) => ("drop", "waits"),
     }
 }
 

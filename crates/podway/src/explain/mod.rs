@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::net::IpAddr;
 use std::path::Path;
+
 use std::sync::Arc;
 
 use podway_control::{Problems, load};
-use podway_engine::{Engine, Packet, Settings, Timeouts, Verdict};
+use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts, Verdict};
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase,
 };
-use podway_state::{Counters, FlowTable};
 use podway_tables::{PortId, Snapshot};
 use podway_wire::{Frame, Mac};
 
@@ -155,7 +155,7 @@ impl Explainer {
             verdict: Verdict::Drop(podway_engine::DropReason::UnknownPort),
         }];
         let mut engine = engine();
-        engine.process(snapshot, &mut packets, 0);
+        engine.process(snapshot, &mut Batch::new(&mut packets, &mut || None), 0);
         let [packet] = &packets;
         Ok(self.answer(question, packet, engine.last_decision()))
     }
@@ -305,7 +305,5 @@ fn engine() -> Engine {
         worker: 0,
         timeouts: Timeouts::default(),
     };
-    let flows = FlowTable::new(64, 1, 0);
-    let counters = Counters::new(1, podway_engine::COUNTERS);
-    Engine::new(settings, Arc::new(flows), Arc::new(counters))
+    Engine::new(settings, Shared::new(64, 1, 0))
 }

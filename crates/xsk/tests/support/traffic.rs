@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use podway_engine::{DropReason, Edge, Packet, Verdict};
+use podway_engine::{Batch, DropReason, Edge, Verdict};
 use podway_tables::{PortId, PortKind};
 use podway_xsk::{Bind, Redirect, RedirectSettings, Waker, WorkerEdge, WorkerSettings};
 
@@ -60,7 +60,7 @@ impl<'scope> Worker<'scope> {
         process: F,
     ) -> Worker<'scope>
     where
-        F: FnMut(&mut [Packet<'_>]) + Send + 'scope,
+        F: FnMut(&mut Batch<'_, '_>) + Send + 'scope,
     {
         let (commands, received) = channel();
         let waker = edge.waker();
@@ -105,7 +105,7 @@ impl<'scope> Worker<'scope> {
 fn work(
     edge: &mut WorkerEdge,
     commands: &Receiver<Command>,
-    mut process: impl FnMut(&mut [Packet<'_>]),
+    mut process: impl FnMut(&mut Batch<'_, '_>),
 ) {
     loop {
         match commands.try_recv() {
@@ -129,9 +129,9 @@ pub(crate) fn settle(edge: &mut WorkerEdge) {
 }
 
 /// Sends what comes from one port of a pair out of the other.
-pub(crate) fn cross(pairs: &'static [(u16, u16)]) -> impl FnMut(&mut [Packet<'_>]) + Send {
-    move |packets| {
-        for packet in packets {
+pub(crate) fn cross(pairs: &'static [(u16, u16)]) -> impl FnMut(&mut Batch<'_, '_>) + Send {
+    move |batch| {
+        for packet in batch.packets.iter_mut() {
             let from = packet.ingress.0;
             let to = pairs.iter().find_map(|&(a, b)| match from {
                 _ if from == a => Some(b),

@@ -117,6 +117,7 @@ fn changes(scale: Scale, isolation: Isolation) -> Vec<Change> {
         Change::Namespace(Namespace {
             name: "bench".into(),
             labels: labels(&[("kubernetes.io/metadata.name", "bench")]),
+            phase: Default::default(),
         }),
         Change::Node(node(
             "here",
@@ -304,6 +305,7 @@ fn policy_of_client() -> NetworkPolicy {
         subject: having("role", "client"),
         ingress: None,
         egress: Some(nobody.chain([last]).collect()),
+        mode: Default::default(),
     }
 }
 
@@ -330,6 +332,7 @@ fn policy_of_others(index: u32) -> NetworkPolicy {
         subject: having("app", &app),
         ingress: Some(vec![rule]),
         egress: None,
+        mode: Default::default(),
     }
 }
 

@@ -233,6 +233,7 @@ fn key(change: &Change) -> Key {
         Change::Service(service) => Key::Service(place(&service.name)),
         Change::EndpointSlice(slice) => Key::EndpointSlice(place(&slice.name)),
         Change::NetworkPolicy(policy) => Key::NetworkPolicy(place(&policy.name)),
+        Change::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
         Change::Attachment(attachment) => Key::Attachment(place(&attachment.pod)),
         Change::Neighbour(address, _) => Key::Neighbour(*address),
         Change::Setup(_) => Key::Setup,

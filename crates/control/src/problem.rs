@@ -158,6 +158,12 @@ impl<'a> Findings<'a> {
         self.problems.push(problem);
     }
 
+    /// Something that an API server may let through, and that an object from there is used without.
+    pub(crate) fn note(&mut self, field: &str, message: impl Into<String>) {
+        let note = self.place.problem(&self.object, field, message);
+        self.notes.push(note);
+    }
+
     /// The value, or `None` and a problem.
     pub(crate) fn take<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
         parsed.map_err(|message| self.problem(field, message)).ok()
@@ -174,8 +180,7 @@ impl<'a> Findings<'a> {
             Ok(value) => return Some(value),
             Err(message) => message,
         };
-        self.notes
-            .push(self.place.problem(&self.object, field, message));
+        self.note(field, message);
         parse(&without_leading_zeros(text)).ok()
     }
 

@@ -42,6 +42,7 @@ fn names(changes: &[Change]) -> Vec<String> {
             Change::Pod(_)
             | Change::EndpointSlice(_)
             | Change::NetworkPolicy(_)
+            | Change::ClusterNetworkPolicy(_)
             | Change::Attachment(_)
             | Change::Neighbour(..)
             | Change::Setup(_)

@@ -185,5 +185,6 @@ fn policy(number: u32) -> NetworkPolicy {
         subject: app(number),
         ingress: Some(vec![rule]),
         egress: None,
+        mode: PolicyMode::Enforce,
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use podway_wire::Mac;
 
 use crate::{
-    Attachment, EndpointSlice, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, Service,
+    Attachment, ClusterNetworkPolicy, EndpointSlice, Name, Namespace, NetworkPolicy, Node,
+    NodeSetup, Pod, Service,
 };
 
 /// What an object is, and which: the key under which a [`crate::Cluster`] keeps it.
@@ -25,6 +26,8 @@ pub enum Key {
     EndpointSlice(Name),
     /// A NetworkPolicy.
     NetworkPolicy(Name),
+    /// A ClusterNetworkPolicy by name.
+    ClusterNetworkPolicy(Arc<str>),
     /// A local device by its pod.
     Attachment(Name),
     /// A next hop by the address it leads to.
@@ -42,6 +45,7 @@ impl fmt::Display for Key {
             Key::Service(name) => write!(f, "service {name}"),
             Key::EndpointSlice(name) => write!(f, "endpointslice {name}"),
             Key::NetworkPolicy(name) => write!(f, "networkpolicy {name}"),
+            Key::ClusterNetworkPolicy(name) => write!(f, "clusternetworkpolicy {name}"),
             Key::Attachment(pod) => write!(f, "attachment of pod {pod}"),
             Key::Neighbour(addr) => write!(f, "neighbour {addr}"),
             Key::Setup => f.write_str("node set-up"),
@@ -64,6 +68,8 @@ pub enum Change {
     EndpointSlice(EndpointSlice),
     /// A NetworkPolicy is so.
     NetworkPolicy(NetworkPolicy),
+    /// A ClusterNetworkPolicy is so.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// A pod's device is attached.
     Attachment(Attachment),
     /// The kernel resolved the next hop towards an address of a peer.

@@ -1,5 +1,6 @@
 //! The current facts about a cluster and this node, without their history.
 
+use std::borrow::Cow;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,9 +9,12 @@ use podway_tables::SharedMap;
 use podway_wire::Mac;
 
 use crate::{
-    Attachment, Change, EndpointSlice, Key, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod,
-    Service,
+    Attachment, Change, ClusterNetworkPolicy, EndpointSlice, Key, Labels, Name, Namespace,
+    NetworkPolicy, Node, NodeSetup, Pod, Service,
 };
+
+/// The label that every namespace has, whatever its source says.
+const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
 /// What is known of a cluster; a clone shares all objects and is cheap.
 ///
@@ -24,6 +28,7 @@ pub struct Cluster {
     pub(crate) services: SharedMap<Name, Arc<Service>>,
     pub(crate) slices: SharedMap<Name, Arc<EndpointSlice>>,
     pub(crate) policies: SharedMap<Name, Arc<NetworkPolicy>>,
+    pub(crate) cluster_policies: SharedMap<Arc<str>, Arc<ClusterNetworkPolicy>>,
     pub(crate) attachments: SharedMap<Name, Arc<Attachment>>,
     pub(crate) neighbours: SharedMap<IpAddr, Mac>,
     pub(crate) setup: Option<Arc<NodeSetup>>,
@@ -39,6 +44,9 @@ impl Cluster {
             Change::Service(it) => set(&mut self.services, it.name.clone(), it),
             Change::EndpointSlice(it) => set(&mut self.slices, it.name.clone(), it),
             Change::NetworkPolicy(it) => set(&mut self.policies, it.name.clone(), it),
+            Change::ClusterNetworkPolicy(it) => {
+                set(&mut self.cluster_policies, it.name.clone(), it);
+            }
             Change::Attachment(it) => set(&mut self.attachments, it.pod.clone(), it),
             Change::Neighbour(addr, mac) => {
                 self.neighbours.insert(addr, mac);
@@ -88,6 +96,22 @@ impl Cluster {
         sorted(&self.policies)
     }
 
+    /// The ClusterNetworkPolicies, by name.
+    pub fn cluster_policies(&self) -> Vec<&ClusterNetworkPolicy> {
+        sorted(&self.cluster_policies)
+    }
+
+    /// The labels of a namespace, its name among them even if nobody told us about it (N16).
+    pub fn namespace_labels(&self, name: &Arc<str>) -> Cow<'_, Labels> {
+        let known = self.namespaces.get(name).map(|it| &it.labels);
+        if let Some(labels) = known.filter(|labels| labels.get(METADATA_NAME) == Some(name)) {
+            return Cow::Borrowed(labels);
+        }
+        let mut labels = known.cloned().unwrap_or_default();
+        labels.insert(METADATA_NAME.into(), name.clone());
+        Cow::Owned(labels)
+    }
+
     /// The devices of pods on this node, by pod.
     pub fn attachments(&self) -> Vec<&Attachment> {
         sorted(&self.attachments)
@@ -111,6 +135,7 @@ impl Cluster {
             Key::Service(name) => drop(self.services.remove(name)),
             Key::EndpointSlice(name) => drop(self.slices.remove(name)),
             Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
+            Key::ClusterNetworkPolicy(name) => drop(self.cluster_policies.remove(name)),
             Key::Attachment(pod) => drop(self.attachments.remove(pod)),
             Key::Neighbour(addr) => drop(self.neighbours.remove(addr)),
             Key::Setup => self.setup = None,

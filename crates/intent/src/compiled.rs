@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use podway_tables::{Direction, EndpointId, PeerId, PortId, RuleId, ServiceId, Slots, Snapshot};
 use podway_wire::Protocol;
 
-use crate::{Key, Name};
+use crate::{ClusterTier, Key, Name};
 
 /// A cluster as one node needs it.
 #[derive(Clone, Debug, Default)]
@@ -61,24 +61,61 @@ pub struct Names {
     pub(crate) ports: Slots<Arc<str>>,
 }
 
+/// A policy object of either kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PolicyName {
+    /// A NetworkPolicy.
+    Namespaced(Name),
+    /// A ClusterNetworkPolicy of a tier.
+    Cluster(ClusterTier, Arc<str>),
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PolicyName::Namespaced(name) => write!(f, "{name}"),
+            PolicyName::Cluster(_, name) => f.write_str(name),
+        }
+    }
+}
+
 /// Where a rule is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleName {
     /// The policy object.
-    pub policy: Name,
+    pub policy: PolicyName,
     /// The list that it is in.
     pub direction: Direction,
-    /// Its place in that list, from 0.
-    pub index: u32,
+    /// What of that list it is.
+    pub place: RulePlace,
 }
 
+/// What of a policy's list of rules is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RulePlace {
+    /// The rule at this index, from 0.
+    Rule(u32),
+    /// That a NetworkPolicy which selects a pod denies what no rule allows.
+    Isolation,
+}
+
+/// Such as `shop/web ingress[0]`, `shop/web ingress isolation` or `deny-all egress[1] of the Admin tier`.
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = match self.direction {
             Direction::Ingress => "ingress",
             Direction::Egress => "egress",
         };
-        write!(f, "{} {list}[{}]", self.policy, self.index)
+        write!(f, "{} {list}", self.policy)?;
+        match self.place {
+            RulePlace::Rule(index) => write!(f, "[{index}]")?,
+            RulePlace::Isolation => f.write_str(" isolation")?,
+        }
+        match &self.policy {
+            PolicyName::Namespaced(_) => Ok(()),
+            PolicyName::Cluster(ClusterTier::Admin, _) => f.write_str(" of the Admin tier"),
+            PolicyName::Cluster(ClusterTier::Baseline, _) => f.write_str(" of the Baseline tier"),
+        }
     }
 }
 

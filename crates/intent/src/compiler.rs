@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use podway_tables::{Port, PortId, PortKind, Slots, Snapshot};
 
 use crate::address::single;
+use crate::lingering::Lingering;
 use crate::pods::PodTable;
 use crate::policies::PolicyTable;
 use crate::round::{Round, Touched};
@@ -21,6 +22,7 @@ use crate::{Cluster, Compiled, Key, Names, Plan, Problem};
 pub struct Compiler {
     node: Arc<str>,
     last: Cluster,
+    lingering: Lingering,
     snapshot: Snapshot,
     names: Names,
     topology: Topology,
@@ -35,6 +37,7 @@ impl Compiler {
         Compiler {
             node: node.into(),
             last: Cluster::default(),
+            lingering: Lingering::default(),
             snapshot: Snapshot::default(),
             names: Names::default(),
             topology: Topology::default(),
@@ -46,6 +49,7 @@ impl Compiler {
 
     /// Tables for the cluster as it now is; their sequence number is one more than that of the last ones.
     pub fn compile(&mut self, cluster: &Cluster) -> Compiled {
+        let cluster = &self.lingering.in_force(cluster);
         let before = std::mem::replace(&mut self.last, cluster.clone());
         self.snapshot.sequence += 1;
         let round = Round {

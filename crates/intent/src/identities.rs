@@ -7,10 +7,7 @@ use podway_tables::{Identity, IdentityId, Policies, PortNameId, SelectorId};
 use podway_wire::Addr;
 
 use crate::ids::{Assigned, Ids};
-use crate::{Cluster, Labels, Name, NamedPort, Pod, Selector};
-
-/// The label that every namespace has, whatever its source says.
-const METADATA_NAME: &str = "kubernetes.io/metadata.name";
+use crate::{Cluster, Labels, Name, NamedPort, Pod, PodSet, Requirement, Selector};
 
 /// What makes an identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +44,19 @@ pub(crate) struct Identities {
     fresh: BTreeSet<IdentityId>,
     /// Identities that may have lost their last address.
     idle: BTreeSet<IdentityId>,
+    scopes: HashMap<SelectorId, Scope>,
+    anchored: HashMap<Anchor, BTreeSet<SelectorId>>,
     /// Selectors that no identity has been held against yet.
-    unmatched: Vec<(SelectorId, Scope)>,
+    unmatched: BTreeSet<SelectorId>,
+}
+
+/// One thing that all pods of a scope have, so that few scopes have to be held against a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Anchor {
+    Namespace(Arc<str>),
+    NamespaceLabel(Arc<str>, Arc<str>),
+    PodLabel(Arc<str>, Arc<str>),
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -96,7 +104,13 @@ impl Identities {
         let (id, assigned) = self.selectors.assign(&scope);
         let id = SelectorId(id);
         match assigned {
-            Assigned::Now => self.unmatched.push((id, scope)),
+            Assigned::Now => {
+                self.unmatched.insert(id);
+                for anchor in scope.anchors() {
+                    self.anchored.entry(anchor).or_default().insert(id);
+                }
+                self.scopes.insert(id, scope);
+            }
             Assigned::Before => {}
         }
         id
@@ -109,11 +123,12 @@ impl Identities {
 
     /// Brings the records of identities up to date; gives those that were rewritten.
     ///
-    /// `used` are the selectors that any rule still needs, `namespaces` those whose labels may differ.
+    /// `retired` are the selectors that may be in use no longer, `namespaces` those whose labels may differ.
     pub(crate) fn update(
         &mut self,
         cluster: &Cluster,
-        used: &BTreeSet<SelectorId>,
+        retired: BTreeSet<SelectorId>,
+        is_used: impl Fn(SelectorId) -> bool,
         namespaces: &[Arc<str>],
         policies: &mut Policies,
     ) -> BTreeSet<IdentityId> {
@@ -122,25 +137,37 @@ impl Identities {
         for namespace in namespaces {
             stale.extend(self.by_namespace.get(namespace).into_iter().flatten());
         }
-        let gone: Vec<Scope> = self
-            .selectors
-            .iter()
-            .filter(|(_, id)| !used.contains(&SelectorId(*id)))
-            .map(|(scope, _)| scope.clone())
-            .collect();
-        let mut unmatched = std::mem::take(&mut self.unmatched);
-        unmatched.extend(gone.iter().filter_map(|scope| {
-            let id = self.selectors.release(scope)?;
-            Some((SelectorId(id), scope.clone()))
-        }));
-        for (_, scope) in &unmatched {
-            stale.extend(self.inside(cluster, scope));
+        let unmatched = std::mem::take(&mut self.unmatched);
+        for id in unmatched.union(&retired) {
+            let scope = match is_used(*id) {
+                true if unmatched.contains(id) => self.scopes.get(id).cloned(),
+                true => None,
+                false => self.release(*id),
+            };
+            if stale.len() < self.traits.len() {
+                stale.extend(scope.iter().flat_map(|scope| self.inside(cluster, scope)));
+            }
         }
         for id in &stale {
             let record = self.record(cluster, *id).map(Arc::new);
             policies.set_identity(*id, record);
         }
         stale
+    }
+
+    /// Forgets a selector.
+    fn release(&mut self, id: SelectorId) -> Option<Scope> {
+        let scope = self.scopes.remove(&id)?;
+        self.selectors.release(&scope);
+        for anchor in scope.anchors() {
+            if let Some(ids) = self.anchored.get_mut(&anchor) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.anchored.remove(&anchor);
+                }
+            }
+        }
+        Some(scope)
     }
 
     /// The identity of a pod, made if there is none yet.
@@ -193,7 +220,7 @@ impl Identities {
             Namespaces::One(name) => self.by_namespace.get(name).into_iter().collect(),
             Namespaces::Matching(selector) => {
                 let all = self.by_namespace.iter();
-                all.filter(|(name, _)| selector.matches(&namespace_labels(cluster, name)))
+                all.filter(|(name, _)| selector.matches(&cluster.namespace_labels(name)))
                     .map(|(_, ids)| ids)
                     .collect()
             }
@@ -209,16 +236,15 @@ impl Identities {
     /// What rules see of an identity: the selectors in use that match it, and its ports.
     fn record(&mut self, cluster: &Cluster, id: IdentityId) -> Option<Identity> {
         let traits = self.traits(id)?.clone();
-        let labels = namespace_labels(cluster, &traits.namespace);
-        let matching = self.selectors.iter().filter(|(scope, _)| {
-            let inside = match &scope.namespaces {
-                Namespaces::One(name) => *name == traits.namespace,
-                Namespaces::Matching(selector) => selector.matches(&labels),
-            };
-            inside && scope.pods.matches(&traits.labels)
+        let labels = cluster.namespace_labels(&traits.namespace);
+        let candidates = anchors_of(&traits, &labels).filter_map(|it| self.anchored.get(&it));
+        let matching = candidates.flatten().copied().filter(|id| {
+            let scope = self.scopes.get(id);
+            scope.is_some_and(|scope| scope.has(&traits, &labels))
         });
-        let mut selectors: Vec<SelectorId> = matching.map(|(_, id)| SelectorId(id)).collect();
+        let mut selectors: Vec<SelectorId> = matching.collect();
         selectors.sort_unstable();
+        selectors.dedup();
         let named = traits.ports.iter();
         let ports = named
             .map(|it| (self.port_name(&it.name), it.protocol, it.port))
@@ -227,12 +253,22 @@ impl Identities {
     }
 }
 
-/// The labels of a namespace, its name among them even if nobody told us about it (N16).
-fn namespace_labels(cluster: &Cluster, name: &Arc<str>) -> Labels {
-    let known = cluster.namespaces.get(name);
-    let mut labels = known.map_or_else(Labels::new, |it| it.labels.clone());
-    labels.insert(METADATA_NAME.into(), name.clone());
-    labels
+/// What a pod can be found by.
+fn anchors_of<'a>(traits: &'a Traits, namespace: &'a Labels) -> impl Iterator<Item = Anchor> + 'a {
+    let outer = namespace.iter();
+    let outer = outer.map(|(key, value)| Anchor::NamespaceLabel(key.clone(), value.clone()));
+    let inner = traits.labels.iter();
+    let inner = inner.map(|(key, value)| Anchor::PodLabel(key.clone(), value.clone()));
+    let alone = [Anchor::Namespace(traits.namespace.clone()), Anchor::Nothing];
+    alone.into_iter().chain(outer).chain(inner)
+}
+
+/// A label that a selector asks for, with its possible values.
+fn required(selector: &Selector) -> Option<(&Arc<str>, &[Arc<str>])> {
+    selector.requirements.iter().find_map(|one| match one {
+        Requirement::In(key, values) => Some((key, values.as_slice())),
+        Requirement::NotIn(..) | Requirement::Exists(_) | Requirement::Absent(_) => None,
+    })
 }
 
 impl Scope {
@@ -244,6 +280,42 @@ impl Scope {
                 None => Namespaces::One(policy.namespace.clone()),
             },
             pods: pods.clone(),
+        }
+    }
+
+    /// The scope of a cluster-wide policy's peer.
+    pub(crate) fn of_set(set: &PodSet) -> Scope {
+        Scope {
+            namespaces: Namespaces::Matching(set.namespaces.clone()),
+            pods: set.pods.clone(),
+        }
+    }
+
+    /// True if pods with these traits, in a namespace with these labels, are among them.
+    fn has(&self, traits: &Traits, labels: &Labels) -> bool {
+        let inside = match &self.namespaces {
+            Namespaces::One(name) => *name == traits.namespace,
+            Namespaces::Matching(selector) => selector.matches(labels),
+        };
+        inside && self.pods.matches(&traits.labels)
+    }
+
+    /// Each of its pods has one of these.
+    fn anchors(&self) -> Vec<Anchor> {
+        let by = |(key, values): (&Arc<str>, &[Arc<str>]),
+                  anchor: fn(Arc<str>, Arc<str>) -> Anchor| {
+            let all = values
+                .iter()
+                .map(|value| anchor(key.clone(), value.clone()));
+            all.collect()
+        };
+        match &self.namespaces {
+            Namespaces::One(name) => vec![Anchor::Namespace(name.clone())],
+            Namespaces::Matching(selector) => match (required(selector), required(&self.pods)) {
+                (Some(label), _) => by(label, Anchor::NamespaceLabel),
+                (None, Some(label)) => by(label, Anchor::PodLabel),
+                (None, None) => vec![Anchor::Nothing],
+            },
         }
     }
 }
@@ -282,16 +354,16 @@ mod tests {
         for round in 0..100 {
             let pod = pod(&format!("app-{round}"));
             identities.set_address(addr, Some(&pod), &mut policies);
-            identities.update(&cluster, &[selector].into(), &[], &mut policies);
+            identities.update(&cluster, BTreeSet::new(), |_| true, &[], &mut policies);
             let seen = policies.identity(&addr).expect("an identity");
             assert_eq!(seen.selectors, [selector]);
             assert!(identities.of(&addr) <= Some(IdentityId(1)));
         }
-        identities.update(&cluster, &BTreeSet::new(), &[], &mut policies);
+        identities.update(&cluster, [selector].into(), |_| false, &[], &mut policies);
         let seen = policies.identity(&addr).expect("an identity");
         assert_eq!(seen.selectors, []);
         identities.set_address(addr, None, &mut policies);
-        identities.update(&cluster, &BTreeSet::new(), &[], &mut policies);
+        identities.update(&cluster, BTreeSet::new(), |_| false, &[], &mut policies);
         assert_eq!(policies.identity(&addr), None);
         assert!(identities.traits.is_empty() && identities.by_namespace.is_empty());
         assert_eq!((0..9).find_map(|id| policies.record(IdentityId(id))), None);

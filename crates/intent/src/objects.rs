@@ -42,6 +42,16 @@ pub struct Node {
     pub pod_ranges: Vec<IpNet>,
 }
 
+/// Whether a namespace is on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NamespacePhase {
+    /// It stays.
+    #[default]
+    Active,
+    /// It is being deleted with all that is in it.
+    Terminating,
+}
+
 /// A namespace; policies select by its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -49,6 +59,8 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// Its labels; `kubernetes.io/metadata.name` is among them whatever the source said.
     pub labels: Labels,
+    /// Whether it is on its way out.
+    pub phase: NamespacePhase,
 }
 
 /// Whether a pod is on its node's network or has its own.
@@ -237,6 +249,18 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<PolicyRule>>,
     /// Egress rules; `None` if it doesn't isolate egress.
     pub egress: Option<Vec<PolicyRule>>,
+    /// Whether it is in force.
+    pub mode: PolicyMode,
+}
+
+/// Whether a policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PolicyMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is judged, and what it would deny is told, but nothing is denied (`podway.dev/mode: observe`).
+    Observe,
 }
 
 /// A rule of a NetworkPolicy: any of the peers at any of the ports.

@@ -21,6 +21,7 @@ pub(crate) struct Touched {
     pub(crate) services: Vec<Name>,
     pub(crate) slices: Vec<Name>,
     pub(crate) policies: Vec<Name>,
+    pub(crate) cluster_policies: Vec<Arc<str>>,
     pub(crate) attachments: Vec<Name>,
     pub(crate) underlay: Underlay,
 }
@@ -44,6 +45,7 @@ impl Touched {
             services: sorted(now.services.changed(&before.services)),
             slices: sorted(now.slices.changed(&before.slices)),
             policies: sorted(now.policies.changed(&before.policies)),
+            cluster_policies: sorted(now.cluster_policies.changed(&before.cluster_policies)),
             attachments: sorted(now.attachments.changed(&before.attachments)),
             underlay: match same {
                 true => Underlay::Same,

@@ -6,6 +6,7 @@
 
 mod backends;
 mod policies;
+mod port_map;
 mod prefixes;
 mod routes;
 mod services;
@@ -16,7 +17,7 @@ mod verdicts;
 
 pub use backends::{Backend, Backends};
 pub use policies::{
-    Direction, Identity, IdentityId, Judgement, Policies, PortNameId, RuleId, SelectorId,
+    Direction, Identity, IdentityId, Judged, Judgement, Policies, PortNameId, RuleId, SelectorId,
 };
 pub use prefixes::PrefixMap;
 pub use routes::{Hop, Routes};
@@ -24,7 +25,7 @@ pub use services::{Choice, Found, Refusal, Service, ServiceKey, Services};
 pub use shared_map::SharedMap;
 pub use slots::Slots;
 pub use snapshot::{Endpoint, Node, Peer, Port, PortKind, Snapshot};
-pub use verdicts::{Effect, Peers, PortMatch, Rule, Verdicts};
+pub use verdicts::{Effect, Peers, PortMatch, Rank, Rule, Tier, Verdicts};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -62,11 +62,19 @@ pub struct Policies {
     subjects: Slots<Subject>,
 }
 
-/// What holds for a local pod.
+/// What holds for a local pod in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// What is in force; `None` without policies.
+    pub enforced: Option<Arc<Verdicts>>,
+    /// What would be if the policies that are only observed were in force, too; `None` without such policies.
+    pub observed: Option<Arc<Verdicts>>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Subject {
-    ingress: Option<Arc<Verdicts>>,
-    egress: Option<Arc<Verdicts>>,
+    ingress: Judged,
+    egress: Judged,
 }
 
 impl Policies {
@@ -82,6 +90,28 @@ impl Policies {
         match self.verdicts(endpoint, direction) {
             Some(verdicts) => verdicts.judge(peer, self.identity(peer), protocol, port),
             None => Judgement::None,
+        }
+    }
+
+    /// The rule that would deny a connection if the policies that are only observed were in force, too.
+    ///
+    /// `None` if it would go through, and if what is in force denies it anyway. The arguments are those of [`Policies::judge`].
+    pub fn observe(
+        &self,
+        endpoint: EndpointId,
+        direction: Direction,
+        peer: &Addr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<RuleId> {
+        let observed = self.judged(endpoint, direction)?.observed.as_ref()?;
+        let identity = self.identity(peer);
+        let Judgement::Deny(rule) = observed.judge(peer, identity, protocol, port) else {
+            return None;
+        };
+        match self.judge(endpoint, direction, peer, protocol, port) {
+            Judgement::None | Judgement::Allow(_) => rule,
+            Judgement::Deny(_) => None,
         }
     }
 
@@ -103,13 +133,19 @@ impl Policies {
         self.identities.get(id.0).map(Arc::as_ref)
     }
 
-    /// What holds for a local pod; `None` if no policy selects it.
+    /// What is in force for a local pod; `None` if no policy selects it.
     #[inline]
     pub fn verdicts(&self, endpoint: EndpointId, direction: Direction) -> Option<&Arc<Verdicts>> {
+        self.judged(endpoint, direction)?.enforced.as_ref()
+    }
+
+    /// What holds for a local pod; `None` if no policy selects it in either direction.
+    #[inline]
+    pub fn judged(&self, endpoint: EndpointId, direction: Direction) -> Option<&Judged> {
         let subject = self.subjects.get(endpoint.0)?;
         match direction {
-            Direction::Ingress => subject.ingress.as_ref(),
-            Direction::Egress => subject.egress.as_ref(),
+            Direction::Ingress => Some(&subject.ingress),
+            Direction::Egress => Some(&subject.egress),
         }
     }
 
@@ -126,14 +162,10 @@ impl Policies {
         self.identities.set(id.0, identity);
     }
 
-    /// Says what holds for a local pod in both directions; `None` is a direction without policies.
-    pub fn set_subject(
-        &mut self,
-        endpoint: EndpointId,
-        ingress: Option<Arc<Verdicts>>,
-        egress: Option<Arc<Verdicts>>,
-    ) {
-        let judged = ingress.is_some() || egress.is_some();
+    /// Says what holds for a local pod in both directions.
+    pub fn set_subject(&mut self, endpoint: EndpointId, ingress: Judged, egress: Judged) {
+        let nothing = Judged::default();
+        let judged = ingress != nothing || egress != nothing;
         let subject = judged.then_some(Subject { ingress, egress });
         self.subjects.set(endpoint.0, subject);
     }

@@ -7,14 +7,14 @@ use ipnet::IpNet;
 use podway_wire::{Addr, Family};
 
 /// A map from address ranges to values; a lookup costs one probe per prefix length that occurs in its family.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixMap<V> {
     v4: Vec<Length<V>>,
     v6: Vec<Length<V>>,
 }
 
 /// All ranges of one length, by the address bits that they fix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Length<V> {
     mask: u128,
     ranges: HashMap<u128, V, FixedState>,
@@ -74,6 +74,12 @@ impl<V> PrefixMap<V> {
         lengths
             .iter()
             .filter_map(move |length| length.ranges.get(&(bits & length.mask)))
+    }
+
+    /// Every value, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        let lengths = self.v4.iter().chain(&self.v6);
+        lengths.flat_map(|length| length.ranges.values())
     }
 
     /// Every value.

@@ -1,9 +1,33 @@
 //! The rules of one pod and direction, by whom they are about.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use podway_wire::{Addr, Protocol};
 
+use crate::port_map::{Answer, PortMap, first};
 use crate::{Identity, Judgement, PortNameId, PrefixMap, RuleId, SelectorId};
+
+/// Which rules are asked first (network-policy-api, ClusterNetworkPolicy v1alpha2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// ClusterNetworkPolicies that nobody overrides.
+    Admin,
+    /// NetworkPolicies; final for the pods that one selects.
+    Namespaced,
+    /// ClusterNetworkPolicies for pods that no NetworkPolicy selects.
+    Baseline,
+}
+
+/// A rule's place in the order of judgement: of the rules that match, the lowest one decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rank {
+    /// What is asked before it and after it.
+    pub tier: Tier,
+    /// Its place in the tier.
+    pub order: u32,
+}
 
 /// What a matching rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,6 +36,8 @@ pub enum Effect {
     Allow,
     /// Stops it.
     Deny,
+    /// Leaves it to the next tier.
+    Pass,
 }
 
 /// Who a rule is about.
@@ -36,75 +62,68 @@ pub enum PortMatch {
     Named(Protocol, PortNameId),
 }
 
-/// One rule at one set of ports.
+/// One rule: any of its peers at any of its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule {
-    /// Its place in the order of judgement: the lowest that matches decides.
-    pub rank: u32,
+    /// Its place in the order of judgement; of equal ones the lower id goes first.
+    pub rank: Rank,
     /// What names it; `None` is the isolation that a policy means by selecting a pod.
     pub id: Option<RuleId>,
     /// What it does.
     pub effect: Effect,
     /// Who it is about.
-    pub peers: Peers,
+    pub peers: Arc<[Peers]>,
     /// Which ports it is about.
-    pub ports: PortMatch,
+    pub ports: Arc<[PortMatch]>,
 }
 
-/// What holds for a pod in one direction: rules, of which the lowest rank that matches decides.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What holds for a pod in one direction: tiers, in each of which the lowest rank that matches decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
-    everyone: Vec<Entry>,
-    /// In the order of selectors.
-    selected: Vec<(SelectorId, Vec<Entry>)>,
-    blocks: PrefixMap<Vec<Block>>,
+    /// In the order of judgement, without those that have no rules.
+    stages: Vec<Stage>,
     reads_names: bool,
 }
 
-/// A rule without its peers; the order is that of judgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    rank: u32,
-    id: Option<RuleId>,
-    effect: Effect,
-    ports: PortMatch,
+/// The rules of one tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stage {
+    everyone: Arc<PortMap>,
+    /// In the order of selectors.
+    selected: Vec<(SelectorId, Arc<PortMap>)>,
+    blocks: PrefixMap<Vec<Block>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Block {
-    entry: Entry,
     except: Vec<IpNet>,
+    ports: Arc<PortMap>,
 }
 
 impl Verdicts {
-    /// The verdicts of these rules; their order doesn't matter, of equal ranks the lower rule id goes first.
+    /// The verdicts of these rules, in whatever order they come.
     pub fn new(mut rules: Vec<Rule>) -> Verdicts {
-        rules.sort();
-        rules.dedup();
-        let mut verdicts = Verdicts::default();
-        for rule in rules {
-            let entry = Entry {
-                rank: rule.rank,
-                id: rule.id,
-                effect: rule.effect,
-                ports: rule.ports,
-            };
-            verdicts.reads_names |= matches!(rule.ports, PortMatch::Named(..));
-            match rule.peers {
-                Peers::Everyone => verdicts.everyone.push(entry),
-                Peers::Selected(selector) => verdicts.selected_mut(selector).push(entry),
-                Peers::Block(range, except) => {
-                    let blocks = verdicts.blocks.or_default(range);
-                    blocks.push(Block { entry, except });
-                }
-            }
+        rules.sort_unstable_by_key(|rule| (rule.rank, rule.id, rule.effect));
+        let stages: Vec<Stage> = rules
+            .chunk_by(|one, other| one.rank.tier == other.rank.tier)
+            .map(Stage::new)
+            .collect();
+        let reads_names = stages.iter().any(Stage::reads_names);
+        Verdicts {
+            stages,
+            reads_names,
         }
-        verdicts
     }
 
-    /// The selectors that its rules name peers by, in order.
+    /// The selectors that its rules name peers by; one may come twice.
     pub fn selectors(&self) -> impl Iterator<Item = SelectorId> {
-        self.selected.iter().map(|(selector, _)| *selector)
+        let all = self.stages.iter().flat_map(|stage| &stage.selected);
+        all.map(|(selector, _)| *selector)
+    }
+
+    /// True if some rule goes by the names that peers give their ports.
+    pub fn reads_names(&self) -> bool {
+        self.reads_names
     }
 
     /// Judges a connection with `peer`, which is a pod of `identity`, if it is a pod.
@@ -115,38 +134,102 @@ impl Verdicts {
         protocol: Protocol,
         port: u16,
     ) -> Judgement {
-        let matches = |entry: &&Entry| entry.covers(identity, protocol, port);
-        let everyone = self.everyone.iter().find(matches);
-        let selected = self
-            .matching(identity)
-            .filter_map(|entries| entries.iter().find(matches));
-        let blocks = self
-            .blocks
-            .covering(peer)
-            .flat_map(|blocks| blocks.iter().filter(|block| block.holds(peer)))
-            .map(|block| &block.entry)
-            .filter(matches);
-        let decisive = everyone.into_iter().chain(selected).chain(blocks).min();
-        match decisive.map(|entry| (entry.effect, entry.id)) {
-            None => Judgement::None,
-            Some((Effect::Allow, Some(id))) => Judgement::Allow(id),
-            Some((Effect::Allow, None)) => Judgement::None,
-            Some((Effect::Deny, id)) => Judgement::Deny(id),
+        for stage in &self.stages {
+            let Some(answer) = stage.answer(peer, identity, protocol, port) else {
+                continue;
+            };
+            match (answer.effect, answer.id) {
+                (Effect::Pass, _) => {}
+                (Effect::Allow, Some(id)) => return Judgement::Allow(id),
+                (Effect::Allow, None) => return Judgement::None,
+                (Effect::Deny, id) => return Judgement::Deny(id),
+            }
         }
+        Judgement::None
     }
 
     /// True if some rule could tell the two apart: connections judged for the one have to be judged again for the other.
     pub fn distinguishes(&self, one: Option<&Identity>, other: Option<&Identity>) -> bool {
         let ports = |identity: Option<&Identity>| identity.map(|it| it.ports.clone());
-        !self.matching(one).eq(self.matching(other))
+        let mut stages = self.stages.iter();
+        stages.any(|stage| !stage.matching(one).eq(stage.matching(other)))
             || self.reads_names && ports(one) != ports(other)
     }
+}
 
-    /// The entries of the selectors that match an identity, in the order of selectors.
+impl Stage {
+    /// The tier of these rules, which are in the order of judgement.
+    fn new(rules: &[Rule]) -> Stage {
+        let mut everyone = Vec::new();
+        let mut selected: BTreeMap<SelectorId, Vec<usize>> = BTreeMap::new();
+        let mut blocks: BTreeMap<(IpNet, &[IpNet]), Vec<usize>> = BTreeMap::new();
+        for (index, rule) in rules.iter().enumerate() {
+            for peers in rule.peers.iter() {
+                let about = match peers {
+                    Peers::Everyone => &mut everyone,
+                    Peers::Selected(selector) => selected.entry(*selector).or_default(),
+                    Peers::Block(range, except) => {
+                        blocks.entry((range.trunc(), except)).or_default()
+                    }
+                };
+                if about.last() != Some(&index) {
+                    about.push(index);
+                }
+            }
+        }
+        // Most peers share their rules with others of the same policy.
+        let mut maps: HashMap<Vec<usize>, Arc<PortMap>> = HashMap::new();
+        let mut map = |about: Vec<usize>| {
+            if let Some(map) = maps.get(&about) {
+                return map.clone();
+            }
+            let map = Arc::new(PortMap::new(about.iter().map(|index| &rules[*index])));
+            maps.insert(about, map.clone());
+            map
+        };
+        let mut stage = Stage {
+            everyone: map(everyone),
+            ..Stage::default()
+        };
+        for (selector, about) in selected {
+            stage.selected.push((selector, map(about)));
+        }
+        for ((range, except), about) in blocks {
+            let except = except.to_vec();
+            let ports = map(about);
+            stage.blocks.or_default(range).push(Block { except, ports });
+        }
+        stage
+    }
+
+    #[inline]
+    fn answer(
+        &self,
+        peer: &Addr,
+        identity: Option<&Identity>,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<Answer> {
+        let mut decisive = self.everyone.find(identity, protocol, port);
+        for ports in self.matching(identity) {
+            if let Some(answer) = ports.find(identity, protocol, port) {
+                decisive = first(decisive, answer);
+            }
+        }
+        let blocks = self.blocks.covering(peer).flatten();
+        for block in blocks.filter(|block| block.holds(peer)) {
+            if let Some(answer) = block.ports.find(identity, protocol, port) {
+                decisive = first(decisive, answer);
+            }
+        }
+        decisive
+    }
+
+    /// The ports of the selectors that match an identity, in the order of selectors.
     fn matching<'a>(
         &'a self,
         identity: Option<&'a Identity>,
-    ) -> impl Iterator<Item = &'a Vec<Entry>> {
+    ) -> impl Iterator<Item = &'a Arc<PortMap>> {
         let theirs = identity.map_or(&[][..], |identity| &identity.selectors);
         // Each of the shorter list is looked for in the longer one: either may be long.
         let (few_ours, few_theirs) = match theirs.len() < self.selected.len() {
@@ -160,33 +243,14 @@ impl Verdicts {
             let found = self.selected.binary_search_by_key(selector, |(id, _)| *id);
             found.ok().map(|index| &self.selected[index])
         });
-        by_ours.chain(by_theirs).map(|(_, entries)| entries)
+        by_ours.chain(by_theirs).map(|(_, ports)| ports)
     }
 
-    /// The entries of a selector, made in their place if there are none.
-    fn selected_mut(&mut self, selector: SelectorId) -> &mut Vec<Entry> {
-        let found = self.selected.binary_search_by_key(&selector, |(id, _)| *id);
-        let index = found.unwrap_or_else(|index| {
-            self.selected.insert(index, (selector, Vec::new()));
-            index
-        });
-        &mut self.selected[index].1
-    }
-}
-
-impl Entry {
-    #[inline]
-    fn covers(&self, identity: Option<&Identity>, protocol: Protocol, port: u16) -> bool {
-        match self.ports {
-            PortMatch::Everything => true,
-            PortMatch::Range(ours, first, last) => {
-                ours == protocol && (first..=last).contains(&port)
-            }
-            PortMatch::Named(ours, name) => {
-                let theirs = identity.map_or(&[][..], |identity| &identity.ports);
-                ours == protocol && theirs.contains(&(name, protocol, port))
-            }
-        }
+    fn reads_names(&self) -> bool {
+        let selected = self.selected.iter().map(|(_, ports)| ports);
+        let blocks = self.blocks.values().flatten().map(|block| &block.ports);
+        let mut all = selected.chain(blocks).chain([&self.everyone]);
+        all.any(|ports| ports.reads_names())
     }
 }
 
@@ -202,23 +266,27 @@ impl Block {
 mod tests {
     use super::*;
 
+    fn at(tier: Tier, order: u32) -> Rank {
+        Rank { tier, order }
+    }
+
     fn rule(rank: u32, id: u32, effect: Effect, peers: Peers, ports: PortMatch) -> Rule {
         Rule {
-            rank,
+            rank: at(Tier::Namespaced, rank),
             id: Some(RuleId(id)),
             effect,
-            peers,
-            ports,
+            peers: [peers].into(),
+            ports: [ports].into(),
         }
     }
 
     fn isolation() -> Rule {
         Rule {
-            rank: 9,
+            rank: at(Tier::Namespaced, 9),
             id: None,
             effect: Effect::Deny,
-            peers: Peers::Everyone,
-            ports: PortMatch::Everything,
+            peers: [Peers::Everyone].into(),
+            ports: [PortMatch::Everything].into(),
         }
     }
 
@@ -323,5 +391,41 @@ mod tests {
         assert!(!verdicts.distinguishes(Some(&identity(&[1, 2, 4])), Some(&identity(&[2, 4, 5]))));
         assert!(verdicts.distinguishes(Some(&identity(&[2])), Some(&identity(&[2, 4]))));
         assert!(verdicts.distinguishes(Some(&identity(&[2])), None));
+    }
+
+    #[test]
+    fn a1_a3_tiers_are_asked_in_order_and_a_pass_leaves_its_own() {
+        let everyone = |tier, order, id, effect| Rule {
+            rank: at(tier, order),
+            ..rule(0, id, effect, Peers::Everyone, PortMatch::Everything)
+        };
+        let pass_tcp = |tier, id| Rule {
+            ports: [PortMatch::Range(Protocol::TCP, 0, u16::MAX)].into(),
+            ..everyone(tier, 0, id, Effect::Pass)
+        };
+        let judge = |rules: &[Rule], protocol| {
+            Verdicts::new(rules.to_vec()).judge(&POD, None, protocol, 80)
+        };
+        let (allow, deny) = (
+            |id| Judgement::Allow(RuleId(id)),
+            |id| Judgement::Deny(Some(RuleId(id))),
+        );
+        let admin = [
+            pass_tcp(Tier::Admin, 1),
+            everyone(Tier::Admin, 1, 2, Effect::Deny),
+        ];
+        let namespaced = [everyone(Tier::Namespaced, 0, 3, Effect::Allow), isolation()];
+        let baseline = [
+            pass_tcp(Tier::Baseline, 4),
+            everyone(Tier::Baseline, 1, 5, Effect::Deny),
+        ];
+        let all = [&admin[..], &namespaced, &baseline].concat();
+        assert_eq!(judge(&all, Protocol::TCP), allow(3));
+        assert_eq!(judge(&all, Protocol::UDP), deny(2));
+        let around = [&admin[..], &baseline].concat();
+        assert_eq!(judge(&around, Protocol::TCP), Judgement::None);
+        assert_eq!(judge(&baseline, Protocol::UDP), deny(5));
+        let isolated = [&admin[..], &[isolation()], &baseline].concat();
+        assert_eq!(judge(&isolated, Protocol::TCP), Judgement::Deny(None));
     }
 }

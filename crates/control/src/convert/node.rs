@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use podway_intent::{NamedPort, PodNetwork, PodPhase};
+use podway_intent::{NamedPort, NamespacePhase, PodNetwork, PodPhase};
 
 use crate::convert::{NAMESPACE_NAME, name, shared};
 use crate::fields::{Family, address, labels, port, protocol, range};
@@ -65,7 +65,17 @@ pub(crate) fn namespace_into(namespace: &Namespace) -> podway_intent::Namespace 
     let name = shared(namespace.metadata.name.as_ref());
     let mut labels = labels(namespace.metadata.labels.as_ref());
     labels.insert(NAMESPACE_NAME.into(), name.clone());
-    podway_intent::Namespace { name, labels }
+    let status = namespace.status.as_ref();
+    let says_so = status.and_then(|it| it.phase.as_deref()) == Some("Terminating");
+    let phase = match says_so || namespace.metadata.deletion_timestamp.is_some() {
+        true => NamespacePhase::Terminating,
+        false => NamespacePhase::Active,
+    };
+    podway_intent::Namespace {
+        name,
+        labels,
+        phase,
+    }
 }
 
 pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_intent::Pod> {

@@ -3,12 +3,16 @@
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use podway_intent::{PolicyPeer, PolicyPort, PolicyRule, Ports, Selector};
+use podway_intent::{PolicyMode, PolicyPeer, PolicyPort, PolicyRule, Ports, Selector};
 
 use crate::convert::name;
 use crate::fields::{port, port_name, protocol, range, selector};
 use crate::problem::Findings;
+
+/// The annotation that says whether a policy is in force.
+const MODE: &str = "podway.dev/mode";
 
 pub(crate) fn policy_into(
     policy: &NetworkPolicy,
@@ -48,7 +52,26 @@ pub(crate) fn policy_into(
         subject: subject?,
         ingress: directions.ingress.then_some(ingress),
         egress: directions.egress.then_some(egress),
+        mode: mode(&policy.metadata, findings),
     })
+}
+
+/// Whether a policy is in force: unless its annotation says otherwise, it is.
+pub(super) fn mode(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> PolicyMode {
+    let annotations = metadata.annotations.iter().flatten();
+    let said = annotations
+        .filter(|(key, _)| *key == MODE)
+        .map(|(_, value)| &**value)
+        .next();
+    match said {
+        None | Some("enforce") => PolicyMode::Enforce,
+        Some("observe") => PolicyMode::Observe,
+        Some(other) => {
+            let message = format!("expected enforce or observe, found \"{other}\"");
+            findings.note(&format!("metadata.annotations.{MODE}"), message);
+            PolicyMode::Enforce
+        }
+    }
 }
 
 /// Which directions a policy isolates.

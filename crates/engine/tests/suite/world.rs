@@ -117,6 +117,7 @@ fn namespace() -> Change {
     Change::Namespace(Namespace {
         name: text("shop"),
         labels: labels(&[("kubernetes.io/metadata.name", "shop")]),
+        phase: Default::default(),
     })
 }
 
@@ -207,6 +208,7 @@ pub(crate) fn ingress_policy(subject: &str, from: Option<&str>) -> Change {
         subject: app(subject),
         ingress: Some(from.map(rule).into_iter().collect()),
         egress: None,
+        mode: Default::default(),
     })
 }
 
@@ -217,6 +219,7 @@ pub(crate) fn egress_policy(subject: &str) -> Change {
         subject: app(subject),
         ingress: None,
         egress: Some(Vec::new()),
+        mode: Default::default(),
     })
 }
 

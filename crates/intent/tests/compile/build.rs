@@ -64,6 +64,7 @@ pub(crate) fn namespace(name: &str, text: &str) -> Change {
     Change::Namespace(Namespace {
         name: name.into(),
         labels: labels(text),
+        phase: NamespacePhase::Active,
     })
 }
 

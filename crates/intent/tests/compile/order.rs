@@ -134,6 +134,7 @@ fn small() -> Cluster {
                 ports: None,
             }]),
             egress: None,
+            mode: PolicyMode::Enforce,
         }),
     ])
 }

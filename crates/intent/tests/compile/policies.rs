@@ -40,13 +40,16 @@ proptest! {
                                 let named = compiled.names.rule(rule).expect("a rule's name");
                                 prop_assert_eq!(named.direction, direction);
                                 let all = cluster.policies();
-                                let policy = all.iter().find(|it| it.name == named.policy);
+                                let policy = all.iter().find(|it| named.policy == PolicyName::Namespaced(it.name.clone()));
                                 let policy = policy.expect("the policy");
                                 let rules = match direction {
                                     Direction::Ingress => &policy.ingress,
                                     Direction::Egress => &policy.egress,
                                 };
-                                let rule = &rules.as_ref().expect("rules")[named.index as usize];
+                                let RulePlace::Rule(index) = named.place else {
+                                    panic!("isolation allows nobody");
+                                };
+                                let rule = &rules.as_ref().expect("rules")[index as usize];
                                 prop_assert!(naive::rule_matches(
                                     &cluster, policy, rule, pod, direction, peer, protocol, port
                                 ));
@@ -111,6 +114,7 @@ fn policy(ingress: Option<Vec<PolicyRule>>, egress: Option<Vec<PolicyRule>>) -> 
         subject: selector("app=client"),
         ingress,
         egress,
+        mode: PolicyMode::Enforce,
     }
 }
 

@@ -157,6 +157,7 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
             subject,
             ingress,
             egress,
+            mode: PolicyMode::Enforce,
         },
     )
 }
@@ -216,7 +217,12 @@ fn namespace() -> impl Strategy<Value = Change> {
     let names = select(NAMESPACES.to_vec());
     (names, labels()).prop_map(|(name, labels)| {
         let name = name.into();
-        Change::Namespace(Namespace { name, labels })
+        let phase = NamespacePhase::Active;
+        Change::Namespace(Namespace {
+            name,
+            labels,
+            phase,
+        })
     })
 }
 

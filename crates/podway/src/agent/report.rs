@@ -1,7 +1,7 @@
 //! What `podway show` is answered: JSON whose keys are stable.
 
 use podway_engine::{Remembered, counter_names};
-use podway_intent::{Name, RuleName};
+use podway_intent::{Name, PolicyName, RuleName, RulePlace};
 use podway_state::{Flow, Phase};
 use podway_tables::{Direction, EndpointId, PortId};
 use podway_wire::{Addr, FlowKey, Protocol};
@@ -108,9 +108,9 @@ impl Agent {
             names.push(policy.name.to_string());
             texts.extend((0..).zip(rules).map(|(index, _)| {
                 let rule = RuleName {
-                    policy: policy.name.clone(),
+                    policy: PolicyName::Namespaced(policy.name.clone()),
                     direction,
-                    index,
+                    place: RulePlace::Rule(index),
                 };
                 rule.to_string()
             }));

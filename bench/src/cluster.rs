@@ -187,6 +187,7 @@ fn setup() -> NodeSetup {
         vni: VNI,
         tunnel_port: TUNNEL_PORT,
         service_ranges: vec![range("10.96.0.0/15")],
+        ..NodeSetup::default()
     }
 }
 

@@ -62,6 +62,7 @@ impl Dataplane {
             vni: 1,
             tunnel_port: 4789,
             service_ranges: Vec::new(),
+            ..NodeSetup::default()
         }));
         for namespace in namespaces {
             cluster.apply(Change::Namespace(convert::namespace(namespace)?));

@@ -125,7 +125,7 @@ impl Flows {
         parsed: &Parsed,
         arrival: Arrival,
     ) -> Result<Way, Stop> {
-        let decision = decide(moment.snapshot, arrival, parsed);
+        let decision = decide(moment.snapshot, arrival, parsed, None);
         self.last = Some(decision);
         decision.outcome?;
         let hop = decision.hop.ok_or(Stop::Drop(DropReason::NoRoute))?;
@@ -322,23 +322,20 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
             addr: translated.target,
             port: translated.target_port,
         };
-        let serves = snapshot.services.service(id).is_some_and(|service| {
-            service.key.addr == original.target && service.backends.contains(&backend)
-        });
-        if !serves {
+        let dialled = podway_tables::ServiceKey {
+            addr: original.target,
+            port: original.target_port,
+            protocol: original.protocol,
+        };
+        if !snapshot.services.serves(id, &dialled, &backend) {
             return Second::Gone;
         }
     }
     let mut decision = Decision {
-        arrival,
-        original,
         service: remembered.service,
-        backend: None,
         translated,
-        egress: podway_tables::Judgement::None,
-        ingress: podway_tables::Judgement::None,
         hop: Some(remembered.forward),
-        outcome: Ok(()),
+        ..Decision::new(arrival, original)
     };
     let judged =
         judge_egress(snapshot, &mut decision).and_then(|()| judge_ingress(snapshot, &mut decision));

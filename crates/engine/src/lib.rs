@@ -18,7 +18,7 @@ mod remember;
 mod track;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
-pub use decide::{Arrival, Decision, Reply, Stop, decide};
+pub use decide::{Arrival, Decision, Reply, SourceNat, Stop, affinity, decide};
 pub use engine::{Engine, Settings, Shared};
 pub use packet::{BATCH, Batch, Edge, MADE, Packet, Spares, Verdict};
 pub use reason::DropReason;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use podway_tables::{Port, PortId, PortKind, Slots, Snapshot};
+use podway_tables::{FrontendKind, Port, PortId, PortKind, Slots, Snapshot};
 
 use crate::address::single;
 use crate::lingering::Lingering;
@@ -146,11 +146,21 @@ impl Compiler {
         let setup = cluster.setup();
         let services = setup.map_or(&[][..], |setup| &setup.service_ranges);
         local.extend(services.iter().map(IpNet::trunc));
+        let addresses = own.map_or(&[][..], |own| &own.addresses);
+        let mut node_ports = BTreeSet::new();
+        for (key, kind) in self.services.outward() {
+            // Of an address that is the node's own only the service's port is ours (S10, D10).
+            if kind == FrontendKind::NodePort || addresses.contains(&key.addr.ip()) {
+                node_ports.insert((key.protocol, key.port));
+            } else {
+                local.insert(single(&key.addr));
+            }
+        }
         Plan {
             local: local.into_iter().collect(),
             node_addresses: own.map_or_else(Vec::new, |own| own.addresses.clone()),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
-            node_ports: Vec::new(),
+            node_ports: node_ports.into_iter().collect(),
         }
     }
 }

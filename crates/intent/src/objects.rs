@@ -345,7 +345,7 @@ pub struct Attachment {
 }
 
 /// What this node is made of, as the agent found it: the one fact that no cluster object gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSetup {
     /// The uplink's port, Ethernet address and MTU in bytes.
     pub uplink: Option<(podway_tables::PortId, Mac, u32)>,
@@ -359,4 +359,26 @@ pub struct NodeSetup {
     pub tunnel_port: u16,
     /// Ranges that cluster IPs come from.
     pub service_ranges: Vec<IpNet>,
+    /// Ranges of the node's addresses that answer node ports; none: its first address of each family (KEP-3866).
+    pub node_port_addresses: Vec<IpNet>,
+    /// Whether 127.0.0.1 answers node ports, too.
+    pub localhost_node_ports: LocalhostNodePorts,
+    /// Ranges that external IPs of services may be in; none: there are no external IPs (CVE-2020-8554).
+    pub allowed_external_ips: Vec<IpNet>,
+    /// Whose packets to cluster addresses get the node's address as their source.
+    pub cluster_ip_masquerade: podway_tables::ClusterIpMasquerade,
+    /// Ranges outside of the cluster to which pods send with their own addresses.
+    pub masquerade_exempt: Vec<IpNet>,
+    /// The uplink's default gateways.
+    pub world: podway_tables::NextHops,
+}
+
+/// Whether node ports are open on 127.0.0.1, as kube-proxy's iptables mode has them for old times' sake (KEP-3866).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalhostNodePorts {
+    /// They are not.
+    #[default]
+    Closed,
+    /// They are, as far as packets from 127.0.0.1 are shown to us: a kernel keeps them to itself.
+    Open,
 }

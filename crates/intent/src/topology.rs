@@ -229,6 +229,7 @@ fn tunnel(round: &Round<'_>, node: &Node) -> Option<Peer> {
     })?;
     Some(Peer {
         vtep: (*vtep).into(),
+        addresses: node.addresses.iter().copied().map(Addr::from).collect(),
         source: (*source).into(),
         next_hop: round.now.neighbour(vtep),
         generation: 0,
@@ -255,6 +256,9 @@ fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
     node.host = setup.host.map(|(port, _, _)| port);
     node.host_mac = setup.host.map_or_else(Default::default, |(_, mac, _)| mac);
     node.host_mtu = setup.host.map_or(0, |(_, _, mtu)| mtu);
+    node.cluster_ip_masquerade = setup.cluster_ip_masquerade;
+    node.masquerade_exempt.clone_from(&setup.masquerade_exempt);
+    node.world = setup.world;
     let mut sources = snapshot.peers.iter().flatten().map(|peer| &peer.source);
     let any_v6 = sources.any(|source| source.family() == Family::V6);
     let first_v6 = node.addresses.first().map(Addr::family) == Some(Family::V6);

@@ -9,6 +9,7 @@ mod policies;
 mod port_map;
 mod prefixes;
 mod routes;
+mod service;
 mod services;
 mod shared_map;
 mod slots;
@@ -21,10 +22,11 @@ pub use policies::{
 };
 pub use prefixes::PrefixMap;
 pub use routes::{Hop, Routes};
-pub use services::{Choice, Found, Refusal, Service, ServiceKey, Services};
+pub use service::{Choice, Client, Frontend, FrontendKind, Reach, Refusal, Service, ServiceKey};
+pub use services::{Found, Services};
 pub use shared_map::SharedMap;
 pub use slots::Slots;
-pub use snapshot::{Endpoint, Node, Peer, Port, PortKind, Snapshot};
+pub use snapshot::{ClusterIpMasquerade, Endpoint, NextHops, Node, Peer, Port, PortKind, Snapshot};
 pub use verdicts::{Effect, Peers, PortMatch, Rank, Rule, Tier, Verdicts};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.

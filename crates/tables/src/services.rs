@@ -1,89 +1,34 @@
-//! Virtual addresses and who stands behind them.
+//! All service ports, and the addresses at which they answer.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use podway_wire::{Addr, Protocol};
+use podway_wire::Addr;
 
-use crate::{Backend, Backends, PrefixMap, ServiceId, SharedMap, Slots};
-
-/// What a packet to a service carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// The virtual address.
-    pub addr: Addr,
-    /// The service port, in host order.
-    pub port: u16,
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-}
+use crate::{
+    Backend, Frontend, FrontendKind, PrefixMap, Service, ServiceId, ServiceKey, SharedMap, Slots,
+};
 
 /// What stands at the target of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A service port.
-    Service(ServiceId),
-    /// A virtual address of ours, but no service at this port and protocol: refused (KEP-3866).
+    Frontend(Frontend),
+    /// A cluster address of ours, but no service at this port and protocol: refused (KEP-3866).
     WrongPort,
     /// Inside the service ranges, but nobody's: dropped (KEP-3866).
     Unallocated,
-    /// Not a virtual address.
+    /// No service: left alone (S10).
     Nothing,
 }
 
-/// What a service does with a new flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// Send it there.
-    Backend(Backend),
-    /// Nobody serves anywhere: refuse.
-    Reject,
-    /// Nobody may serve this packet: drop in silence.
-    Drop,
-}
-
-/// What a service without a usable backend does with a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nobody serves anywhere: tell the client.
-    #[default]
-    Reject,
-    /// Somebody serves, but not for this node (traffic policy Local): say nothing.
-    Drop,
-}
-
-/// A service port, as one packet's choice needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Where it answers.
-    pub key: ServiceKey,
-    /// The usable endpoints.
-    pub backends: Arc<Backends>,
-    /// What becomes of flows while `backends` is empty.
-    pub refusal: Refusal,
-    /// When anything about it last changed.
-    pub generation: u32,
-}
-
-impl Service {
-    /// What becomes of a new flow with this hash; each backend is as likely as any other.
-    #[inline]
-    pub fn choose(&self, hash: u64) -> Choice {
-        match (self.backends.pick(hash), self.refusal) {
-            (Some(backend), _) => Choice::Backend(backend),
-            (None, Refusal::Reject) => Choice::Reject,
-            (None, Refusal::Drop) => Choice::Drop,
-        }
-    }
-}
-
-/// All service ports.
+/// Service ports by id, and the addresses that lead to them.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     by_id: Slots<Arc<Service>>,
-    by_key: SharedMap<ServiceKey, ServiceId>,
-    /// Virtual addresses with the number of service ports that each has.
-    addresses: SharedMap<Addr, u32>,
+    frontends: SharedMap<ServiceKey, Frontend>,
+    /// Cluster addresses with the number of ports that each has.
+    cluster_ips: SharedMap<Addr, u32>,
     ranges: Arc<PrefixMap<()>>,
 }
 
@@ -91,16 +36,16 @@ impl Services {
     /// What stands at `key`.
     #[inline]
     pub fn find(&self, key: &ServiceKey) -> Found {
-        match self.by_key.get(key) {
-            Some(id) => Found::Service(*id),
+        match self.frontends.get(key) {
+            Some(frontend) => Found::Frontend(*frontend),
             None => self.find_addr(&key.addr),
         }
     }
 
-    /// What stands at `addr` for a packet without ports: `WrongPort` for a virtual address of ours.
+    /// What stands at `addr` for a packet without ports: `WrongPort` for a cluster address of ours.
     #[inline]
     pub fn find_addr(&self, addr: &Addr) -> Found {
-        if self.addresses.get(addr).is_some() {
+        if self.cluster_ips.get(addr).is_some() {
             Found::WrongPort
         } else if self.ranges.longest(addr).is_some() {
             Found::Unallocated
@@ -115,40 +60,52 @@ impl Services {
         self.by_id.get(id.0).map(Arc::as_ref)
     }
 
+    /// True if what was dialled still leads to this service port, and the backend still serves (F1, F2).
+    pub fn serves(&self, id: ServiceId, dialled: &ServiceKey, backend: &Backend) -> bool {
+        let frontend = self.frontends.get(dialled);
+        frontend.is_some_and(|frontend| frontend.service == id)
+            && self.service(id).is_some_and(|it| it.serves(backend))
+    }
+
     /// All service ports with their ids, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (ServiceId, &Service)> {
         let all = self.by_id.iter();
         all.map(|(id, service)| (ServiceId(id), service.as_ref()))
     }
 
-    /// Puts a service port in the place of `id`, whatever was there; a key that was another's becomes its own.
-    pub fn insert(&mut self, id: ServiceId, service: Service) {
-        self.remove(id);
-        if let Some(ServiceId(old)) = self.by_key.get(&service.key).copied() {
-            self.remove(ServiceId(old));
+    /// Every address and port at which a service answers, in no order.
+    pub fn frontends(&self) -> impl Iterator<Item = (&ServiceKey, &Frontend)> {
+        self.frontends.iter()
+    }
+
+    /// Puts a service port in the place of `id`, or with `None` takes it away; its frontends are set apart.
+    pub fn set(&mut self, id: ServiceId, service: Option<Service>) {
+        self.by_id.set(id.0, service.map(Arc::new));
+    }
+
+    /// Says what stands at `key`, or with `None` that nothing does; gives what stood there.
+    pub fn set_frontend(
+        &mut self,
+        key: ServiceKey,
+        frontend: Option<Frontend>,
+    ) -> Option<Frontend> {
+        let before = match frontend {
+            Some(frontend) => self.frontends.insert(key, frontend),
+            None => self.frontends.remove(&key),
+        };
+        let is_cluster_ip =
+            |it: &Option<Frontend>| it.is_some_and(|it| it.kind == FrontendKind::ClusterIp);
+        let ports = self.cluster_ips.get(&key.addr).copied().unwrap_or(0);
+        match (is_cluster_ip(&before), is_cluster_ip(&frontend)) {
+            (false, true) => drop(self.cluster_ips.insert(key.addr, ports + 1)),
+            (true, false) if ports > 1 => drop(self.cluster_ips.insert(key.addr, ports - 1)),
+            (true, false) => drop(self.cluster_ips.remove(&key.addr)),
+            (true, true) | (false, false) => {}
         }
-        let addr = service.key.addr;
-        let ports = self.addresses.get(&addr).map_or(0, |ports| *ports);
-        self.addresses.insert(addr, ports + 1);
-        self.by_key.insert(service.key, id);
-        self.by_id.set(id.0, Some(Arc::new(service)));
+        before
     }
 
-    /// Takes the service port with this id away, and its address with its last port.
-    pub fn remove(&mut self, id: ServiceId) {
-        let Some(service) = self.by_id.get(id.0).cloned() else {
-            return;
-        };
-        self.by_id.set(id.0, None);
-        self.by_key.remove(&service.key);
-        let addr = service.key.addr;
-        match self.addresses.get(&addr).map_or(0, |ports| *ports) {
-            0 | 1 => self.addresses.remove(&addr),
-            ports => self.addresses.insert(addr, ports - 1),
-        };
-    }
-
-    /// Sets the ranges that virtual addresses come from.
+    /// Sets the ranges that cluster addresses come from.
     pub fn set_ranges(&mut self, ranges: &[IpNet]) {
         let mut map = PrefixMap::default();
         for range in ranges {
@@ -160,73 +117,81 @@ impl Services {
 
 #[cfg(test)]
 mod tests {
+    use podway_wire::Protocol;
+
     use super::*;
 
-    fn service(last: u8, port: u16, protocol: Protocol, backends: &[Backend]) -> Service {
-        Service {
-            key: ServiceKey {
-                addr: Addr::v4([10, 96, 0, last]),
-                port,
-                protocol,
-            },
-            backends: Arc::new(Backends::new(backends.to_vec())),
-            refusal: Refusal::Reject,
-            generation: 1,
+    fn key(addr: [u8; 4], port: u16, protocol: Protocol) -> ServiceKey {
+        ServiceKey {
+            addr: Addr::v4(addr),
+            port,
+            protocol,
         }
     }
+
+    fn frontend(id: u32, kind: FrontendKind) -> Frontend {
+        Frontend {
+            service: ServiceId(id),
+            kind,
+        }
+    }
+
+    const VIP: [u8; 4] = [10, 96, 0, 10];
+    const BALANCER: [u8; 4] = [192, 0, 2, 80];
 
     #[test]
     fn s11_s18_a_key_is_exact_and_the_rest_of_a_vip_and_of_the_range_are_told_apart() {
         let mut services = Services::default();
         services.set_ranges(&["10.96.0.0/16".parse().expect("range")]);
-        let dns = service(10, 53, Protocol::UDP, &[]);
-        let dns_tcp = service(10, 53, Protocol::TCP, &[]);
-        services.insert(ServiceId(0), dns.clone());
-        services.insert(ServiceId(1), dns_tcp.clone());
-        assert_eq!(services.find(&dns.key), Found::Service(ServiceId(0)));
-        assert_eq!(services.find(&dns_tcp.key), Found::Service(ServiceId(1)));
-        let sctp = service(10, 53, Protocol::SCTP, &[]).key;
-        assert_eq!(services.find(&sctp), Found::WrongPort);
-        assert_eq!(services.find_addr(&dns.key.addr), Found::WrongPort);
-        services.remove(ServiceId(0));
-        assert_eq!(services.find(&dns.key), Found::WrongPort);
-        services.remove(ServiceId(1));
-        assert_eq!(services.find(&dns.key), Found::Unallocated);
+        let udp = frontend(0, FrontendKind::ClusterIp);
+        let tcp = frontend(1, FrontendKind::ClusterIp);
+        services.set_frontend(key(VIP, 53, Protocol::UDP), Some(udp));
+        services.set_frontend(key(VIP, 53, Protocol::TCP), Some(tcp));
+        let find = |services: &Services, protocol| services.find(&key(VIP, 53, protocol));
+        assert_eq!(find(&services, Protocol::UDP), Found::Frontend(udp));
+        assert_eq!(find(&services, Protocol::TCP), Found::Frontend(tcp));
+        assert_eq!(find(&services, Protocol::SCTP), Found::WrongPort);
+        assert_eq!(services.find_addr(&Addr::v4(VIP)), Found::WrongPort);
         assert_eq!(
-            services.find_addr(&Addr::v4([10, 97, 0, 1])),
-            Found::Nothing
+            services.set_frontend(key(VIP, 53, Protocol::UDP), None),
+            Some(udp)
         );
-        assert_eq!(services.iter().count(), 0);
+        assert_eq!(find(&services, Protocol::UDP), Found::WrongPort);
+        services.set_frontend(key(VIP, 53, Protocol::TCP), None);
+        assert_eq!(find(&services, Protocol::UDP), Found::Unallocated);
+        let outside = Addr::v4([10, 97, 0, 1]);
+        assert_eq!(services.find_addr(&outside), Found::Nothing);
+        assert_eq!(services.frontends().count(), 0);
     }
 
     #[test]
-    fn an_id_or_a_key_that_is_taken_changes_hands_and_counts_once() {
+    fn s10_the_other_ports_of_external_addresses_are_left_alone() {
         let mut services = Services::default();
-        let (web, other) = (
-            service(1, 80, Protocol::TCP, &[]),
-            service(2, 80, Protocol::TCP, &[]),
-        );
-        services.insert(ServiceId(5), web.clone());
-        services.insert(ServiceId(5), other.clone());
-        assert_eq!(services.find(&web.key), Found::Nothing);
-        services.insert(ServiceId(6), other.clone());
-        assert_eq!(services.find(&other.key), Found::Service(ServiceId(6)));
-        assert_eq!(services.service(ServiceId(5)), None);
-        services.remove(ServiceId(6));
-        assert_eq!(services.find_addr(&other.key.addr), Found::Nothing);
+        for kind in [
+            FrontendKind::LoadBalancer,
+            FrontendKind::ExternalIp,
+            FrontendKind::NodePort,
+        ] {
+            services.set_frontend(key(BALANCER, 80, Protocol::TCP), Some(frontend(3, kind)));
+            let other = key(BALANCER, 81, Protocol::TCP);
+            assert_eq!(services.find(&other), Found::Nothing);
+            assert_eq!(services.find_addr(&other.addr), Found::Nothing);
+        }
     }
 
     #[test]
-    fn s1_s3_without_backends_a_service_refuses_or_is_silent() {
-        let mut empty = service(1, 80, Protocol::TCP, &[]);
-        assert_eq!(empty.choose(9), Choice::Reject);
-        empty.refusal = Refusal::Drop;
-        assert_eq!(empty.choose(9), Choice::Drop);
-        let backend = Backend {
-            addr: Addr::v4([10, 244, 0, 2]),
-            port: 8080,
-        };
-        let one = service(1, 80, Protocol::TCP, &[backend]);
-        assert_eq!(one.choose(9), Choice::Backend(backend));
+    fn an_address_that_changes_kind_is_counted_right() {
+        let mut services = Services::default();
+        let at = |port| key(VIP, port, Protocol::TCP);
+        let cluster = frontend(1, FrontendKind::ClusterIp);
+        services.set_frontend(at(80), Some(cluster));
+        services.set_frontend(at(80), Some(frontend(2, FrontendKind::ClusterIp)));
+        services.set_frontend(at(81), Some(cluster));
+        services.set_frontend(at(81), Some(frontend(2, FrontendKind::ExternalIp)));
+        assert_eq!(services.find(&at(82)), Found::WrongPort);
+        services.set_frontend(at(80), None);
+        assert_eq!(services.find(&at(82)), Found::Nothing);
+        services.set_frontend(at(80), None);
+        assert_eq!(services.find(&at(82)), Found::Nothing);
     }
 }

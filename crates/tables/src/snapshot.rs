@@ -1,6 +1,7 @@
 //! All that a worker needs to know about the cluster, as of one moment.
 
-use podway_wire::{Addr, Mac};
+use ipnet::IpNet;
+use podway_wire::{Addr, Family, Mac};
 
 use crate::{EndpointId, PeerId, Policies, PortId, Routes, Services};
 
@@ -50,6 +51,62 @@ pub struct Node {
     pub tunnel_mtu: u16,
     /// The largest IP packet on the host port, in bytes.
     pub host_mtu: u32,
+    /// Whose packets to cluster addresses get our address as their source.
+    pub cluster_ip_masquerade: ClusterIpMasquerade,
+    /// Where pods' packets go with the pods' own addresses, outside of the cluster.
+    pub masquerade_exempt: Vec<IpNet>,
+    /// The way out of the cluster.
+    pub world: NextHops,
+}
+
+/// Whose packets to cluster addresses get the node's address as their source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterIpMasquerade {
+    /// Those that are not from pods.
+    #[default]
+    Foreign,
+    /// All (kube-proxy's `masqueradeAll`).
+    All,
+    /// None (kube-proxy when it can't tell pods from others).
+    None,
+}
+
+/// The Ethernet addresses of the uplink's default gateways; `None` without one, or until it is resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHops {
+    /// For IPv4.
+    pub v4: Option<Mac>,
+    /// For IPv6.
+    pub v6: Option<Mac>,
+}
+
+impl NextHops {
+    /// The gateway of a family.
+    #[inline]
+    pub fn of(&self, family: Family) -> Option<Mac> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+impl Node {
+    /// Our own address of a family, as others reach us.
+    #[inline]
+    pub fn address(&self, family: Family) -> Option<Addr> {
+        first_of(&self.addresses, family)
+    }
+
+    /// The gateway's address of a family.
+    #[inline]
+    pub fn gateway(&self, family: Family) -> Option<Addr> {
+        first_of(&self.gateways, family)
+    }
+}
+
+fn first_of(all: &[Addr], family: Family) -> Option<Addr> {
+    all.iter().find(|addr| addr.family() == family).copied()
 }
 
 /// What a device is to us.
@@ -90,6 +147,8 @@ pub struct Endpoint {
 pub struct Peer {
     /// Where its tunnel ends (its InternalIP of the underlay's family).
     pub vtep: Addr,
+    /// All addresses of the node itself, the tunnel's end among them.
+    pub addresses: Vec<Addr>,
     /// The local address that our tunnel packets carry.
     pub source: Addr,
     /// The next hop's Ethernet address as the kernel's neighbour table has it; `None` until it is resolved.

@@ -132,6 +132,7 @@ fn setup(number: u8) -> Change {
             "10.96.0.0/16".parse().expect("range"),
             "fd96::/112".parse().expect("range"),
         ],
+        ..NodeSetup::default()
     })
 }
 

@@ -106,6 +106,7 @@ pub(crate) fn setup() -> NodeSetup {
         vni: 4096,
         tunnel_port: 4789,
         service_ranges: vec![net("10.96.0.0/16"), net("fd96::/112")],
+        ..NodeSetup::default()
     }
 }
 

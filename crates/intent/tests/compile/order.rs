@@ -7,7 +7,7 @@ use podway_tables::{Direction, EndpointId, PeerId};
 use proptest::prelude::*;
 
 use crate::build::*;
-use crate::view::{View, judgements, view};
+use crate::view::{View, judgements, says, view};
 use crate::world::{NODE, change, facts};
 
 proptest! {
@@ -88,13 +88,13 @@ fn promises(compiled: &Compiled) -> Promises {
     }
     for (id, service) in snapshot.services.iter() {
         let name = compiled.names.service(id).and_then(|it| it.split_once(':'));
-        let text = format!(
-            "{:?} {:?} {:?} {:?}",
-            name.map(|it| it.0),
-            service.key,
-            service.backends.all(),
-            service.refusal
-        );
+        let frontends = snapshot.services.frontends();
+        let mut keys: Vec<String> = frontends
+            .filter(|(_, frontend)| frontend.service == id)
+            .map(|(key, frontend)| format!("{key:?} {:?}", frontend.kind))
+            .collect();
+        keys.sort_unstable();
+        let text = format!("{:?} {} {keys:?}", name.map(|it| it.0), says(service));
         let says = View::from([("itself".into(), text)]);
         all.insert(format!("{id:?}"), (service.generation, says));
     }

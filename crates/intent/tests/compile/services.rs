@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use podway_intent::*;
-use podway_tables::{Choice, Found, ServiceKey};
+use podway_tables::{Choice, Client, Found, FrontendKind, ServiceKey};
 use podway_wire::Protocol;
 use proptest::prelude::*;
 
@@ -29,19 +29,26 @@ proptest! {
                 prop_assert_eq!(seen, naive::serves(&cluster, NODE, service, port, vip));
             }
         }
-        prop_assert_eq!(compiled.snapshot.services.iter().count(), taken.len());
+        let keys = compiled.snapshot.services.frontends();
+        let of_cluster = keys.filter(|(_, frontend)| frontend.kind == FrontendKind::ClusterIp);
+        prop_assert_eq!(of_cluster.count(), taken.len());
     }
 }
 
 /// All that a key's service gives over many flows.
 fn choices(compiled: &Compiled, key: &ServiceKey) -> Serves {
-    let Found::Service(id) = compiled.snapshot.services.find(key) else {
+    choices_of(compiled, key, Client::Inside)
+}
+
+fn choices_of(compiled: &Compiled, key: &ServiceKey, client: Client) -> Serves {
+    let Found::Frontend(frontend) = compiled.snapshot.services.find(key) else {
         panic!("no service at {key:?}");
     };
-    let service = compiled.snapshot.services.service(id).expect("a service");
+    let service = compiled.snapshot.services.service(frontend.service);
+    let service = service.expect("a service");
     let mut backends = BTreeSet::new();
     for hash in 0..200 {
-        match service.choose(hash) {
+        match service.choose(frontend.kind, client, hash) {
             Choice::Backend(backend) => drop(backends.insert((backend.addr.ip(), backend.port))),
             Choice::Reject => return Serves::Reject,
             Choice::Drop => return Serves::Drop,
@@ -232,9 +239,10 @@ fn s24_the_oldest_has_the_address_the_loser_is_reported_and_inherits() {
     let mut compiler = Compiler::new("n1");
     let mut owner = |facts: &Cluster| {
         let compiled = compiler.compile(facts);
-        let Found::Service(id) = compiled.snapshot.services.find(&key(VIP, 80)) else {
+        let Found::Frontend(frontend) = compiled.snapshot.services.find(&key(VIP, 80)) else {
             panic!("no service");
         };
+        let id = frontend.service;
         let losers = compiled.problems.iter().map(|it| it.object.to_string());
         let generation = compiled
             .snapshot

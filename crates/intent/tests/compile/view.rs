@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use podway_intent::{Compiled, Name};
-use podway_tables::{Direction, EndpointId, Found, Hop, Judgement, PortKind, ServiceKey};
+use podway_tables::{
+    Client, Direction, EndpointId, Found, FrontendKind, Hop, Judgement, PortKind, Service,
+    ServiceKey,
+};
 use podway_wire::{Addr, Protocol};
 
 use crate::world::probes;
@@ -42,6 +45,9 @@ pub(crate) fn view(compiled: &Compiled) -> View {
             let found = service_at(compiled, &key);
             view.insert(format!("service {vip} {port}/{protocol}"), found);
         }
+    }
+    for (key, _) in snapshot.services.frontends() {
+        view.insert(format!("frontend {key:?}"), service_at(compiled, key));
     }
     for (id, endpoint) in ids().zip(&snapshot.endpoints) {
         let Some(endpoint) = endpoint else {
@@ -126,12 +132,28 @@ pub(crate) fn hop_name(compiled: &Compiled, hop: Hop) -> String {
 
 fn service_at(compiled: &Compiled, key: &ServiceKey) -> String {
     match compiled.snapshot.services.find(key) {
-        Found::Service(id) => {
+        Found::Frontend(frontend) => {
+            let id = frontend.service;
             let service = compiled.snapshot.services.service(id).expect("a service");
-            assert_eq!(service.key, *key);
             let name = compiled.names.service(id).expect("a name");
-            format!("{name} {:?} {:?}", service.backends.all(), service.refusal)
+            format!("{name} {:?} {}", frontend.kind, says(service))
         }
         found @ (Found::WrongPort | Found::Unallocated | Found::Nothing) => format!("{found:?}"),
     }
+}
+
+/// All that a service says, without its generation.
+pub(crate) fn says(service: &Service) -> String {
+    let client = Client::Outside;
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        service.key,
+        service.candidates(FrontendKind::ClusterIp, client).all(),
+        service.cluster.all(),
+        service.local.all(),
+        (service.internal, service.external, service.refusal),
+        service.spared,
+        service.sources,
+        service.affinity_timeout_s,
+    )
 }

@@ -105,5 +105,6 @@ pub(super) fn setup(config: &Config, node: &Node, seen: &Seen) -> Change {
         vni: config.tunnel.vni,
         tunnel_port: config.tunnel.port,
         service_ranges: config.service_ranges.clone(),
+        ..NodeSetup::default()
     })
 }

@@ -3,7 +3,7 @@
 use podway_engine::{Remembered, counter_names};
 use podway_intent::{Name, PolicyName, RuleName, RulePlace};
 use podway_state::{Flow, Phase};
-use podway_tables::{Direction, EndpointId, PortId};
+use podway_tables::{Client, Direction, EndpointId, FrontendKind, PortId};
 use podway_wire::{Addr, FlowKey, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
@@ -35,13 +35,13 @@ impl Agent {
     fn services(&self) -> Value {
         let services = &self.compiled.snapshot.services;
         let rows = services.iter().map(|(id, service)| {
-            let backends = service.backends.all().iter();
+            let backends = service.candidates(FrontendKind::ClusterIp, Client::Inside);
             json!({
                 "service": self.compiled.names.service(id),
                 "address": service.key.addr.to_string(),
                 "port": service.key.port,
                 "protocol": service.key.protocol.to_string(),
-                "backends": backends.map(|it| endpoint_text(&it.addr, it.port)).collect::<Vec<_>>(),
+                "backends": backends.all().iter().map(|it| endpoint_text(&it.addr, it.port)).collect::<Vec<_>>(),
             })
         });
         rows.collect()

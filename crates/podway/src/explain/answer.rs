@@ -73,9 +73,7 @@ impl Explainer {
         };
         let source = seen.map_or(question.source, |parsed| parsed.key.source.ip());
         let service = decision.and_then(|decision| decision.service);
-        let backends = service
-            .and_then(|id| self.compiled.snapshot.services.service(id))
-            .map_or(&[][..], |service| service.backends.all());
+        let candidates = decision.map_or(&[][..], |it| it.candidates(&self.compiled.snapshot));
         let mut answer = Answer {
             id: question.id.clone(),
             verdict,
@@ -86,7 +84,7 @@ impl Explainer {
             backend: decision
                 .and_then(|decision| decision.backend)
                 .map(|it| endpoint_text(&it.addr, it.port)),
-            candidates: backends
+            candidates: candidates
                 .iter()
                 .map(|it| endpoint_text(&it.addr, it.port))
                 .collect(),

@@ -126,6 +126,7 @@ impl Explainer {
             vni: tunnel.vni,
             tunnel_port: tunnel.port,
             service_ranges: default_service_ranges(),
+            ..NodeSetup::default()
         }));
         let pods = attach(&mut cluster, node);
         let mut compiler = Compiler::new(node);

@@ -75,7 +75,7 @@ impl Engine {
     pub fn new(settings: Settings, shared: Shared) -> Engine {
         let Settings { worker, timeouts } = settings;
         Engine {
-            flows: Flows::new(shared.flows, worker, timeouts),
+            flows: Flows::new(&shared, worker, timeouts),
             fragments: shared.fragments,
             counters: shared.counters,
             worker,

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use podway_state::{Direction, FlowTable, Hit, NewFlow, Refused};
+use podway_state::{Counters, Direction, FlowTable, Hit, NewFlow, Refused};
 use podway_tables::{Hop, Snapshot};
 use podway_wire::{FlowKey, Parsed, Protocol};
 
-use crate::DropReason;
+use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Stop, decide, judge_egress, judge_ingress};
-use crate::engine::Moment;
+use crate::engine::{Moment, Shared};
 use crate::remember::Remembered;
 use crate::track::{Heading, Timeouts, Track};
+use crate::{DropReason, Event};
 
 /// How many other source ports are tried when a flow's replies would look like another's (S21).
 const PORT_TRIES: u64 = 16;
@@ -46,15 +47,17 @@ enum Second {
 /// The flow table, as one worker uses it.
 pub(crate) struct Flows {
     table: Arc<FlowTable>,
+    counters: Arc<Counters>,
     worker: usize,
     timeouts: Timeouts,
     last: Option<Decision>,
 }
 
 impl Flows {
-    pub(crate) fn new(table: Arc<FlowTable>, worker: usize, timeouts: Timeouts) -> Flows {
+    pub(crate) fn new(shared: &Shared, worker: usize, timeouts: Timeouts) -> Flows {
         Flows {
-            table,
+            table: shared.flows.clone(),
+            counters: shared.counters.clone(),
             worker,
             timeouts,
             last: None,
@@ -197,7 +200,10 @@ impl Flows {
                 tracking: track.0,
             };
             match self.table.insert(self.worker, &flow, moment.now_ms) {
-                Ok(_) => return Ok(way),
+                Ok(_) => {
+                    self.count(Event::Remembered);
+                    return Ok(way);
+                }
                 Err(Refused::Exists(hit)) => {
                     self.see(&hit, parsed, moment.now_ms);
                     let known = self.of_hit(moment, &parsed.key, hit)?;
@@ -248,7 +254,10 @@ impl Flows {
         };
         let second = match remembered.is_current(snapshot, decision.sequence) {
             true => Second::Holds(remembered),
-            false => second_look(snapshot, key, hit, remembered),
+            false => {
+                self.count(Event::Judged);
+                second_look(snapshot, key, hit, remembered)
+            }
         };
         match second {
             Second::Holds(remembered) => {
@@ -282,6 +291,10 @@ impl Flows {
                 again()
             })
         })
+    }
+
+    fn count(&self, event: Event) {
+        self.counters.add(self.worker, event_index(event), 1);
     }
 
     pub(crate) fn sweep(&self, slots: usize, now_ms: u32) {

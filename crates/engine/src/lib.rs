@@ -3,6 +3,7 @@
 //! One walk: open (tunnel) → parse → flow (hit, or decide and remember) → edit → verdict. Pure: time is an argument,
 //! frames belong to the edge, and every early end is a value.
 
+mod affinity;
 mod allowance;
 mod count;
 mod decide;

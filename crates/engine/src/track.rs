@@ -62,6 +62,11 @@ impl Track {
         Track(u32::from(protocol.0) << 24)
     }
 
+    /// A client's affinity, kept for so many seconds after its last use (24 bits).
+    pub(crate) fn of_affinity(timeout_s: u32) -> Track {
+        Track(u32::from(crate::affinity::PROTOCOL.0) << 24 | timeout_s.min((1 << 24) - 1))
+    }
+
     /// True once a packet has come back.
     #[inline]
     pub fn is_answered(self) -> bool {
@@ -103,6 +108,8 @@ impl Track {
     pub fn timeout_ms(self, timeouts: &Timeouts) -> u32 {
         let answered = self.is_answered();
         match self.protocol() {
+            // Half of the wrapping clock at most: 24 days; Kubernetes allows one.
+            crate::affinity::PROTOCOL => (self.0 & 0x00ff_ffff).min(2_000_000) * 1_000,
             Protocol::TCP if self.0 & RESET != 0 => timeouts.rst_ms,
             Protocol::TCP if self.0 & (FIN_FORWARD | FIN_BACKWARD) != 0 => timeouts.fin_ms,
             Protocol::TCP if answered => timeouts.established_ms,

@@ -13,6 +13,7 @@ pub mod icmp;
 mod key;
 pub mod neighbour;
 mod parse;
+pub mod reset;
 pub mod vxlan;
 
 pub use addr::{Addr, Family, Mac};

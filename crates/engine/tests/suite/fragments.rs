@@ -191,6 +191,7 @@ fn d2_what_may_be_cut_is_cut_to_fit_the_tunnel_and_arrives_whole() {
             "transmitted",
             "made",
             "flow-miss",
+            "flow-remembered",
             "tunnel-pushed"
         ]
     );

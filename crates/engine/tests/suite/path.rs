@@ -29,7 +29,10 @@ fn a_pod_reaches_a_pod_of_its_node_and_is_answered() {
             (key_of(&sent.bytes), parsed(&sent.bytes).ttl),
             (request, 63)
         );
-        assert_eq!(moved, ["received", "transmitted", "flow-miss"]);
+        assert_eq!(
+            moved,
+            ["received", "transmitted", "flow-miss", "flow-remembered"]
+        );
 
         let (sent, moved) = node.send_counted(WEB1, &packet(WEB1, &request.reverse(), 0, b"hello"));
         assert_eq!(sent.verdict, Verdict::Transmit(CLIENT));
@@ -69,7 +72,13 @@ fn a_service_on_the_other_node_answers_under_its_own_name() {
             assert_eq!(parsed(&arrived.bytes).ttl, 62, "a hop on each node (D7)");
             assert_eq!(
                 moved,
-                ["received", "transmitted", "flow-miss", "tunnel-opened"]
+                [
+                    "received",
+                    "transmitted",
+                    "flow-miss",
+                    "flow-remembered",
+                    "tunnel-opened"
+                ]
             );
 
             let answer = key(protocol, (backend, 8080), (client, 4000));

@@ -58,6 +58,8 @@ pub enum Reply {
     Echo,
     /// An ICMP error about the packet.
     Error(IcmpError),
+    /// A TCP reset: whom the segment is for is gone.
+    Reset,
 }
 
 /// Whom the target sees as the source.

@@ -3,7 +3,7 @@
 use podway_tables::{Hop, PortId, Snapshot};
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
-use podway_wire::{Frame, Mac, Parsed, edit};
+use podway_wire::{Family, Frame, Mac, Parsed, edit};
 
 use crate::DropReason;
 use crate::decide::{Reply, Stop};
@@ -13,37 +13,46 @@ use crate::decide::{Reply, Stop};
 pub(crate) struct Egress {
     hop: Hop,
     port: PortId,
-    mac: Mac,
+    target: Mac,
+    source: Mac,
     /// The largest IP packet, in bytes.
     mtu: u32,
     tunnel: Option<Outer>,
 }
 
-/// Resolves a hop; `entropy` chooses the tunnel's source port.
+/// Where a packet goes: the hop, and what a hop alone doesn't say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Towards {
+    pub(crate) hop: Hop,
+    pub(crate) family: Family,
+    /// Whom on the wire, if that was learnt; else the default gateway.
+    pub(crate) wire: Option<Mac>,
+    /// Chooses the tunnel's source port.
+    pub(crate) entropy: u64,
+}
+
+/// Resolves where a packet goes to a device.
 #[inline]
-pub(crate) fn egress(snapshot: &Snapshot, hop: Hop, entropy: u64) -> Result<Egress, DropReason> {
+pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, DropReason> {
     let node = &snapshot.node;
+    let hop = towards.hop;
+    let plain = |port, target, mtu| Egress {
+        hop,
+        port,
+        target,
+        source: node.gateway_mac,
+        mtu,
+        tunnel: None,
+    };
     match hop {
         Hop::Endpoint(id) => {
             let endpoint = snapshot.endpoint(id).ok_or(DropReason::NoSuchPod)?;
             let port = endpoint.port.ok_or(DropReason::PodNotAttached)?;
-            Ok(Egress {
-                hop,
-                port,
-                mac: endpoint.mac,
-                mtu: endpoint.mtu,
-                tunnel: None,
-            })
+            Ok(plain(port, endpoint.mac, endpoint.mtu))
         }
         Hop::Host => {
             let port = node.host.ok_or(DropReason::NoRoute)?;
-            Ok(Egress {
-                hop,
-                port,
-                mac: node.host_mac,
-                mtu: node.host_mtu,
-                tunnel: None,
-            })
+            Ok(plain(port, node.host_mac, node.host_mtu))
         }
         Hop::Peer(id) => {
             let peer = snapshot.peer(id).ok_or(DropReason::NoRoute)?;
@@ -53,21 +62,27 @@ pub(crate) fn egress(snapshot: &Snapshot, hop: Hop, entropy: u64) -> Result<Egre
                 source_mac: node.uplink_mac,
                 source: peer.source,
                 target: peer.vtep,
-                source_port: 49_152 | (entropy as u16 & 0x3fff),
+                source_port: 49_152 | (towards.entropy as u16 & 0x3fff),
                 target_port: node.tunnel_port,
                 vni: node.vni,
                 traffic_class: 0,
             };
-            let mtu = u32::from(node.tunnel_mtu);
+            let inside = plain(port, node.gateway_mac, u32::from(node.tunnel_mtu));
             Ok(Egress {
-                hop,
-                port,
-                mac: node.gateway_mac,
-                mtu,
                 tunnel: Some(outer),
+                ..inside
             })
         }
-        Hop::Gateway | Hop::Unallocated | Hop::World => Err(DropReason::NoRoute),
+        Hop::World => {
+            let port = node.uplink.ok_or(DropReason::NoRoute)?;
+            let gateway = node.world.of(towards.family);
+            let target = towards.wire.or(gateway).ok_or(DropReason::NoNeighbour)?;
+            Ok(Egress {
+                source: node.uplink_mac,
+                ..plain(port, target, node.uplink_mtu)
+            })
+        }
+        Hop::Gateway | Hop::Unallocated => Err(DropReason::NoRoute),
     }
 }
 
@@ -104,7 +119,6 @@ pub(crate) fn fit(frame: &Frame<'_>, parsed: &Parsed, egress: &Egress) -> Result
 /// Takes one from the TTL, puts the Ethernet header on and the tunnel's around it; gives the port to send by.
 #[inline]
 pub(crate) fn send(
-    snapshot: &Snapshot,
     frame: &mut Frame<'_>,
     parsed: &Parsed,
     egress: &Egress,
@@ -114,8 +128,8 @@ pub(crate) fn send(
     }
     edit::ethernet(
         frame.bytes_mut(),
-        egress.mac,
-        snapshot.node.gateway_mac,
+        egress.target,
+        egress.source,
         parsed.family,
     );
     if let Some(mut outer) = egress.tunnel {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{PortId, Snapshot};
-use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, fragment, icmp, neighbour};
+use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, fragment, icmp, macs, neighbour, reset};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
-use crate::emit::{Egress, Fit, egress, fit, send};
+use crate::emit::{Egress, Fit, Towards, egress, fit, send};
 use crate::flow::{Flows, Way};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
@@ -212,28 +212,32 @@ impl Engine {
             }
             None => {
                 self.count(Event::Miss);
-                self.flows.decided(moment, parsed, arrival)?
+                self.flows.decided(moment, packet, parsed, arrival)?
             }
         };
-        let egress = egress(moment.snapshot, way.hop, hash).map_err(Stop::Drop)?;
+        let towards = Towards {
+            hop: way.hop,
+            family: parsed.family,
+            wire: way.wire,
+            entropy: hash,
+        };
+        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         let fit = fit(&packet.frame, parsed, &egress)?;
         let Way { translated, .. } = self.flows.remembered(moment, parsed, way)?;
         if translated != parsed.key {
             edit::translate(packet.frame.bytes_mut(), parsed, &translated);
         }
         if let Fit::Parts(mtu) = fit {
-            self.cut(moment, packet, (parsed, mtu), &egress, spares)
+            self.cut(packet, (parsed, mtu), &egress, spares)
                 .map_err(Stop::Drop)?;
         }
-        self.send(moment.snapshot, packet, parsed, &egress)
-            .map_err(Stop::Drop)
+        self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
 
     /// Cuts a packet that is too big into parts: the first stays in its frame, the others are sent from new ones (D2).
     #[cold]
     fn cut(
         &mut self,
-        moment: Moment<'_>,
         packet: &mut Packet<'_>,
         (parsed, mtu): (&Parsed, usize),
         egress: &Egress,
@@ -252,7 +256,7 @@ impl Engine {
                 && fragment::write(whole, parsed, cut, part.frame.bytes_mut()).is_some();
             if written {
                 self.count(Event::Made);
-                let sent = self.send(moment.snapshot, &mut part, parsed, egress);
+                let sent = self.send(&mut part, parsed, egress);
                 part.verdict = self.verdict(sent);
             }
             spares.put(part);
@@ -271,7 +275,6 @@ impl Engine {
     #[inline]
     fn send(
         &self,
-        snapshot: &Snapshot,
         packet: &mut Packet<'_>,
         parsed: &Parsed,
         egress: &Egress,
@@ -279,7 +282,7 @@ impl Engine {
         if egress.tunnels() {
             self.count(Event::Pushed);
         }
-        send(snapshot, &mut packet.frame, parsed, egress)
+        send(&mut packet.frame, parsed, egress)
     }
 
     /// An ICMP error goes where the packets of the flow that it is about come from, and nowhere without one (N11).
@@ -291,12 +294,17 @@ impl Engine {
     ) -> Result<PortId, Stop> {
         const UNRELATED: Stop = Stop::Drop(DropReason::UnrelatedIcmp);
         let embedded = embedded(packet.frame.bytes(), parsed).ok_or(UNRELATED)?;
-        let (other, hop) = self
+        let (other, way) = self
             .flows
             .of_error(moment, &embedded.key.reverse())?
             .ok_or(UNRELATED)?;
-        let entropy = embedded.key.entropy();
-        let egress = egress(moment.snapshot, hop, entropy).map_err(Stop::Drop)?;
+        let towards = Towards {
+            hop: way.hop,
+            family: parsed.family,
+            wire: way.wire,
+            entropy: embedded.key.entropy(),
+        };
+        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         if fit(&packet.frame, parsed, &egress)? != Fit::Whole {
             return Err(Stop::Drop(DropReason::TooBig));
         }
@@ -308,8 +316,7 @@ impl Engine {
             &embedded,
             &related.inner,
         );
-        self.send(moment.snapshot, packet, parsed, &egress)
-            .map_err(Stop::Drop)
+        self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
 
     /// Sends an answer of our own back in the packet's place.
@@ -322,6 +329,7 @@ impl Engine {
         reply: Reply,
     ) -> Result<PortId, DropReason> {
         let snapshot = moment.snapshot;
+        let wire = macs(packet.frame.bytes()).map(|(_, source)| source);
         let answer = match reply {
             Reply::Echo => {
                 icmp::echo_reply(packet.frame.bytes_mut(), parsed);
@@ -330,6 +338,12 @@ impl Engine {
                     ttl: 64,
                     ..*parsed
                 }
+            }
+            Reply::Reset => {
+                if !reset::may_be_answered(parsed) || !self.errors.take(moment.now_ms) {
+                    return Err(DropReason::Unanswered);
+                }
+                reset::answer(&mut packet.frame, parsed).map_err(|_| DropReason::NoHeadroom)?
             }
             Reply::Error(kind) => {
                 if !icmp::may_be_answered(parsed) || !self.errors.take(moment.now_ms) {
@@ -343,9 +357,15 @@ impl Engine {
                     .map_err(|_| DropReason::NoHeadroom)?
             }
         };
-        let egress = egress(snapshot, arrival.hop(), parsed.key.entropy())?;
+        let towards = Towards {
+            hop: arrival.hop(),
+            family: parsed.family,
+            wire,
+            entropy: parsed.key.entropy(),
+        };
+        let egress = egress(snapshot, towards)?;
         self.count(Event::Answered);
-        self.send(snapshot, packet, &answer, &egress)
+        self.send(packet, &answer, &egress)
     }
 
     /// D6: the gateway's addresses are answered for; nobody else's are.

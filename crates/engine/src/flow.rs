@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use podway_state::{Counters, Direction, FlowTable, Hit, NewFlow, Refused};
 use podway_tables::{Hop, Snapshot};
-use podway_wire::{FlowKey, Parsed, Protocol};
+use podway_wire::{Addr, FlowKey, Mac, Parsed, Protocol, macs};
 
+use crate::affinity::Client;
 use crate::count::event_index;
-use crate::decide::{Arrival, Decision, Stop, decide, judge_egress, judge_ingress};
+use crate::decide::{
+    Arrival, Decision, Reply, SourceNat, Stop, affinity, decide, judge_egress, judge_ingress,
+};
 use crate::engine::{Moment, Shared};
 use crate::remember::Remembered;
+use crate::source_port::source_ports;
 use crate::track::{Heading, Timeouts, Track};
-use crate::{DropReason, Event};
-
-/// How many other source ports are tried when a flow's replies would look like another's (S21).
-const PORT_TRIES: u64 = 16;
+use crate::{DropReason, Event, Packet};
 
 /// How a packet goes on.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Way {
     pub(crate) translated: FlowKey,
     /// Where it goes.
     pub(crate) hop: Hop,
+    /// Whom on the wire, if that was learnt.
+    pub(crate) wire: Option<Mac>,
     origin: Origin,
 }
 
@@ -30,8 +33,8 @@ pub(crate) struct Way {
 enum Origin {
     /// A remembered flow.
     Flow(Hit),
-    /// A decision that is not remembered yet.
-    New(Remembered),
+    /// A decision that is not remembered yet, and whose source port may have to be found.
+    New(Remembered, SourceNat),
 }
 
 /// What a second look at a remembered decision says.
@@ -103,40 +106,59 @@ impl Flows {
         Ok(Some(Way {
             translated,
             hop,
+            wire: remembered.wire,
             origin: Origin::Flow(hit),
         }))
     }
 
-    /// Where an ICMP error about a packet of the flow with this (reversed) key goes, and the flow's other key.
+    /// The way of an ICMP error about a packet of the flow with this (reversed) key, and the flow's other key.
     pub(crate) fn of_error(
         &self,
         moment: Moment<'_>,
         key: &FlowKey,
-    ) -> Result<Option<(FlowKey, Hop)>, Stop> {
+    ) -> Result<Option<(FlowKey, Way)>, Stop> {
         let words = key.words();
         let Some(hit) = self.table.lookup(&words, self.table.hash(&words)) else {
             return Ok(None);
         };
         let other = FlowKey::of_words(hit.other);
-        Ok(self.of_hit(moment, key, hit)?.map(|way| (other, way.hop)))
+        Ok(self.of_hit(moment, key, hit)?.map(|way| (other, way)))
     }
 
     /// The way of a packet that nothing is remembered for.
     pub(crate) fn decided(
         &mut self,
         moment: Moment<'_>,
+        packet: &Packet<'_>,
         parsed: &Parsed,
         arrival: Arrival,
     ) -> Result<Way, Stop> {
-        let decision = decide(moment.snapshot, arrival, parsed, None);
+        let Moment { snapshot, now_ms } = moment;
+        let stays = affinity(snapshot, arrival, &parsed.key).map(|(service, timeout_s)| {
+            let client = Client {
+                addr: parsed.key.source,
+                service,
+            };
+            (client, timeout_s, client.stays(&self.table))
+        });
+        let last = stays.and_then(|(_, _, last)| last);
+        let decision = decide(snapshot, arrival, parsed, last.map(|last| last.backend));
         self.last = Some(decision);
         decision.outcome?;
+        if let (Some((client, timeout_s, last)), Some(backend)) = (stays, decision.backend) {
+            client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
+        }
         let hop = decision.hop.ok_or(Stop::Drop(DropReason::NoRoute))?;
-        let origin = Origin::New(Remembered::of(&decision, hop));
+        let wire = match arrival {
+            Arrival::World => macs(packet.frame.bytes()).map(|(_, source)| source),
+            Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => None,
+        };
+        let remembered = Remembered::of(&decision, hop, wire);
         Ok(Way {
             translated: decision.translated,
             hop,
-            origin,
+            wire: None,
+            origin: Origin::New(remembered, decision.source),
         })
     }
 
@@ -156,7 +178,9 @@ impl Flows {
                 self.see(&hit, parsed, moment.now_ms);
                 Ok(way)
             }
-            Origin::New(remembered) => self.remember(moment, parsed, way, remembered),
+            Origin::New(remembered, source) => {
+                self.remember(moment, parsed, way, (remembered, source))
+            }
         }
     }
 
@@ -184,12 +208,12 @@ impl Flows {
         moment: Moment<'_>,
         parsed: &Parsed,
         mut way: Way,
-        remembered: Remembered,
+        (remembered, source): (Remembered, SourceNat),
     ) -> Result<Way, Stop> {
         let original = parsed.key.words();
         let track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
-        let entropy = parsed.key.entropy();
-        for attempt in 0..PORT_TRIES {
+        for port in source_ports(moment.snapshot, &parsed.key, source) {
+            way.translated.source_port = port;
             let flow = NewFlow {
                 original,
                 reply: way.translated.reverse().words(),
@@ -212,11 +236,7 @@ impl Flows {
                 Err(Refused::Contested) => return Err(Stop::Drop(DropReason::Contested)),
                 Err(Refused::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
                 Err(Refused::EmbryonicQuota) => return Err(Stop::Drop(DropReason::EmbryonicQuota)),
-                Err(Refused::ReplyClash) => {
-                    let step = entropy >> 16 & 0xfff | 1;
-                    let port = 1_024 + (entropy.wrapping_add(attempt * step) % 64_512) as u16;
-                    way.translated.source_port = port;
-                }
+                Err(Refused::ReplyClash) => {}
             }
         }
         Err(Stop::Drop(DropReason::SourcePorts))
@@ -323,10 +343,18 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         Hop::Gateway | Hop::Unallocated => return Second::Gone,
     };
     // F11: an address that is another pod's now has another hop.
-    let same_pods = snapshot.routes.hop(&translated.target) == remembered.forward
-        && snapshot.routes.hop(&original.source) == remembered.backward;
+    let here = |addr: &Addr, hop: Hop| hop == Hop::World || snapshot.routes.hop(addr) == hop;
+    let same_pods =
+        here(&translated.target, remembered.forward) && here(&original.source, remembered.backward);
     if !same_pods {
         return Second::Gone;
+    }
+    if remembered.service.is_some()
+        && original.protocol == Protocol::TCP
+        && hit.direction == Direction::Original
+        && is_gone(snapshot, &translated.target, remembered.forward)
+    {
+        return Second::Denied(Stop::Reply(Reply::Reset));
     }
     if let Some(id) = remembered.service
         && original.protocol == Protocol::UDP
@@ -356,4 +384,17 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         Ok(()) => Second::Holds(remembered),
         Err(stop) => Second::Denied(stop),
     }
+}
+
+/// True if a backend was a pod, and no pod of the cluster has its address any more (F5).
+fn is_gone(snapshot: &Snapshot, addr: &Addr, hop: Hop) -> bool {
+    let is_node = match hop {
+        Hop::Peer(id) => {
+            let peer = snapshot.peer(id);
+            peer.is_some_and(|peer| peer.addresses.contains(addr))
+        }
+        Hop::Host | Hop::World | Hop::Gateway => true,
+        Hop::Endpoint(_) | Hop::Unallocated => false,
+    };
+    !is_node && snapshot.policies.identity(addr).is_none()
 }

@@ -16,6 +16,7 @@ mod reassembly;
 mod receive;
 mod related;
 mod remember;
+mod source_port;
 mod track;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};

@@ -2,7 +2,7 @@
 
 use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot};
 use podway_wire::vxlan::{self, OpenError};
-use podway_wire::{Content, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
+use podway_wire::{Content, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
 
 use crate::decide::Arrival;
 use crate::{DropReason, Packet};
@@ -116,11 +116,9 @@ fn from_uplink(snapshot: &Snapshot, packet: &mut Packet<'_>) -> Result<Received,
         && node.addresses.contains(&outer.key.target);
     if !tunnelled {
         // An address of the cluster comes through the tunnel or from one of our ports.
-        return match snapshot.routes.hop(&outer.key.source) {
-            Hop::World => Ok(Received::Ip(outer, Arrival::World)),
-            Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {
-                Err(DropReason::Spoofed)
-            }
+        return match is_outside(snapshot, &outer.key) {
+            true => Ok(Received::Ip(outer, Arrival::World)),
+            false => Err(DropReason::Spoofed),
         };
     }
     if outer.fragment != Fragment::Whole {
@@ -128,6 +126,21 @@ fn from_uplink(snapshot: &Snapshot, packet: &mut Packet<'_>) -> Result<Received,
     }
     let (parsed, peer) = open(snapshot, packet, &outer)?;
     Ok(Received::Ip(parsed, Arrival::Peer(peer)))
+}
+
+/// True if a packet may come from the wire without a tunnel: from an address outside of the cluster, or from another
+/// node to what is this node's or nobody's in the cluster (a node port, a load balancer's address).
+fn is_outside(snapshot: &Snapshot, key: &FlowKey) -> bool {
+    match snapshot.routes.hop(&key.source) {
+        Hop::World => true,
+        Hop::Peer(id) => {
+            let peer = snapshot.peer(id);
+            let target = snapshot.routes.hop(&key.target);
+            peer.is_some_and(|peer| peer.addresses.contains(&key.source))
+                && matches!(target, Hop::Host | Hop::World)
+        }
+        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => false,
+    }
 }
 
 /// D8: the outer source is a current peer, and the inner source is one of its addresses.

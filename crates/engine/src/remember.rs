@@ -1,6 +1,7 @@
 //! A flow entry is a remembered decision: how one is packed into the words that the flow table keeps.
 
 use podway_tables::{Direction, EndpointId, Hop, PeerId, ServiceId, Snapshot};
+use podway_wire::Mac;
 
 use crate::decide::{Decision, endpoint_of};
 
@@ -13,15 +14,18 @@ pub struct Remembered {
     pub backward: Hop,
     /// The service that chose the backend.
     pub service: Option<ServiceId>,
+    /// Whom the first packet came from on the wire, if it came from there: replies go back to it.
+    pub wire: Option<Mac>,
 }
 
 impl Remembered {
     /// What to keep of a decision to forward.
-    pub fn of(decision: &Decision, hop: Hop) -> Remembered {
+    pub fn of(decision: &Decision, hop: Hop, wire: Option<Mac>) -> Remembered {
         Remembered {
             forward: hop,
             backward: decision.arrival.hop(),
             service: decision.service,
+            wire,
         }
     }
 
@@ -30,7 +34,7 @@ impl Remembered {
     pub fn words(&self) -> [u64; 4] {
         let hops = u64::from(hop_word(self.forward)) << 32 | u64::from(hop_word(self.backward));
         let service = self.service.map_or(0, |id| u64::from(id.0) + 1);
-        [hops, service, 0, 0]
+        [hops, service, self.wire.map_or(0, mac_word), 0]
     }
 
     /// What [`Remembered::words`] packed; `None` of words that it can't have made.
@@ -40,6 +44,7 @@ impl Remembered {
             forward: word_hop((words[0] >> 32) as u32)?,
             backward: word_hop(words[0] as u32)?,
             service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
+            wire: word_mac(words[2]),
         })
     }
 
@@ -70,6 +75,19 @@ impl Remembered {
             .iter()
             .all(|generation| generation.is_some_and(|generation| generation <= decided))
     }
+}
+
+const MAC: u64 = 1 << 48;
+
+fn mac_word(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    MAC | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+#[inline]
+fn word_mac(word: u64) -> Option<Mac> {
+    let [_, _, a, b, c, d, e, f] = word.to_be_bytes();
+    (word & MAC != 0).then_some(Mac([a, b, c, d, e, f]))
 }
 
 const ENDPOINT: u32 = 1 << 28;

@@ -34,6 +34,8 @@ pub struct Plan {
     pub tunnel_port: u16,
     /// Node ports, in order.
     pub node_ports: Vec<(Protocol, u16)>,
+    /// The first and last of our own source ports: answers to them are ours.
+    pub snat_ports: Option<(u16, u16)>,
 }
 
 /// Something in the cluster that cannot be as it says, and what was made of it.

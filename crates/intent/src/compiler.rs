@@ -161,6 +161,7 @@ impl Compiler {
             node_addresses: own.map_or_else(Vec::new, |own| own.addresses.clone()),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
             node_ports: node_ports.into_iter().collect(),
+            snat_ports: setup.and_then(|setup| setup.snat_ports),
         }
     }
 }

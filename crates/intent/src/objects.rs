@@ -371,6 +371,8 @@ pub struct NodeSetup {
     pub masquerade_exempt: Vec<IpNet>,
     /// The uplink's default gateways.
     pub world: podway_tables::NextHops,
+    /// The first and last source port of what leaves under this node's address; `None`: nothing does.
+    pub snat_ports: Option<(u16, u16)>,
 }
 
 /// Whether node ports are open on 127.0.0.1, as kube-proxy's iptables mode has them for old times' sake (KEP-3866).

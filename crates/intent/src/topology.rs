@@ -259,6 +259,8 @@ fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
     node.cluster_ip_masquerade = setup.cluster_ip_masquerade;
     node.masquerade_exempt.clone_from(&setup.masquerade_exempt);
     node.world = setup.world;
+    node.snat_ports = setup.snat_ports;
+    node.uplink_mtu = setup.uplink.map_or(0, |(_, _, mtu)| mtu);
     let mut sources = snapshot.peers.iter().flatten().map(|peer| &peer.source);
     let any_v6 = sources.any(|source| source.family() == Family::V6);
     let first_v6 = node.addresses.first().map(Addr::family) == Some(Family::V6);

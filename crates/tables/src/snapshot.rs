@@ -49,8 +49,12 @@ pub struct Node {
     pub tunnel_port: u16,
     /// The largest IP packet that fits the tunnel, in bytes.
     pub tunnel_mtu: u16,
+    /// The largest IP packet on the wire, in bytes.
+    pub uplink_mtu: u32,
     /// The largest IP packet on the host port, in bytes.
     pub host_mtu: u32,
+    /// The first and last source port of what leaves under this node's address; the XDP program claims them.
+    pub snat_ports: Option<(u16, u16)>,
     /// Whose packets to cluster addresses get our address as their source.
     pub cluster_ip_masquerade: ClusterIpMasquerade,
     /// Where pods' packets go with the pods' own addresses, outside of the cluster.

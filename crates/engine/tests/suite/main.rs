@@ -5,6 +5,7 @@ mod answers;
 mod flows;
 mod fragments;
 mod fuzz;
+mod outside;
 mod path;
 mod refusals;
 mod world;

@@ -126,7 +126,7 @@ fn addresses_that_no_pod_or_route_has_are_dropped_by_name() {
     let [mut node, _] = two_nodes(&[]);
     let cases = [
         ("10.244.1.99", DropReason::NoSuchPod),
-        ("203.0.113.5", DropReason::NoRoute),
+        ("203.0.113.5", DropReason::NoNeighbour),
         ("239.1.2.3", DropReason::Multicast),
     ];
     for (target, reason) in cases {

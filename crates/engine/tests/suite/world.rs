@@ -121,7 +121,7 @@ fn namespace() -> Change {
     })
 }
 
-fn setup(number: u8) -> Change {
+pub(crate) fn setup(number: u8) -> Change {
     Change::Setup(NodeSetup {
         uplink: Some((UPLINK, Mac([2, 0, 0, 0, 2, number]), 1500)),
         host: Some((HOST, Mac([2, 0, 0, 0, 3, number]), 1450)),

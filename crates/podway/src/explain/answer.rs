@@ -245,6 +245,7 @@ fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'st
         (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::TooBig { .. }))))) => {
             ("drop", "too-big")
         }
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Reset)))) => ("reject", "tcp-reset"),
         (Verdict::Transmit(_), Some(Ok(()) | Err(Stop::Drop(_))) | None) => {
             ("forward", "forwarded")
         }

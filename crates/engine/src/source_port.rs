@@ -1,0 +1,49 @@
+//! Source ports: the client's own where it can stay, one of ours where replies have to find back to this node.
+//!
+//! There is no allocator: the flow table refuses a flow whose replies would look like another's, so that a port is in
+//! use only towards the targets that it is in use for, and it is free again with its flow.
+
+use podway_tables::Snapshot;
+use podway_wire::{FlowKey, Protocol};
+
+use crate::decide::SourceNat;
+
+/// How many other ports are tried when a flow's replies would look like another's (S21).
+const OTHERS: u64 = 16;
+/// How many of our own are tried: one of 64 000 that are all in use but 1 in 100 is found with 99 of 100.
+const OURS: u64 = 512;
+
+/// The source ports that a new flow may take, in the order in which they are tried.
+pub(crate) fn source_ports(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    source: SourceNat,
+) -> impl Iterator<Item = u16> {
+    let entropy = key.entropy();
+    let numbered = key.protocol.has_ports() || key.source_port != 0;
+    let (own, first, count, tries) = match source {
+        SourceNat::Keep | SourceNat::Hairpin(_) => (Some(key.source_port), 1_024, 64_512, OTHERS),
+        // Answers to what has no port or identifier would not be known for ours.
+        SourceNat::Masquerade(_) if !numbered => (None, 0, 1, 0),
+        SourceNat::Masquerade(_) => match snapshot.node.snat_ports {
+            Some((first, last)) => (None, first, u64::from(last - first) + 1, OURS),
+            None => (None, 0, 1, 0),
+        },
+    };
+    // What has no port keeps none; an echo's identifier is as good as one.
+    let tries = if numbered || key.protocol == Protocol::UDP {
+        tries
+    } else {
+        0
+    };
+    let others = (0..tries).map(move |attempt| first + (mixed(entropy ^ attempt) % count) as u16);
+    own.into_iter().chain(others)
+}
+
+/// A permutation that leaves no pattern (splitmix64: Steele et al., OOPSLA 2014).
+fn mixed(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}

@@ -56,7 +56,7 @@ pub(crate) fn run(file: &Path, tally: &mut Tally) -> Result<()> {
 fn check(base: &Base, step: &Step) -> Result<Result<(), String>> {
     let namespaces = step.namespaces.as_ref().unwrap_or(&base.namespaces);
     let pods = step.pods.as_ref().unwrap_or(&base.pods);
-    let dataplane = Dataplane::new(namespaces, pods, &step.network_policies)?;
+    let dataplane = Dataplane::new(namespaces, pods, &step.network_policies, &[])?;
     let addresses = addresses(pods)?;
     let mut wrong = Vec::new();
     for (probe, table) in &step.truth {

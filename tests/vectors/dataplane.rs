@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use etherparse::{IpNumber, PacketBuilder};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use podway_control::convert;
+use podway_control::{ClusterNetworkPolicy, convert};
 use podway_engine::{
     Batch, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
 };
@@ -47,6 +47,7 @@ impl Dataplane {
         namespaces: &[v1::Namespace],
         pods: &[v1::Pod],
         policies: &[NetworkPolicy],
+        cluster_policies: &[ClusterNetworkPolicy],
     ) -> Result<Dataplane> {
         let mut cluster = Cluster::default();
         cluster.apply(Change::Node(podway_intent::Node {
@@ -69,6 +70,10 @@ impl Dataplane {
         }
         for policy in policies {
             cluster.apply(Change::NetworkPolicy(convert::network_policy(policy)?));
+        }
+        for policy in cluster_policies {
+            let policy = convert::cluster_network_policy(policy)?;
+            cluster.apply(Change::ClusterNetworkPolicy(policy));
         }
         let mut ports = BTreeMap::new();
         let mut names = Vec::new();

@@ -1,4 +1,4 @@
-//! Rows of one packet each: NetworkPolicy v1, and ClusterNetworkPolicy as soon as that is there.
+//! Rows of one packet each: NetworkPolicy v1 and ClusterNetworkPolicy v1alpha2.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use podway_control::ClusterNetworkPolicy;
 use podway_engine::{DropReason, Verdict};
 use podway_tables::Judgement;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use crate::dataplane::{Dataplane, Described, protocol};
 struct Row {
     test: String,
     network_policies: Vec<NetworkPolicy>,
-    cluster_network_policies: Vec<serde_json::Value>,
+    cluster_network_policies: Vec<ClusterNetworkPolicy>,
     namespaces: Vec<v1::Namespace>,
     pods: Vec<v1::Pod>,
     packet: Probe,
@@ -26,6 +27,8 @@ struct Row {
     directions: Directions,
     #[serde(default)]
     api_invalid: serde_json::Value,
+    #[serde(default)]
+    features: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +48,8 @@ struct Directions {
 
 pub(crate) fn run(file: &Path, tally: &mut Tally) -> Result<()> {
     for row in crate::rows::<Row>(file)? {
-        if !row.cluster_network_policies.is_empty() {
+        // Experimental in the API; rules that use it fail closed.
+        if row.features.iter().any(|it| it == "domainNames") {
             tally.unsupported();
             continue;
         }
@@ -56,7 +60,13 @@ pub(crate) fn run(file: &Path, tally: &mut Tally) -> Result<()> {
 }
 
 fn judge(row: &Row) -> Result<Result<(), String>> {
-    let dataplane = match Dataplane::new(&row.namespaces, &row.pods, &row.network_policies) {
+    let dataplane = Dataplane::new(
+        &row.namespaces,
+        &row.pods,
+        &row.network_policies,
+        &row.cluster_network_policies,
+    );
+    let dataplane = match dataplane {
         // What an API server refuses, we may refuse, too.
         Err(_) if !row.api_invalid.is_null() => return Ok(Ok(())),
         other => other?,

@@ -3,6 +3,7 @@
 //! A watched directory of manifests goes `read` → `complete` → `convert`; a Kubernetes watch only converts, because
 //! an API server and its controllers did the rest.
 
+pub mod cluster_policy;
 mod complete;
 pub mod convert;
 mod directory;
@@ -15,6 +16,7 @@ mod read;
 mod validate;
 mod yaml;
 
+pub use cluster_policy::ClusterNetworkPolicy;
 pub use complete::complete;
 pub use directory::{Batch, Directory};
 pub use manifests::{Manifests, load};

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use podway_intent::Change;
 
-use crate::{Problems, complete, convert, read};
+use crate::{ClusterNetworkPolicy, Problems, complete, convert, read};
 
 /// The objects of a cluster, completed and each kind in the order of namespaces and names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Manifests {
     pub endpoint_slices: Vec<EndpointSlice>,
     /// NetworkPolicies.
     pub network_policies: Vec<NetworkPolicy>,
+    /// ClusterNetworkPolicies.
+    pub cluster_network_policies: Vec<ClusterNetworkPolicy>,
 }
 
 impl Manifests {
@@ -52,6 +54,10 @@ impl Manifests {
         }
         for policy in &self.network_policies {
             changes.push(Change::NetworkPolicy(convert::network_policy(policy)?));
+        }
+        for policy in &self.cluster_network_policies {
+            let policy = convert::cluster_network_policy(policy)?;
+            changes.push(Change::ClusterNetworkPolicy(policy));
         }
         Ok(changes)
     }

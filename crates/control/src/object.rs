@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::Place;
+use crate::{ClusterNetworkPolicy, Place};
 
 /// A Kubernetes object of a kind that matters here.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy(Box<NetworkPolicy>),
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
 }
 
 /// An object and where it was read from.
@@ -47,6 +49,7 @@ impl Object {
             Object::Service(_) => "Service",
             Object::EndpointSlice(_) => "EndpointSlice",
             Object::NetworkPolicy(_) => "NetworkPolicy",
+            Object::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
         }
     }
 
@@ -60,6 +63,7 @@ impl Object {
             Object::Service(service) => &service.metadata,
             Object::EndpointSlice(slice) => &slice.metadata,
             Object::NetworkPolicy(policy) => &policy.metadata,
+            Object::ClusterNetworkPolicy(policy) => &policy.metadata,
         }
     }
 
@@ -72,6 +76,7 @@ impl Object {
             Object::Service(service) => &mut service.metadata,
             Object::EndpointSlice(slice) => &mut slice.metadata,
             Object::NetworkPolicy(policy) => &mut policy.metadata,
+            Object::ClusterNetworkPolicy(policy) => &mut policy.metadata,
         }
     }
 
@@ -82,7 +87,10 @@ impl Object {
 
     /// True of kinds that have no namespace.
     pub(crate) fn is_cluster_wide(&self) -> bool {
-        matches!(self, Object::Node(_) | Object::Namespace(_))
+        matches!(
+            self,
+            Object::Node(_) | Object::Namespace(_) | Object::ClusterNetworkPolicy(_)
+        )
     }
 }
 

@@ -181,6 +181,7 @@ fn object(
         "Deployment" => "apps/v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         "NetworkPolicy" => "networking.k8s.io/v1",
+        "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
         _ => return Ok(None),
     };
     if api_version != expected {
@@ -191,6 +192,7 @@ fn object(
             "extensions/",
             "discovery.k8s.io/",
             "networking.k8s.io/",
+            "policy.networking.k8s.io/",
         ];
         if !ours.iter().any(|group| api_version.starts_with(group)) {
             return Ok(None);
@@ -205,6 +207,7 @@ fn object(
         "Deployment" => Object::Deployment(typed(value, kind, place)?),
         "Service" => Object::Service(typed(value, kind, place)?),
         "EndpointSlice" => Object::EndpointSlice(typed(value, kind, place)?),
+        "ClusterNetworkPolicy" => Object::ClusterNetworkPolicy(typed(value, kind, place)?),
         _ => Object::NetworkPolicy(typed(value, kind, place)?),
     };
     let is_cluster_wide = object.is_cluster_wide();

@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::convert::NAMESPACE_NAME;
 use crate::object::title;
 use crate::validate::template;
-use crate::{Located, Manifests, Object, Place, Problem, Problems};
+use crate::{ClusterNetworkPolicy, Located, Manifests, Object, Place, Problem, Problems};
 
 /// The cluster that these objects describe, with what its controllers would add; given values are kept.
 ///
@@ -39,6 +39,9 @@ pub fn complete(mut objects: Vec<Located>) -> Result<Manifests, Problems> {
             Object::Service(service) => cluster.services.push((*service, place)),
             Object::EndpointSlice(slice) => cluster.slices.push((*slice, place)),
             Object::NetworkPolicy(policy) => cluster.policies.push((*policy, place)),
+            Object::ClusterNetworkPolicy(policy) => {
+                cluster.cluster_policies.push((*policy, place));
+            }
         }
     }
     nodes::complete(&mut cluster);
@@ -62,6 +65,7 @@ struct Cluster {
     services: Vec<(Service, Place)>,
     slices: Vec<(EndpointSlice, Place)>,
     policies: Vec<(NetworkPolicy, Place)>,
+    cluster_policies: Vec<(ClusterNetworkPolicy, Place)>,
     claims: Claims,
     problems: Vec<Problem>,
 }
@@ -82,6 +86,7 @@ impl Cluster {
             services: values(self.services, |service| &service.metadata),
             endpoint_slices: values(self.slices, |slice| &slice.metadata),
             network_policies: values(self.policies, |policy| &policy.metadata),
+            cluster_network_policies: values(self.cluster_policies, |policy| &policy.metadata),
         }
     }
 }

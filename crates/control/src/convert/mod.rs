@@ -4,6 +4,7 @@
 //! rules: leading zeros are read over and an address that is none is left out, as kube-proxy does, with a note
 //! in the log. What would change a policy's meaning is an error: nothing unknown turns into something permissive.
 
+mod cluster_policy;
 mod node;
 mod policy;
 mod service;
@@ -19,8 +20,9 @@ use podway_intent::Name;
 
 use crate::object::title;
 use crate::problem::Findings;
-use crate::{Place, Problems};
+use crate::{ClusterNetworkPolicy, Place, Problems};
 
+pub(crate) use cluster_policy::cluster_policy_into;
 pub(crate) use node::{namespace_into, node_into, pod_into};
 pub(crate) use policy::policy_into;
 pub(crate) use service::{is_headless, service_into};
@@ -82,6 +84,14 @@ pub fn endpoint_slice(
 pub fn network_policy(policy: &NetworkPolicy) -> Result<podway_intent::NetworkPolicy, Problems> {
     let object = title("NetworkPolicy", &policy.metadata);
     finish(object, |findings| policy_into(policy, findings))
+}
+
+/// A ClusterNetworkPolicy; a rule that is not understood fails closed (A4), and anything else is a problem.
+pub fn cluster_network_policy(
+    policy: &ClusterNetworkPolicy,
+) -> Result<podway_intent::ClusterNetworkPolicy, Problems> {
+    let object = title("ClusterNetworkPolicy", &policy.metadata);
+    finish(object, |findings| cluster_policy_into(policy, findings))
 }
 
 fn finish<T>(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use etherparse::{IpNumber, PacketBuilder};
@@ -9,16 +10,17 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use podway_control::{ClusterNetworkPolicy, convert};
 use podway_engine::{
-    Batch, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
+    Batch, COUNTERS, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
 };
 use podway_intent::{Attachment, Change, Cluster, Compiled, Compiler, NodeSetup, PodPhase};
-use podway_tables::{EndpointId, PortId};
+use podway_state::{Counters, FlowTable, Fragments};
+use podway_tables::{EndpointId, PortId, Snapshot};
 use podway_wire::{Frame, Mac, Protocol};
 
 const NODE: &str = "podway-node";
-const UPLINK: PortId = PortId(0);
-const HOST: PortId = PortId(1);
-const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(crate) const UPLINK: PortId = PortId(0);
+pub(crate) const HOST: PortId = PortId(1);
+pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const HEADROOM: usize = 256;
 
 /// A packet as the rows describe it.
@@ -37,7 +39,7 @@ pub(crate) struct Dataplane {
     endpoints: BTreeMap<IpAddr, EndpointId>,
 }
 
-fn pod_mac(port: PortId) -> Mac {
+pub(crate) fn pod_mac(port: PortId) -> Mac {
     let [high, low] = port.0.to_be_bytes();
     Mac([2, 0, 0, 1, high, low])
 }
@@ -123,33 +125,52 @@ impl Dataplane {
     /// Sends the first packet of a connection through the engine: its verdict, and what was decided.
     pub(crate) fn send(&self, packet: &Described) -> Result<(Verdict, Decision)> {
         let ingress = self.ports.get(&packet.source).copied().unwrap_or(UPLINK);
-        let bytes = bytes_of(packet, ingress)?;
-        let mut chunk = vec![0; 2048];
-        chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(&bytes);
-        let frame = Frame::new(&mut chunk, HEADROOM, HEADROOM + bytes.len(), 0);
-        let frame = frame.context("the packet fits")?;
-        let verdict = Verdict::Drop(DropReason::Malformed);
-        let mut packets = [Packet {
-            frame,
-            ingress,
-            verdict,
-        }];
-        let settings = Settings {
-            worker: 0,
-            timeouts: Timeouts::default(),
-        };
-        let mut none = || None;
-        let mut engine = Engine::new(settings, Shared::new(16, 1, 0));
-        let mut batch = Batch::new(&mut packets, &mut none);
-        engine.process(&self.compiled.snapshot, &mut batch, 0);
-        let decision = engine.last_decision();
-        let decision =
-            decision.with_context(|| format!("no decision: {:?}", packets[0].verdict))?;
-        Ok((packets[0].verdict, *decision))
+        let mut engine = engine();
+        send(&mut engine, &self.compiled.snapshot, ingress, packet)
     }
 }
 
-fn bytes_of(packet: &Described, ingress: PortId) -> Result<Vec<u8>> {
+/// An engine that remembers nothing yet.
+pub(crate) fn engine() -> Engine {
+    let settings = Settings {
+        worker: 0,
+        timeouts: Timeouts::default(),
+    };
+    // As large as the first packet of one connection needs them.
+    let shared = Shared {
+        flows: Arc::new(FlowTable::new(16, 1, 0)),
+        fragments: Arc::new(Fragments::new(1)),
+        counters: Arc::new(Counters::new(1, COUNTERS)),
+    };
+    Engine::new(settings, shared)
+}
+
+/// Sends the first packet of a connection in by a port: its verdict, and what was decided.
+pub(crate) fn send(
+    engine: &mut Engine,
+    snapshot: &Snapshot,
+    ingress: PortId,
+    packet: &Described,
+) -> Result<(Verdict, Decision)> {
+    let bytes = bytes_of(packet, ingress)?;
+    let mut chunk = vec![0; 2048];
+    chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(&bytes);
+    let frame = Frame::new(&mut chunk, HEADROOM, HEADROOM + bytes.len(), 0);
+    let frame = frame.context("the packet fits")?;
+    let verdict = Verdict::Drop(DropReason::Malformed);
+    let mut packets = [Packet {
+        frame,
+        ingress,
+        verdict,
+    }];
+    let mut none = || None;
+    engine.process(snapshot, &mut Batch::new(&mut packets, &mut none), 0);
+    let decision = engine.last_decision();
+    let decision = decision.with_context(|| format!("no decision: {:?}", packets[0].verdict))?;
+    Ok((packets[0].verdict, *decision))
+}
+
+pub(crate) fn bytes_of(packet: &Described, ingress: PortId) -> Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2(pod_mac(ingress).0, GATEWAY.0);
     let builder = match (packet.source, packet.target) {
         (IpAddr::V4(source), IpAddr::V4(target)) => {

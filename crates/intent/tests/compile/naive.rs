@@ -7,7 +7,8 @@ use podway_intent::*;
 use podway_tables::Direction;
 use podway_wire::Protocol;
 
-/// Whether the policies of a direction let a connection through; `None` if the pod is not isolated.
+#[allow(clippy::too_many_arguments)]
+/// Whether the NetworkPolicies of these modes let a connection through; `None` if the pod is not isolated.
 pub(crate) fn allowed(
     cluster: &Cluster,
     subject: &Pod,
@@ -15,6 +16,7 @@ pub(crate) fn allowed(
     peer: IpAddr,
     protocol: Protocol,
     port: u16,
+    modes: &[PolicyMode],
 ) -> Option<bool> {
     let mut isolated = false;
     for policy in cluster.policies() {
@@ -24,6 +26,7 @@ pub(crate) fn allowed(
         };
         let selects = policy.name.namespace == subject.name.namespace
             && matches(&policy.subject, &subject.labels);
+        let selects = selects && modes.contains(&policy.mode);
         let (Some(rules), true) = (rules, selects) else {
             continue;
         };
@@ -99,7 +102,7 @@ pub(crate) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
     all.first().copied()
 }
 
-fn namespace_labels(cluster: &Cluster, pod: &Pod) -> Labels {
+pub(crate) fn namespace_labels(cluster: &Cluster, pod: &Pod) -> Labels {
     let all = cluster.namespaces();
     let known = all.iter().find(|it| it.name == pod.name.namespace);
     let mut labels = known.map_or(Labels::new(), |it| it.labels.clone());
@@ -108,7 +111,7 @@ fn namespace_labels(cluster: &Cluster, pod: &Pod) -> Labels {
     labels
 }
 
-fn matches(selector: &Selector, labels: &Labels) -> bool {
+pub(crate) fn matches(selector: &Selector, labels: &Labels) -> bool {
     for requirement in &selector.requirements {
         let holds = match requirement {
             Requirement::In(key, values) => values.iter().any(|it| labels.get(key) == Some(it)),

@@ -1,66 +1,10 @@
-//! NetworkPolicy, row by row and against the naive evaluator.
+//! NetworkPolicy, row by row.
 
 use podway_intent::*;
 use podway_tables::{Direction, Judgement};
 use podway_wire::Protocol;
-use proptest::prelude::*;
 
 use crate::build::*;
-use crate::naive;
-use crate::view::{PORTS, PROTOCOLS};
-use crate::world::{NODE, change, probes};
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    #[test]
-    fn n1_to_n10_tables_judge_as_the_api_says(changes in prop::collection::vec(change(0), 0..80)) {
-        let cluster = cluster(changes);
-        let compiled = compile(&cluster, NODE);
-        let local = cluster.pods().into_iter().filter(|pod| {
-            pod.node.as_deref() == Some(NODE)
-                && pod.network == PodNetwork::Own
-                && pod.phase == PodPhase::Alive
-        });
-        for pod in local {
-            let id = compiled.names.endpoint_of(&pod.name).expect("an endpoint");
-            for direction in [Direction::Ingress, Direction::Egress] {
-                for peer in probes() {
-                    for (protocol, port) in PROTOCOLS.iter().flat_map(|it| PORTS.map(|port| (*it, port))) {
-                        let policies = &compiled.snapshot.policies;
-                        let judged = policies.judge(id, direction, &peer.into(), protocol, port);
-                        let naive = naive::allowed(&cluster, pod, direction, peer, protocol, port);
-                        match judged {
-                            Judgement::None => prop_assert_eq!(naive, None),
-                            Judgement::Deny(rule) => {
-                                prop_assert_eq!((naive, rule), (Some(false), None));
-                            }
-                            Judgement::Allow(rule) => {
-                                prop_assert_eq!(naive, Some(true));
-                                let named = compiled.names.rule(rule).expect("a rule's name");
-                                prop_assert_eq!(named.direction, direction);
-                                let all = cluster.policies();
-                                let policy = all.iter().find(|it| named.policy == PolicyName::Namespaced(it.name.clone()));
-                                let policy = policy.expect("the policy");
-                                let rules = match direction {
-                                    Direction::Ingress => &policy.ingress,
-                                    Direction::Egress => &policy.egress,
-                                };
-                                let RulePlace::Rule(index) = named.place else {
-                                    panic!("isolation allows nobody");
-                                };
-                                let rule = &rules.as_ref().expect("rules")[index as usize];
-                                prop_assert!(naive::rule_matches(
-                                    &cluster, policy, rule, pod, direction, peer, protocol, port
-                                ));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
 
 const CLIENT: &str = "10.244.1.10";
 const FRIEND: &str = "10.244.2.20";

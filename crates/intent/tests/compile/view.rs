@@ -103,6 +103,8 @@ pub(crate) fn judgements(compiled: &Compiled, id: EndpointId, name: &Name) -> Vi
                 .flat_map(|it| PORTS.map(|port| (*it, port)))
             {
                 let policies = &compiled.snapshot.policies;
+                let observed = policies.observe(id, direction, &peer, protocol, port);
+                let would = observed.map(|rule| compiled.names.rule(rule).expect("a rule's name"));
                 let text = match policies.judge(id, direction, &peer, protocol, port) {
                     Judgement::None => "none",
                     Judgement::Allow(rule) => {
@@ -112,7 +114,7 @@ pub(crate) fn judgements(compiled: &Compiled, id: EndpointId, name: &Name) -> Vi
                     Judgement::Deny(_) => "deny",
                 };
                 let key = format!("judge {name} {direction:?} {probe} {port}/{protocol}");
-                view.insert(key, text.into());
+                view.insert(key, format!("{text}, would be denied by {would:?}"));
             }
         }
     }

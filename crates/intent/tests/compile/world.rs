@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::build::{self, ip, name, named, net};
+use crate::tier_world::{cluster_policy, cluster_policy_key, mode};
 
 /// The node that the tests compile for.
 pub(crate) const NODE: &str = "n1";
@@ -34,7 +35,7 @@ fn pod_address(node: u8, number: u8) -> String {
     format!("10.244.{node}.{}", 10 + number)
 }
 
-fn protocol() -> impl Strategy<Value = Protocol> {
+pub(crate) fn protocol() -> impl Strategy<Value = Protocol> {
     select(vec![Protocol::TCP, Protocol::UDP, Protocol::SCTP])
 }
 
@@ -50,7 +51,7 @@ fn labels() -> impl Strategy<Value = Labels> {
     select(vec!["", "app=x", "app=y", "app=x tier=z", "tier=z"]).prop_map(build::labels)
 }
 
-fn any_selector() -> impl Strategy<Value = Selector> {
+pub(crate) fn any_selector() -> impl Strategy<Value = Selector> {
     let key = || select(vec!["app", "tier", "kubernetes.io/metadata.name"]);
     let values = || prop::collection::vec(select(vec!["x", "y", "z", "a"]), 0..3);
     let arcs = |values: Vec<&str>| values.into_iter().map(Arc::from).collect::<Vec<_>>();
@@ -151,13 +152,13 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
     let rule = rule.prop_map(|(peers, ports)| PolicyRule { peers, ports });
     let rules = prop::option::of(prop::collection::vec(rule, 0..3)).boxed();
     let place = (select(NAMESPACES.to_vec()), 0u8..3);
-    (place, any_selector(), rules.clone(), rules).prop_map(
-        |((namespace, number), subject, ingress, egress)| NetworkPolicy {
+    (place, any_selector(), rules.clone(), rules, mode()).prop_map(
+        |((namespace, number), subject, ingress, egress, mode)| NetworkPolicy {
             name: name(&format!("{namespace}/policy{number}")),
             subject,
             ingress,
             egress,
-            mode: PolicyMode::Enforce,
+            mode,
         },
     )
 }
@@ -236,6 +237,7 @@ fn gone() -> impl Strategy<Value = Change> {
         (0u8..3).prop_map(|number| Key::NetworkPolicy(name(&format!("a/policy{number}")))),
         (0..PODS).prop_map(|number| Key::Attachment(name(&pod_name(number)))),
         (1u8..=3).prop_map(|number| Key::Neighbour(ip(&format!("192.168.0.{number}")))),
+        cluster_policy_key(),
     ];
     key.prop_map(Change::Gone)
 }
@@ -260,6 +262,7 @@ pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
         2 => namespace(),
         8 => pod(clash).prop_map(Change::Pod),
         6 => policy().prop_map(Change::NetworkPolicy),
+        3 => cluster_policy().prop_map(Change::ClusterNetworkPolicy),
         4 => service().prop_map(Change::Service),
         5 => slice().prop_map(Change::EndpointSlice),
         3 => attachment,
@@ -296,6 +299,8 @@ pub(crate) fn facts(cluster: &Cluster) -> Vec<Change> {
             .cloned()
             .map(Change::NetworkPolicy),
     );
+    let cluster_policies = cluster.cluster_policies().into_iter().cloned();
+    all.extend(cluster_policies.map(Change::ClusterNetworkPolicy));
     all.extend(
         cluster
             .attachments()

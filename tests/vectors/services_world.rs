@@ -177,6 +177,7 @@ impl World {
             },
             // The rows are about services alone: what leaves the cluster without one is nothing to them.
             masquerade_exempt: everything(),
+            snat_ports: Some((50_000, 59_999)),
             ..NodeSetup::default()
         };
         self.facts.push((Key::Setup, Change::Setup(setup)));

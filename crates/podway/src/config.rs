@@ -3,15 +3,20 @@
 mod values;
 
 use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use podway_engine::Timeouts as FlowTimeouts;
 use serde::Deserialize;
 
 use self::values::{
-    flows, frames, host_interface, interface, node, pod_mtu, service_ranges, socket, source,
-    tunnel_port, vni, workers,
+    flows, frames, health_address, host_interface, interface, node, pod_mtu, ranges, seconds,
+    snat_ports, socket, source, tunnel_port, vni, workers,
 };
+
+/// The ports that clusters give to services of type NodePort unless told otherwise.
+const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 
 /// What `podway run` is told.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -51,14 +56,94 @@ pub struct Config {
     )]
     pub host_interface: String,
     /// The ranges that cluster IPs come from.
-    #[serde(
-        default = "default_service_ranges",
-        deserialize_with = "service_ranges"
-    )]
+    #[serde(default = "default_service_ranges", deserialize_with = "ranges")]
     pub service_ranges: Vec<IpNet>,
+    /// Ranges of the node's addresses that answer node ports; none: its first address of each family.
+    #[serde(default, deserialize_with = "ranges")]
+    pub node_port_addresses: Vec<IpNet>,
+    /// Ranges that external IPs of services may be in; none: there are no external IPs (CVE-2020-8554).
+    #[serde(default, deserialize_with = "ranges")]
+    pub allowed_external_ips: Vec<IpNet>,
+    /// Ranges outside of the cluster to which pods send with their own addresses.
+    #[serde(default, deserialize_with = "ranges")]
+    pub masquerade_exempt: Vec<IpNet>,
+    /// The first and last source port of what leaves under the node's address.
+    #[serde(default = "default_snat_ports", deserialize_with = "snat_ports")]
+    pub snat_ports: (u16, u16),
+    /// Where `/healthz` and `/livez` are answered.
+    #[serde(
+        default = "default_health_address",
+        deserialize_with = "health_address"
+    )]
+    pub health_address: SocketAddr,
     /// The tunnel between nodes.
     #[serde(default)]
     pub tunnel: Tunnel,
+    /// How long idle flows are kept.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// How long idle flows are kept, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP before both sides were heard.
+    #[serde(deserialize_with = "seconds")]
+    pub syn: u32,
+    /// TCP between the handshake and the first FIN.
+    #[serde(deserialize_with = "seconds")]
+    pub established: u32,
+    /// TCP after a FIN.
+    #[serde(deserialize_with = "seconds")]
+    pub fin: u32,
+    /// TCP after an RST.
+    #[serde(deserialize_with = "seconds")]
+    pub rst: u32,
+    /// UDP that was not answered.
+    #[serde(deserialize_with = "seconds")]
+    pub udp_one_way: u32,
+    /// UDP that was.
+    #[serde(deserialize_with = "seconds")]
+    pub udp: u32,
+    /// Echo.
+    #[serde(deserialize_with = "seconds")]
+    pub icmp: u32,
+    /// Everything else.
+    #[serde(deserialize_with = "seconds")]
+    pub other: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let engine = FlowTimeouts::default();
+        Timeouts {
+            syn: engine.syn_ms / 1_000,
+            established: engine.established_ms / 1_000,
+            fin: engine.fin_ms / 1_000,
+            rst: engine.rst_ms / 1_000,
+            udp_one_way: engine.udp_one_way_ms / 1_000,
+            udp: engine.udp_ms / 1_000,
+            icmp: engine.icmp_ms / 1_000,
+            other: engine.other_ms / 1_000,
+        }
+    }
+}
+
+impl Timeouts {
+    /// The same as the engine takes them.
+    pub fn of_flows(&self) -> FlowTimeouts {
+        FlowTimeouts {
+            syn_ms: self.syn * 1_000,
+            established_ms: self.established * 1_000,
+            fin_ms: self.fin * 1_000,
+            rst_ms: self.rst * 1_000,
+            udp_one_way_ms: self.udp_one_way * 1_000,
+            udp_ms: self.udp * 1_000,
+            icmp_ms: self.icmp * 1_000,
+            other_ms: self.other * 1_000,
+        }
+    }
 }
 
 /// The VXLAN tunnel (RFC 7348), equal on all nodes.
@@ -142,7 +227,31 @@ fn parse(path: &str, text: &str) -> Result<Config, ConfigError> {
             format!("cores: {cores} cores for {workers} workers: list one core for each worker"),
         ));
     }
+    if let Some(what) = reserved(&config) {
+        let (first, last) = config.snat_ports;
+        return Err(wrong(
+            line_of(text, "snat_ports"),
+            format!(
+                "snat_ports: {first}-{last} overlaps {what}: give ports that nobody else uses, as in \"61000-65535\""
+            ),
+        ));
+    }
     Ok(config)
+}
+
+/// F10: what of the ports that are known to be others' the masquerading ports overlap.
+fn reserved(config: &Config) -> Option<String> {
+    let (first, last) = config.snat_ports;
+    let overlaps = |(other_first, other_last)| first <= other_last && other_first <= last;
+    let tunnel = config.tunnel.port;
+    if overlaps(NODE_PORTS) {
+        return Some("the node ports, 30000-32767".to_owned());
+    }
+    if overlaps((tunnel, tunnel)) {
+        return Some(format!("the tunnel's port {tunnel}"));
+    }
+    let health = config.health_address.port();
+    overlaps((health, health)).then(|| format!("the port of `health_address`, {health}"))
 }
 
 fn key_of(line: &str) -> Option<&str> {
@@ -163,6 +272,14 @@ fn default_socket() -> PathBuf {
 
 fn default_workers() -> usize {
     1
+}
+
+pub(crate) fn default_snat_ports() -> (u16, u16) {
+    (61_000, 65_535)
+}
+
+fn default_health_address() -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, 10_256))
 }
 
 fn default_pod_mtu() -> u32 {
@@ -217,8 +334,21 @@ mod tests {
             "frames",
             "host_interface",
             "service_ranges",
+            "node_port_addresses",
+            "allowed_external_ips",
+            "masquerade_exempt",
+            "snat_ports",
+            "health_address",
             "port",
             "vni",
+            "syn",
+            "established",
+            "fin",
+            "rst",
+            "udp_one_way",
+            "udp",
+            "icmp",
+            "other",
         ] {
             assert!(example.contains(&format!("{key} = ")), "{key}");
         }
@@ -264,6 +394,30 @@ mod tests {
                 "c:5: vni: 16777216 is out of range: give a whole number from 0 to 16777215",
             ),
             (
+                "snat_ports = \"61000\"",
+                "c:4: snat_ports: \"61000\" is no range of ports: give the first and the last from 1024 up, as in \"61000-65535\"",
+            ),
+            (
+                "snat_ports = \"32000-33000\"",
+                "c:4: snat_ports: 32000-33000 overlaps the node ports, 30000-32767: give ports that nobody else uses, as in \"61000-65535\"",
+            ),
+            (
+                "snat_ports = \"4000-5000\"",
+                "c:4: snat_ports: 4000-5000 overlaps the tunnel's port 4789: give ports that nobody else uses, as in \"61000-65535\"",
+            ),
+            (
+                "snat_ports = \"10000-11000\"",
+                "c:4: snat_ports: 10000-11000 overlaps the port of `health_address`, 10256: give ports that nobody else uses, as in \"61000-65535\"",
+            ),
+            (
+                "health_address = \"localhost\"",
+                "c:4: health_address: \"localhost\" is no address with a port: give one, as in \"[::]:10256\"",
+            ),
+            (
+                "[timeouts]\nudp = 0",
+                "c:5: udp: 0 is out of range: give a whole number from 1 to 864000",
+            ),
+            (
                 "host_interface = \"podway-dp\"",
                 "c:4: host_interface: \"podway-dp\" is the dataplane's own end: choose another name",
             ),
@@ -271,6 +425,17 @@ mod tests {
             let error = parse("c", &format!("{LEAST}{line}\n")).expect_err(line);
             assert_eq!(error.to_string(), said);
         }
+    }
+
+    #[test]
+    fn timeouts_are_given_in_seconds() {
+        let config = parse("c", &format!("{LEAST}[timeouts]\nestablished = 86400\n"));
+        let flows = config.expect("legal").timeouts.of_flows();
+        let expected = FlowTimeouts {
+            established_ms: 86_400_000,
+            ..FlowTimeouts::default()
+        };
+        assert_eq!(flows, expected);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use podway_intent::{Change, Key, NodeSetup};
+use podway_tables::NextHops;
+use podway_wire::Mac;
 use tokio::time::Instant;
 
 use super::ports::{HOST, UPLINK};
@@ -75,6 +77,12 @@ impl Agent {
         {
             self.apply(setup);
         }
+        if self.world != seen.world {
+            let text = |mac: Option<Mac>| mac.map_or("none".to_owned(), |mac| mac.to_string());
+            let NextHops { v4, v6 } = seen.world;
+            tracing::info!(v4 = text(v4), v6 = text(v6), "default gateways");
+            self.world = seen.world;
+        }
         for (vtep, mac) in &seen.next_hops {
             if self.next_hops.get(vtep) != Some(mac) {
                 tracing::info!(%vtep, %mac, "next hop resolved");
@@ -105,6 +113,11 @@ pub(super) fn setup(config: &Config, node: &Node, seen: &Seen) -> Change {
         vni: config.tunnel.vni,
         tunnel_port: config.tunnel.port,
         service_ranges: config.service_ranges.clone(),
+        node_port_addresses: config.node_port_addresses.clone(),
+        allowed_external_ips: config.allowed_external_ips.clone(),
+        masquerade_exempt: config.masquerade_exempt.clone(),
+        world: seen.world,
+        snat_ports: Some(config.snat_ports),
         ..NodeSetup::default()
     })
 }

@@ -1,6 +1,7 @@
 //! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
 
 mod clock;
+mod local_ports;
 mod look;
 mod ports;
 mod publish;
@@ -20,7 +21,7 @@ use podway_cni::agent::Response;
 use podway_control::{Batch, Directory, Problem, Problems};
 use podway_intent::{Change, Cluster, Compiled, Compiler};
 use podway_state::{Counters, FlowTable, Publication};
-use podway_tables::{PortKind, Snapshot};
+use podway_tables::{NextHops, PortKind, Snapshot};
 use podway_wire::Mac;
 use podway_xsk::{Bind, LoadError, Plan, Redirect, RedirectError, RedirectSettings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,6 +36,7 @@ use self::worker::{Shared, Worker};
 use crate::config::Config;
 use crate::node::{Node, NodeError, Settings};
 
+pub use self::local_ports::LocalPortsError;
 pub(crate) use self::report::endpoint_text;
 pub use self::socket::SocketError;
 pub use self::worker::WorkerError;
@@ -63,6 +65,9 @@ pub enum AgentError {
     /// The admin socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The ports for masquerading.
+    #[error(transparent)]
+    LocalPorts(#[from] LocalPortsError),
     /// The source of facts.
     #[error("{}", one_line(.0))]
     Source(Problems),
@@ -145,6 +150,7 @@ struct Agent {
     counters: Arc<Counters>,
     /// What facts the kernel was last seen to have.
     next_hops: BTreeMap<IpAddr, Mac>,
+    world: NextHops,
     source_problems: Vec<Problem>,
     node_problems: Vec<String>,
     /// Workers' loads when they were last sampled, for their busy shares.
@@ -170,6 +176,7 @@ enum Event {
 impl Agent {
     /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
     async fn start(config: Config) -> Result<(Agent, Inputs), AgentError> {
+        local_ports::check(config.snat_ports)?;
         let socket = AdminSocket::bind(&config.socket)?;
         let (directory, changes) = Directory::open(&config.source).map_err(|problems| {
             for problem in &problems.0 {
@@ -206,6 +213,7 @@ impl Agent {
             state,
             sockets: redirect.sockets(),
             frames: config.frames,
+            timeouts: config.timeouts.of_flows(),
         };
         let cores = cores(&config);
         let workers = readers
@@ -240,6 +248,7 @@ impl Agent {
             flows,
             counters,
             next_hops: BTreeMap::new(),
+            world: NextHops::default(),
             source_problems: Vec::new(),
             stale: Settle::new(QUIET, PATIENCE),
             unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),

@@ -17,6 +17,8 @@ use crate::show::Topic;
 
 /// Flows that one answer shows at most.
 const FLOWS: usize = 10_000;
+/// The protocol of entries of the flow table that are clients' backends (S14), and no flows.
+const AFFINITY: Protocol = Protocol(255);
 
 impl Agent {
     /// The answer to `show`.
@@ -123,6 +125,7 @@ impl Agent {
         let rows: Vec<Value> = self
             .flows
             .iter()
+            .filter(|flow| FlowKey::of_words(flow.original).protocol != AFFINITY)
             .take(FLOWS)
             .map(|flow| self.flow(&flow, now_ms))
             .collect();

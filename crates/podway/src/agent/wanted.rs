@@ -40,7 +40,7 @@ pub(super) fn plan(compiled: &podway_intent::Plan) -> Plan {
         node_addresses: compiled.node_addresses.clone(),
         tunnel_port: (compiled.tunnel_port != 0).then_some(compiled.tunnel_port),
         node_ports: compiled.node_ports.clone(),
-        snat_ports: None,
+        snat_ports: compiled.snat_ports.map(|(first, last)| first..=last),
     }
 }
 

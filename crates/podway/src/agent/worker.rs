@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use podway_engine::{Edge, Engine};
+use podway_engine::{Edge, Engine, Timeouts};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{Bind, Bound, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings};
@@ -77,6 +77,7 @@ pub(super) struct Shared {
     pub(super) state: podway_engine::Shared,
     pub(super) sockets: Sockets,
     pub(super) frames: u32,
+    pub(super) timeouts: Timeouts,
 }
 
 /// Why there is no worker, or not any more.
@@ -142,7 +143,7 @@ impl Worker {
                     shared.state.flows.capacity() as u64 / shared.state.counters.workers() as u64;
                 let settings = podway_engine::Settings {
                     worker: index,
-                    timeouts: podway_engine::Timeouts::default(),
+                    timeouts: shared.timeouts,
                 };
                 Loop {
                     edge,

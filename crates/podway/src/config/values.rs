@@ -1,5 +1,6 @@
 //! Values of the configuration: each is legal once it is read, and its error says what would be.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -93,7 +94,7 @@ pub(super) fn vni<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> 
     whole::<D>(input, 0, (1 << 24) - 1).map(|value| value as u32)
 }
 
-pub(super) fn service_ranges<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+pub(super) fn ranges<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
     Vec::<String>::deserialize(input)?
         .iter()
         .map(|text| {
@@ -111,6 +112,33 @@ pub(super) fn service_ranges<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<
             Ok(range)
         })
         .collect()
+}
+
+pub(super) fn snat_ports<'de, D: Deserializer<'de>>(input: D) -> Result<(u16, u16), D::Error> {
+    let text = String::deserialize(input)?;
+    let ends = text.split_once('-').and_then(|(first, last)| {
+        let ends = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (1_024 <= ends.0 && ends.0 <= ends.1).then_some(ends)
+    });
+    ends.ok_or_else(|| {
+        D::Error::custom(format!(
+            "{text:?} is no range of ports: give the first and the last from 1024 up, as in \"61000-65535\""
+        ))
+    })
+}
+
+pub(super) fn health_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "{text:?} is no address with a port: give one, as in \"[::]:10256\""
+        ))
+    })
+}
+
+/// Ten days at most: a flow's clock wraps after 49.
+pub(super) fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    whole::<D>(input, 1, 864_000).map(|value| value as u32)
 }
 
 fn whole<'de, D: Deserializer<'de>>(input: D, least: i64, most: i64) -> Result<i64, D::Error> {

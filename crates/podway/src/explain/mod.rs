@@ -20,11 +20,11 @@ use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts, Verdict};
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase,
 };
-use podway_tables::{PortId, Snapshot};
+use podway_tables::{NextHops, PortId, Snapshot};
 use podway_wire::{Frame, Mac};
 
 use self::packet::{Link, Tunnel};
-use crate::config::{Tunnel as TunnelConfig, default_service_ranges};
+use crate::config::{Tunnel as TunnelConfig, default_service_ranges, default_snat_ports};
 
 pub use self::answer::{Answer, PolicyAnswer};
 pub use self::question::{BadQuestion, Ingress, Kind, Question};
@@ -126,6 +126,11 @@ impl Explainer {
             vni: tunnel.vni,
             tunnel_port: tunnel.port,
             service_ranges: default_service_ranges(),
+            world: NextHops {
+                v4: Some(NEXT_HOP_MAC),
+                v6: Some(NEXT_HOP_MAC),
+            },
+            snat_ports: Some(default_snat_ports()),
             ..NodeSetup::default()
         }));
         let pods = attach(&mut cluster, node);

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
 
@@ -79,6 +80,8 @@ pub struct Seen {
     pub uplink: Device,
     /// The next hop's Ethernet address for each tunnel end that is resolved.
     pub next_hops: BTreeMap<IpAddr, Mac>,
+    /// The uplink's default gateways, as far as they are resolved.
+    pub world: NextHops,
     /// What is not as it should be, in words.
     pub problems: Vec<String>,
 }
@@ -226,17 +229,19 @@ impl Node {
             &mut problems,
         )
         .await?;
-        let next_hops = neighbours::reconcile(
+        let gateways = routes::defaults(&self.handle, uplink.ifindex).await?;
+        let known = neighbours::reconcile(
             &self.handle,
             &uplink,
-            &wanted.vteps,
+            (&wanted.vteps, &gateways),
             &mut self.managed,
             &mut problems,
         )
         .await?;
         Ok(Seen {
             uplink,
-            next_hops,
+            next_hops: known.peers,
+            world: known.world,
             problems,
         })
     }

@@ -8,23 +8,33 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteVia};
+use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{Device, NodeError, collect, done, within};
 
-/// Has the kernel resolve the next hop to each of `vteps`, and gives those it knows.
+/// The Ethernet addresses that are known.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Of the next hop to each tunnel end.
+    pub(super) peers: BTreeMap<IpAddr, Mac>,
+    /// Of the default gateways.
+    pub(super) world: NextHops,
+}
+
+/// Has the kernel resolve the next hop to each of `vteps`, and the gateways; gives those it knows.
 ///
 /// `managed` are the next hops that we asked for; those that no tunnel needs any more are given back.
 pub(super) async fn reconcile(
     handle: &Handle,
     uplink: &Device,
-    vteps: &BTreeSet<IpAddr>,
+    (vteps, gateways): (&BTreeSet<IpAddr>, &[IpAddr]),
     managed: &mut BTreeSet<IpAddr>,
     problems: &mut Vec<String>,
-) -> Result<BTreeMap<IpAddr, Mac>, NodeError> {
-    if vteps.is_empty() && managed.is_empty() {
-        return Ok(BTreeMap::new());
+) -> Result<Known, NodeError> {
+    if vteps.is_empty() && gateways.is_empty() && managed.is_empty() {
+        return Ok(Known::default());
     }
     let mut hops = BTreeMap::new();
     for vtep in vteps {
@@ -43,7 +53,7 @@ pub(super) async fn reconcile(
             .filter_map(|neighbour| Some((ip_of(&neighbour)?, neighbour)))
             .collect();
 
-    let needed: BTreeSet<IpAddr> = hops.values().copied().collect();
+    let needed: BTreeSet<IpAddr> = hops.values().chain(gateways).copied().collect();
     for hop in &needed {
         if !known.get(hop).is_some_and(is_kept) {
             keep(handle, uplink, *hop).await?;
@@ -58,10 +68,18 @@ pub(super) async fn reconcile(
         }
     }
     *managed = needed;
-    Ok(hops
-        .into_iter()
-        .filter_map(|(vtep, hop)| Some((vtep, mac_of(known.get(&hop)?)?)))
-        .collect())
+    let mac = |hop: &IpAddr| mac_of(known.get(hop)?);
+    let gateway = |v4: bool| gateways.iter().find(|ip| ip.is_ipv4() == v4);
+    Ok(Known {
+        peers: hops
+            .iter()
+            .filter_map(|(vtep, hop)| Some((*vtep, mac(hop)?)))
+            .collect(),
+        world: NextHops {
+            v4: gateway(true).and_then(mac),
+            v6: gateway(false).and_then(mac),
+        },
+    })
 }
 
 /// The address that the kernel's routes send packets for `target` to: a gateway's, or its own.

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
+};
 use podway_wire::Mac;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -56,6 +58,56 @@ pub(super) async fn reconcile(
     Ok(())
 }
 
+/// The gateways of the default routes out of a device: for each family that of the least metric.
+pub(super) async fn defaults(handle: &Handle, ifindex: u32) -> Result<Vec<IpAddr>, NodeError> {
+    let mut gateways = Vec::new();
+    for question in all_families() {
+        let dump = handle.route().get(question).execute();
+        let routes = collect("list routes", dump).await?;
+        let all = routes.iter().filter_map(|route| default(route, ifindex));
+        gateways.extend(all.min_by_key(|(metric, _)| *metric).map(|(_, ip)| ip));
+    }
+    Ok(gateways)
+}
+
+/// The metric and the gateway of a default route of the main table out of a device.
+fn default(route: &RouteMessage, ifindex: u32) -> Option<(u32, IpAddr)> {
+    let header = &route.header;
+    let usable = header.destination_prefix_length == 0
+        && header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast;
+    if !usable {
+        return None;
+    }
+    let mut metric = 0;
+    let mut gateway = None;
+    let mut device = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            // Of several ways one is enough: flows need not be spread.
+            RouteAttribute::MultiPath(ways) => {
+                let way = ways.iter().find(|way| way.interface_index == ifindex);
+                device = way.map(|way| way.interface_index);
+                gateway = way.and_then(|way| way.attributes.iter().find_map(gateway_of));
+            }
+            _ => (),
+        }
+    }
+    (device == Some(ifindex)).then_some((metric, gateway?))
+}
+
+fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
 fn routes(wanted: &Wanted, problems: &mut Vec<String>) -> Routes {
     let source = |range: &IpNet| {
         wanted
@@ -95,11 +147,7 @@ fn difference(present: &Routes, wanted: &Routes) -> (Vec<(IpNet, Option<IpAddr>)
 
 async fn present(handle: &Handle, ifindex: u32) -> Result<Routes, NodeError> {
     let mut routes = Routes::new();
-    let all = [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ];
-    for family in all {
+    for family in all_families() {
         let dump = handle.route().get(family).execute();
         for route in collect("list routes", dump).await? {
             if let Some((range, source)) = ours(&route, ifindex) {
@@ -108,6 +156,13 @@ async fn present(handle: &Handle, ifindex: u32) -> Result<Routes, NodeError> {
         }
     }
     Ok(routes)
+}
+
+fn all_families() -> [RouteMessage; 2] {
+    [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ]
 }
 
 fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, Option<IpAddr>)> {

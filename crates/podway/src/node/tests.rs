@@ -287,3 +287,36 @@ fn next_hops_are_resolved_kept_and_given_back() {
         assert_eq!(ip("-d neigh show 192.168.50.2 dev eth0"), "");
     });
 }
+
+#[test]
+fn default_gateways_of_the_uplink_are_resolved_and_lost() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("world");
+    wire.inside(|| async {
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let none = wanted(&[], &[]);
+        let seen = node.reconcile(&none).await.expect("reconciled");
+        assert_eq!(seen.world, NextHops::default());
+        ip("route add default via 192.168.50.9 dev eth0 metric 50");
+        ip("route add default via 192.168.50.2 dev eth0 metric 10");
+        ip("route add default via fd50::2 dev eth0");
+        let mac = Some(Mac([2, 0, 0, 0, 0, 2]));
+        let both = NextHops { v4: mac, v6: mac };
+        let mut seen = node.reconcile(&none).await.expect("reconciled");
+        for _ in 0..50 {
+            if seen.world == both {
+                break;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), node.changed()).await;
+            seen = node.reconcile(&none).await.expect("reconciled");
+        }
+        assert_eq!(seen.world, both, "the least metric counts");
+        assert!(ip("-d neigh show 192.168.50.2 dev eth0").contains("managed"));
+        ip("-6 route del default");
+        ip("route del default via 192.168.50.2");
+        let seen = node.reconcile(&none).await.expect("reconciled");
+        assert_eq!(seen.world, NextHops::default(), "nobody is 192.168.50.9");
+    });
+}

@@ -71,6 +71,11 @@ impl Place {
         format!("{}switch", self.prefix)
     }
 
+    /// The network namespace of what is outside of the cluster.
+    pub fn world(&self) -> String {
+        format!("{}world", self.prefix)
+    }
+
     /// The network namespace of a node.
     pub fn node(&self, name: &str) -> String {
         self.name_of(format!("{}node-{name}", self.prefix), name)
@@ -109,6 +114,7 @@ mod tests {
         assert_eq!(place.node("node1"), "podway-lab-node-node1");
         assert_eq!(place.pod("shop", "web-0"), "podway-lab-pod-shop-web-0");
         assert_eq!(place.switch(), "podway-lab-switch");
+        assert_eq!(place.world(), "podway-lab-world");
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node.
+//! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node, and to
+//! the world.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::os::fd::AsRawFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use podway_cni::{Namespace, NetlinkError, Network};
+use podway_cni::{Namespace, NetlinkError, Network, Route};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -27,7 +28,7 @@ pub(crate) fn make_switch(switch: &Namespace) -> Result<(), NetlinkError> {
     })
 }
 
-/// A node's wire to the switch.
+/// A node's or the world's wire to the switch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wire {
     /// The switch's port.
@@ -92,6 +93,59 @@ pub(crate) fn with_prefixes(node: &Node, all: &[Node]) -> Vec<IpNet> {
         .collect()
 }
 
+/// The addresses of the machine outside of the cluster, one of each family that nodes have: in the first node's
+/// network, the last that is free in its /24 (`192.168.50.254`), or `::254` and below.
+pub(crate) fn of_world(nodes: &[Node]) -> Vec<IpNet> {
+    let taken: Vec<IpAddr> = nodes
+        .iter()
+        .flat_map(|node| &node.addresses)
+        .copied()
+        .collect();
+    let first = |v4: bool| taken.iter().find(|ip| ip.is_ipv4() == v4).copied();
+    let free = |address: IpAddr| {
+        let last: u16 = match address {
+            IpAddr::V4(_) => 254,
+            IpAddr::V6(_) => 0x254,
+        };
+        let mut candidates = (1..=last).rev().map(|last| match address {
+            IpAddr::V4(v4) => {
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff | u32::from(last)))
+            }
+            IpAddr::V6(v6) => {
+                let network = v6.to_bits() >> 64 << 64;
+                IpAddr::V6(Ipv6Addr::from_bits(network | u128::from(last)))
+            }
+        });
+        let free = candidates.find(|ip| !taken.contains(ip));
+        free.map(|ip| with_prefix(ip, &taken))
+    };
+    [first(true), first(false)]
+        .into_iter()
+        .flatten()
+        .filter_map(free)
+        .collect()
+}
+
+/// Sends what a node has no other route for to the world.
+pub(crate) fn lead_out(node: &Namespace, world: &[IpNet]) -> Result<(), NetlinkError> {
+    Network::of(node, async |network: Network| {
+        let uplink = network.index(UPLINK)?;
+        for gateway in world {
+            let everything: IpNet = match gateway {
+                IpNet::V4(_) => Ipv4Net::default().into(),
+                IpNet::V6(_) => Ipv6Net::default().into(),
+            };
+            let route = Route {
+                destination: everything,
+                gateway: Some(gateway.addr()),
+                mtu: None,
+            };
+            network.add_route(uplink, route).await?;
+        }
+        Ok(())
+    })
+}
+
 fn with_prefix(address: IpAddr, others: &[IpAddr]) -> IpNet {
     match address {
         IpAddr::V4(address) => {
@@ -122,6 +176,26 @@ mod tests {
     fn prefix(address: &str, others: &[&str]) -> String {
         let others: Vec<_> = others.iter().map(|other| other.parse().unwrap()).collect();
         with_prefix(address.parse().unwrap(), &others).to_string()
+    }
+
+    #[test]
+    fn the_world_is_in_the_nodes_network_at_a_free_address() {
+        let node = |addresses: &[&str]| Node {
+            name: "node".to_owned(),
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            pod_ranges: Vec::new(),
+        };
+        let world = |nodes: &[Node]| -> Vec<String> {
+            of_world(nodes).iter().map(IpNet::to_string).collect()
+        };
+        let two = [
+            node(&["192.168.50.1", "fd50::1"]),
+            node(&["192.168.50.254"]),
+        ];
+        assert_eq!(world(&two[..1]), ["192.168.50.254/24", "fd50::254/64"]);
+        assert_eq!(world(&two), ["192.168.50.253/24", "fd50::254/64"]);
+        assert_eq!(world(&[node(&["fd50::9"])]), ["fd50::254/64"]);
+        assert_eq!(world(&[]), Vec::<String>::new());
     }
 
     #[test]

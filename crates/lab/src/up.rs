@@ -1,4 +1,4 @@
-//! Brings a lab up: switch, nodes, agents, pods, servers, in this order.
+//! Brings a lab up: switch, nodes, the world outside, agents, pods, servers, in this order.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use podway_cni::agent::{Attach, Request, ask, mac_text};
 use podway_cni::{Namespace, PodWiring, pod_mac, tunnel_mtu, wire};
 
@@ -158,6 +159,23 @@ impl Lab<'_> {
                 mtu: self.options.underlay_mtu,
             };
             underlay::join(&switch, &namespace, wire, &addresses)?;
+        }
+        let world = Namespace::create(&place.world())?;
+        let wire = underlay::Wire {
+            number: cluster.nodes.len(),
+            queues: NonZeroU16::MIN,
+            mtu: self.options.underlay_mtu,
+        };
+        let outside = underlay::of_world(&cluster.nodes);
+        underlay::join(&switch, &world, wire, &outside)?;
+        for node in &cluster.nodes {
+            let namespace = Namespace::named(&place.node(&node.name))?;
+            let of_family = |ip: &&IpNet| {
+                let mut all = node.addresses.iter();
+                all.any(|address| address.is_ipv4() == ip.addr().is_ipv4())
+            };
+            let gateways: Vec<_> = outside.iter().filter(of_family).copied().collect();
+            underlay::lead_out(&namespace, &gateways)?;
         }
         // Agents look for their peers at once, and find them only if all are wired.
         for node in &cluster.nodes {

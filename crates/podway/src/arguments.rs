@@ -116,7 +116,7 @@ pub enum Lab {
     },
     /// Run a command in a pod or on a node of the lab; its exit code is passed on.
     Exec {
-        /// NAMESPACE/POD or node:NAME.
+        /// NAMESPACE/POD, node:NAME, or world for the machine outside of the cluster.
         #[arg(value_name = "TARGET")]
         target: Target,
         /// The command and its arguments.

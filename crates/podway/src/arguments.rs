@@ -33,6 +33,9 @@ pub enum Command {
     Explain(Explain),
     /// Ask a running agent what it knows.
     Show(Show),
+    /// Say what policies let through, or write policies for what was let through; needs neither root nor a kernel.
+    #[command(subcommand)]
+    Policy(Policy),
 }
 
 /// Arguments of `podway run`.
@@ -88,6 +91,35 @@ pub struct Explain {
     pub packets: Option<PathBuf>,
 }
 
+/// What `podway policy` can do.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Say which pod reaches which at which port, or what differs from other manifests (and then exit with 1).
+    Check {
+        /// The cluster: a directory of manifests, or one file.
+        #[arg(long, value_name = "DIR|FILE")]
+        manifests: PathBuf,
+        /// The manifests as they were: only what differs from them is printed.
+        #[arg(long, value_name = "DIR|FILE")]
+        against: Option<PathBuf>,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Write NetworkPolicies that allow the flows that agents have seen, and nothing else.
+    Suggest {
+        /// The cluster: a directory of manifests, or one file.
+        #[arg(long, value_name = "DIR|FILE")]
+        manifests: PathBuf,
+        /// What `podway show flows -o json` printed; give one of each node.
+        #[arg(long, value_name = "FILE", required = true)]
+        flows: Vec<PathBuf>,
+        /// Isolate pods without any flow, too.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
 /// What `podway lab` can do.
 #[derive(Debug, Subcommand)]
 pub enum Lab {
@@ -116,7 +148,7 @@ pub enum Lab {
     },
     /// Run a command in a pod or on a node of the lab; its exit code is passed on.
     Exec {
-        /// NAMESPACE/POD, node:NAME, or world for the machine outside of the cluster.
+        /// NAMESPACE/POD or node:NAME.
         #[arg(value_name = "TARGET")]
         target: Target,
         /// The command and its arguments.

@@ -6,4 +6,5 @@ pub mod config;
 pub mod explain;
 pub mod lab;
 pub mod node;
+pub mod policy;
 pub mod show;

@@ -8,10 +8,11 @@ use anyhow::Error;
 use clap::Parser;
 use clap::error::ErrorKind;
 use podway::agent;
-use podway::arguments::{Arguments, Command, Explain, Lab, one_line};
+use podway::arguments::{Arguments, Command, Explain, Lab, Policy, one_line};
 use podway::config::Config;
 use podway::explain::{self, ExplainError, Explainer};
 use podway::lab::{self, Ended};
+use podway::policy::{self, PolicyError, Subjects};
 use podway::show::show;
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +50,10 @@ fn main() -> ExitCode {
             Err(error) => fail(BAD_INPUT, &error),
         },
         Command::Lab(command) => lab(command),
+        Command::Policy(command) => match policy(command) {
+            Ok(ended) => end(ended),
+            Err(error) => fail(BAD_INPUT, &error),
+        },
     }
 }
 
@@ -61,15 +66,42 @@ fn lab(command: Lab) -> ExitCode {
         Err(error) => return fail(FAILED, &error),
     };
     match runtime.block_on(lab::run(command)) {
-        Ok(Ended::Well(text)) => {
+        Ok(ended) => end(ended),
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+fn policy(command: Policy) -> Result<Ended, PolicyError> {
+    match command {
+        Policy::Check {
+            manifests,
+            against,
+            output,
+        } => policy::check(&manifests, against.as_deref(), output),
+        Policy::Suggest {
+            manifests,
+            flows,
+            all,
+        } => {
+            let subjects = match all {
+                true => Subjects::All,
+                false => Subjects::Seen,
+            };
+            policy::suggest(&manifests, &flows, subjects).map(Ended::Well)
+        }
+    }
+}
+
+fn end(ended: Ended) -> ExitCode {
+    match ended {
+        Ended::Well(text) => {
             print(&text);
             ExitCode::SUCCESS
         }
-        Ok(Ended::Wrong(text, line)) => {
+        Ended::Wrong(text, line) => {
             print(&text);
             fail(FAILED, &line)
         }
-        Err(error) => fail(error.exit_code(), &error),
     }
 }
 

@@ -151,7 +151,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// Rows under their heads, columns as wide as their widest cell.
-fn aligned(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn aligned(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads: Vec<String> = heads
         .iter()
         .map(|head| head.replace('_', " ").to_uppercase())

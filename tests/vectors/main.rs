@@ -3,6 +3,7 @@
 //! The folder is `PODWAY_VECTORS`, or `shared/vectors` beside the checkout. Without it nothing runs, and in CI that is
 //! a failure. Each suite ends with a line `SUITE: N passed, N failed, N unsupported`.
 
+mod conntrack;
 mod cyclonus;
 mod dataplane;
 mod policies;
@@ -94,7 +95,7 @@ const SUITES: [(&str, Suite); 8] = [
     ("kube-proxy-nftables-derived.jsonl", services::run),
     ("kube-proxy-iptables.jsonl", services::run),
     ("kube-proxy-topology.jsonl", services::run),
-    ("kube-proxy-conntrack.json", not_yet),
+    ("kube-proxy-conntrack.json", conntrack::run),
 ];
 
 fn run(folder: &Path) -> Result<usize> {
@@ -116,10 +117,4 @@ fn run(folder: &Path) -> Result<usize> {
         failed += wrong;
     }
     Ok(failed)
-}
-
-/// A suite of what the README lists as not there yet.
-fn not_yet(_: &Path, tally: &mut Tally) -> Result<()> {
-    tally.unsupported();
-    Ok(())
 }

@@ -90,7 +90,9 @@ fn judge(row: &Row) -> Result<Result<(), String>> {
     let (egress, ingress) = (denies(decision.egress), denies(decision.ingress));
     // A packet for the world is judged, too, and only then finds no route.
     let accepted = match verdict {
-        Verdict::Transmit(_) | Verdict::Drop(DropReason::NoRoute) => "accept",
+        Verdict::Transmit(_) | Verdict::Drop(DropReason::NoRoute | DropReason::NoNeighbour) => {
+            "accept"
+        }
         Verdict::Drop(_) | Verdict::Waits => "drop",
     };
     let right = accepted == row.expect

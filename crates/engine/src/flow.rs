@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use podway_state::{Counters, Direction, FlowTable, Hit, NewFlow, Refused};
-use podway_tables::{Hop, Snapshot};
+use podway_tables::{Backend, Found, Hop, ServiceKey, Snapshot};
 use podway_wire::{Addr, FlowKey, Mac, Parsed, Protocol, macs};
 
 use crate::affinity::Client;
@@ -272,7 +272,8 @@ impl Flows {
         let Some(remembered) = Remembered::of_words(decision.words) else {
             return Ok(None);
         };
-        let second = match remembered.is_current(snapshot, decision.sequence) {
+        let current = remembered.is_current(snapshot, decision.sequence);
+        let second = match current && !remembered.awaits_service(key.protocol) {
             true => Second::Holds(remembered),
             false => {
                 self.count(Event::Judged);
@@ -359,11 +360,11 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
     if let Some(id) = remembered.service
         && original.protocol == Protocol::UDP
     {
-        let backend = podway_tables::Backend {
+        let backend = Backend {
             addr: translated.target,
             port: translated.target_port,
         };
-        let dialled = podway_tables::ServiceKey {
+        let dialled = ServiceKey {
             addr: original.target,
             port: original.target_port,
             protocol: original.protocol,
@@ -371,6 +372,13 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         if !snapshot.services.serves(id, &dialled, &backend) {
             return Second::Gone;
         }
+    }
+    // F3: what went on as it was, because nothing matched, is a service's now.
+    if remembered.awaits_service(original.protocol)
+        && translated.target == original.target
+        && is_served(snapshot, arrival, &original)
+    {
+        return Second::Gone;
     }
     let mut decision = Decision {
         service: remembered.service,
@@ -384,6 +392,23 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         Ok(()) => Second::Holds(remembered),
         Err(stop) => Second::Denied(stop),
     }
+}
+
+/// True if a new flow like this one would be given a backend.
+fn is_served(snapshot: &Snapshot, arrival: Arrival, original: &FlowKey) -> bool {
+    let dialled = ServiceKey {
+        addr: original.target,
+        port: original.target_port,
+        protocol: original.protocol,
+    };
+    let Found::Frontend(frontend) = snapshot.services.find(&dialled) else {
+        return false;
+    };
+    let service = snapshot.services.service(frontend.service);
+    service.is_some_and(|service| {
+        let candidates = service.candidates(frontend.kind, arrival.client());
+        !candidates.all().is_empty()
+    })
 }
 
 /// True if a backend was a pod, and no pod of the cluster has its address any more (F5).

@@ -1,7 +1,7 @@
 //! A flow entry is a remembered decision: how one is packed into the words that the flow table keeps.
 
 use podway_tables::{Direction, EndpointId, Hop, PeerId, ServiceId, Snapshot};
-use podway_wire::Mac;
+use podway_wire::{Mac, Protocol};
 
 use crate::decide::{Decision, endpoint_of};
 
@@ -46,6 +46,15 @@ impl Remembered {
             service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
             wire: word_mac(words[2]),
         })
+    }
+
+    /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3).
+    ///
+    /// Connections are left alone: only datagrams have no end of their own.
+    pub(crate) fn awaits_service(&self, protocol: Protocol) -> bool {
+        self.service.is_none()
+            && protocol == Protocol::UDP
+            && matches!(self.forward, Hop::World | Hop::Host | Hop::Peer(_))
     }
 
     /// True if nothing that decided it can have changed after `decided`, a snapshot's sequence number.

@@ -86,9 +86,10 @@ fn addresses(
 
 fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_intent::Endpoint {
     let conditions = entry.conditions.clone().unwrap_or_default();
-    // S16: an absent `ready` means ready, and so does an absent `serving`; an absent `terminating` means not.
-    let ready = conditions.ready.unwrap_or(true);
+    // S16: an absent `ready` means ready, and so does an absent `serving`; an absent `terminating` means not. One that
+    // says that it doesn't serve has not left `ready` out to say the opposite.
     let serving = conditions.serving.unwrap_or(true);
+    let ready = conditions.ready.unwrap_or(serving);
     let terminating = conditions.terminating.unwrap_or(false);
     let serving = match (ready, serving, terminating) {
         (true, _, _) => Serving::Ready,

@@ -201,3 +201,42 @@ fn timeouts_end_flows_by_what_is_known_of_them() {
     assert_eq!(left_after(3_000), 1, "established TCP stays");
     assert_eq!(left_after(700), 0, "and goes after an hour");
 }
+
+#[test]
+fn f3_udp_that_nothing_matched_is_a_services_as_soon_as_it_has_an_endpoint() {
+    let [mut node, _] = two_nodes(&[]);
+    let Change::Setup(setup) = crate::world::setup(1) else {
+        panic!("a set-up")
+    };
+    node.change([Change::Setup(podway_intent::NodeSetup {
+        world: podway_tables::NextHops {
+            v4: Some(podway_wire::Mac([2; 6])),
+            v6: None,
+        },
+        snat_ports: Some((61_000, 61_063)),
+        ..setup
+    })]);
+    let Change::Service(mut outward) = service("dns", 5) else {
+        panic!("a service")
+    };
+    let address = "198.51.100.5".parse().expect("address");
+    outward.load_balancer_ips = vec![(address, podway_intent::IpMode::Vip)];
+    let dialled = key(Protocol::UDP, ("10.244.1.10", 4000), ("198.51.100.5", 80));
+    let ask = |node: &mut TestNode| {
+        node.send(CLIENT, &packet(CLIENT, &dialled, 0, b"q"))
+            .verdict
+    };
+    assert_eq!(
+        ask(&mut node),
+        Verdict::Transmit(UPLINK),
+        "out into the world"
+    );
+    node.change([Change::Service(outward)]);
+    assert_eq!(
+        ask(&mut node),
+        Verdict::Transmit(UPLINK),
+        "nobody serves yet"
+    );
+    node.change([slice("dns", "dns-1", &["10.244.1.11"])]);
+    assert_eq!(ask(&mut node), Verdict::Transmit(WEB1));
+}

@@ -25,11 +25,7 @@ impl Agent {
             self.sampled = Instant::now();
             self.loads_ns = self.workers.iter().map(Worker::load_ns).collect();
         }
-        let wanted = wanted::of_node(
-            &self.cluster,
-            &self.compiled.snapshot,
-            &self.config.service_ranges,
-        );
+        let wanted = wanted::of_node(&self.cluster, &self.compiled);
         let mut problems = match self.node.reconcile(&wanted).await {
             Ok(seen) => {
                 self.take_seen(&seen).await;

@@ -63,7 +63,6 @@ impl Agent {
 }
 
 fn wanted_differs(agent: &Agent, before: &Compiled) -> bool {
-    let ranges = &agent.config.service_ranges;
-    let wanted = |compiled: &Compiled| wanted::of_node(&agent.cluster, &compiled.snapshot, ranges);
+    let wanted = |compiled: &Compiled| wanted::of_node(&agent.cluster, compiled);
     wanted(before) != wanted(&agent.compiled)
 }

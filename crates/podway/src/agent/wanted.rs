@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use podway_intent::Cluster;
-use podway_tables::Snapshot;
+use podway_intent::{Cluster, Compiled};
 use podway_wire::Addr;
 use podway_xsk::Plan;
 
 use crate::node::Wanted;
 
 /// Routes and next hops that the node needs.
-pub(super) fn of_node(cluster: &Cluster, snapshot: &Snapshot, service_ranges: &[IpNet]) -> Wanted {
+pub(super) fn of_node(cluster: &Cluster, compiled: &Compiled) -> Wanted {
+    let snapshot = &compiled.snapshot;
     let addresses: Vec<IpAddr> = snapshot.node.addresses.iter().map(Addr::ip).collect();
     let ranges = cluster
         .nodes()
         .into_iter()
         .flat_map(|node| node.pod_ranges.iter())
-        .chain(service_ranges)
+        // Services answer at addresses outside of all ranges, too.
+        .chain(&compiled.plan.local)
         .map(IpNet::trunc)
         .filter(|range| {
             let family = |address: &IpAddr| address.is_ipv4() == range.addr().is_ipv4();
@@ -69,7 +70,7 @@ pub(super) fn common(old: &Plan, new: &Plan) -> Plan {
 
 #[cfg(test)]
 mod tests {
-    use podway_intent::{Change, Node, compile};
+    use podway_intent::{Change, Node, NodeSetup, compile};
 
     use super::*;
 
@@ -96,7 +97,11 @@ mod tests {
             cluster.apply(change);
         }
         let services = ["10.96.0.0/16", "fd96::/112"].map(|text| text.parse().expect("range"));
-        let of = |name: &str| of_node(&cluster, &compile(&cluster, name).snapshot, &services);
+        cluster.apply(Change::Setup(NodeSetup {
+            service_ranges: services.into(),
+            ..NodeSetup::default()
+        }));
+        let of = |name: &str| of_node(&cluster, &compile(&cluster, name));
         let wanted = of("n1");
         let shown: Vec<String> = wanted.ranges.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["10.96.0.0/16", "10.244.1.0/24", "10.244.2.0/24"]);

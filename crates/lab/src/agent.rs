@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use podway_cni::Namespace;
 use podway_cni::agent::ask;
 use serde::Serialize;
@@ -33,6 +34,7 @@ struct Config<'a> {
     socket: &'a Path,
     workers: NonZeroU16,
     pod_mtu: u32,
+    allowed_external_ips: &'a [IpNet],
 }
 
 impl Agent {
@@ -54,6 +56,7 @@ impl Agent {
             socket: &socket,
             workers: options.workers,
             pod_mtu: options.pod_mtu,
+            allowed_external_ips: &options.external_ips,
         };
         let text = toml::to_string(&config).expect("strings and numbers");
         file(&path, fs::write(&path, text))?;

@@ -39,6 +39,8 @@ pub struct Up {
     pub pod_mtu: u32,
     /// Workers of each agent, and queues of each wire.
     pub workers: NonZeroU16,
+    /// Ranges that external IPs of services may be in.
+    pub external_ips: Vec<IpNet>,
     /// How long agents and servers have to get ready.
     pub timeout: Duration,
     /// Is told what is being done.
@@ -55,6 +57,7 @@ impl Up {
             underlay_mtu: 1_500,
             pod_mtu: 61_000,
             workers: NonZeroU16::MIN,
+            external_ips: Vec::new(),
             timeout: Duration::from_secs(30),
             progress: |line| eprintln!("{line}"),
         }

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use podway_lab::Target;
 
 use crate::show::Topic;
@@ -137,6 +138,9 @@ pub enum Lab {
         /// Workers of each agent.
         #[arg(long, value_name = "COUNT", default_value = "1")]
         workers: NonZeroU16,
+        /// A range that external IPs of services may be in; none unless given, as on a node.
+        #[arg(long, value_name = "RANGE")]
+        external_ips: Vec<IpNet>,
     },
     /// Remove everything that the lab made, after a crash, too.
     Down,

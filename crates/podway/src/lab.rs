@@ -25,11 +25,13 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
             underlay_mtu,
             pod_mtu,
             workers,
+            external_ips,
         } => {
             let up = Up {
                 underlay_mtu,
                 pod_mtu,
                 workers,
+                external_ips,
                 ..Up::new(manifests)
             };
             podway_lab::up(&up).await?;

@@ -52,7 +52,14 @@ fn table(topic: Topic, answer: &Value) -> String {
     let columns: &[&str] = match topic {
         Topic::Services => &["service", "address", "port", "protocol", "backends"],
         Topic::Endpoints => &["pod", "addresses", "mac", "mtu", "port", "interface"],
-        Topic::Policies => &["pod", "direction", "isolated", "policies", "rules"],
+        Topic::Policies => &[
+            "pod",
+            "direction",
+            "isolated",
+            "policies",
+            "observed",
+            "rules",
+        ],
         Topic::Flows => &[
             "protocol",
             "source",

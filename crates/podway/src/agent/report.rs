@@ -1,7 +1,7 @@
 //! What `podway show` is answered: JSON whose keys are stable.
 
 use podway_engine::{Remembered, counter_names};
-use podway_intent::{Name, PolicyName, RuleName, RulePlace};
+use podway_intent::{Effective, PolicyMode};
 use podway_state::{Flow, Phase};
 use podway_tables::{Client, Direction, EndpointId, FrontendKind, PortId};
 use podway_wire::{Addr, FlowKey, Protocol};
@@ -78,46 +78,21 @@ impl Agent {
                 (Direction::Ingress, "ingress"),
                 (Direction::Egress, "egress"),
             ] {
-                let in_force = &self.compiled.snapshot.policies;
-                let (policies, rules) = self.effective(pod, direction);
+                let effective = self.cluster.effective(pod, direction);
+                let rules = effective.iter().flat_map(|it| &it.rules);
+                let is_observed = |it: &&Effective| it.mode == PolicyMode::Observe;
+                let observed = effective.iter().filter(is_observed);
                 rows.push(json!({
                     "pod": pod.to_string(),
                     "direction": name,
-                    "isolated": in_force.verdicts(EndpointId(id), direction).is_some(),
-                    "policies": policies,
-                    "rules": rules,
+                    "isolated": effective.iter().any(Effective::isolates),
+                    "policies": effective.iter().map(|it| it.policy.to_string()).collect::<Vec<_>>(),
+                    "observed": observed.map(|it| it.policy.to_string()).collect::<Vec<_>>(),
+                    "rules": rules.map(ToString::to_string).collect::<Vec<_>>(),
                 }));
             }
         }
         Value::Array(rows)
-    }
-
-    /// The policies that select a pod for a direction, and all their rules: any of them may allow.
-    fn effective(&self, pod: &Name, direction: Direction) -> (Vec<String>, Vec<String>) {
-        let labels = self.cluster.pod(pod).map(|pod| &pod.labels);
-        let mut names = Vec::new();
-        let mut texts = Vec::new();
-        for policy in self.cluster.policies() {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
-            let selects = policy.name.namespace == pod.namespace
-                && labels.is_some_and(|labels| policy.subject.matches(labels));
-            let (Some(rules), true) = (rules, selects) else {
-                continue;
-            };
-            names.push(policy.name.to_string());
-            texts.extend((0..).zip(rules).map(|(index, _)| {
-                let rule = RuleName {
-                    policy: PolicyName::Namespaced(policy.name.clone()),
-                    direction,
-                    place: RulePlace::Rule(index),
-                };
-                rule.to_string()
-            }));
-        }
-        (names, texts)
     }
 
     fn flows(&self) -> Value {

@@ -1,7 +1,7 @@
 //! What became of a packet, in the words of the contract.
 
 use podway_engine::{Decision, Packet, Reply, Stop, Verdict};
-use podway_intent::Name;
+use podway_intent::Effective;
 use podway_tables::{Direction, EndpointId, Hop, Judgement};
 use podway_wire::icmp::IcmpError;
 use podway_wire::{Content, Frame, Parsed, vxlan};
@@ -45,6 +45,23 @@ pub struct PolicyAnswer {
     pub ingress: &'static str,
     /// The objects that decided.
     pub by: Vec<String>,
+}
+
+/// What the policies of one end say.
+struct Judged {
+    word: &'static str,
+    policies: Vec<String>,
+    rules: Vec<String>,
+}
+
+impl Default for Judged {
+    fn default() -> Judged {
+        Judged {
+            word: "none",
+            policies: Vec::new(),
+            rules: Vec::new(),
+        }
+    }
 }
 
 impl Answer {
@@ -132,67 +149,64 @@ impl Explainer {
     }
 
     fn policy(&self, decision: Option<&Decision>) -> PolicyAnswer {
-        let mut by = Vec::new();
-        let (mut egress, mut ingress) = ("none", "none");
-        if let Some(decision) = decision {
-            let source = decision.source_endpoint();
-            let target = decision.target_endpoint();
-            egress = self.judged(decision.egress, source, Direction::Egress, &mut by);
-            ingress = self.judged(decision.ingress, target, Direction::Ingress, &mut by);
-        }
+        let sides = decision.map(|it| self.judged(it)).unwrap_or_default();
+        let [egress, ingress] = &sides;
         PolicyAnswer {
-            egress,
-            ingress,
-            by,
+            egress: egress.word,
+            ingress: ingress.word,
+            by: sides
+                .iter()
+                .flat_map(|side| side.policies.clone())
+                .collect(),
         }
     }
 
-    fn judged(
+    /// What the source's and the target's policies say.
+    fn judged(&self, decision: &Decision) -> [Judged; 2] {
+        let source = decision.source_endpoint();
+        let target = decision.target_endpoint();
+        [
+            self.side(decision.egress, source, Direction::Egress),
+            self.side(decision.ingress, target, Direction::Ingress),
+        ]
+    }
+
+    fn side(
         &self,
         judgement: Judgement,
         endpoint: Option<EndpointId>,
         direction: Direction,
-        by: &mut Vec<String>,
-    ) -> &'static str {
-        let mut name = |id| {
+    ) -> Judged {
+        let rule = |word, id| {
             let rule = self.compiled.names.rule(id);
-            by.extend(rule.map(|rule| rule.policy.to_string()));
+            Judged {
+                word,
+                policies: rule.iter().map(|it| it.policy.to_string()).collect(),
+                rules: rule.iter().map(ToString::to_string).collect(),
+            }
         };
         match judgement {
-            Judgement::None => "none",
-            Judgement::Allow(id) => {
-                name(id);
-                "allow"
-            }
-            Judgement::Deny(Some(id)) => {
-                name(id);
-                "deny"
-            }
+            Judgement::None => Judged::default(),
+            Judgement::Allow(id) => rule("allow", id),
+            Judgement::Deny(Some(id)) => rule("deny", id),
             Judgement::Deny(None) => {
                 let pod = endpoint.and_then(|id| self.compiled.names.endpoint(id));
-                by.extend(pod.iter().flat_map(|pod| self.isolating(pod, direction)));
-                "deny"
+                let policies: Vec<String> = pod
+                    .into_iter()
+                    .flat_map(|pod| self.cluster.effective(pod, direction))
+                    .filter(Effective::isolates)
+                    .map(|it| it.policy.to_string())
+                    .collect();
+                Judged {
+                    word: "deny",
+                    rules: vec![format!(
+                        "the isolation of {}, no rule matches",
+                        policies.join(", ")
+                    )],
+                    policies,
+                }
             }
         }
-    }
-
-    /// The policies that isolate a pod.
-    fn isolating(&self, pod: &Name, direction: Direction) -> Vec<String> {
-        let labels = self.cluster.pod(pod).map(|pod| &pod.labels);
-        let selects = |policy: &podway_intent::NetworkPolicy| {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
-            rules.is_some()
-                && policy.name.namespace == pod.namespace
-                && labels.is_some_and(|labels| policy.subject.matches(labels))
-        };
-        let policies = self.cluster.policies().into_iter();
-        policies
-            .filter(|policy| selects(policy))
-            .map(|policy| policy.name.to_string())
-            .collect()
     }
 
     fn steps(
@@ -213,12 +227,10 @@ impl Explainer {
                 (Some(service), None) => steps.push(format!("service {service}: no backend")),
                 (None, _) => steps.push("no service".to_owned()),
             }
-            for (direction, said) in [
-                ("egress", answer.policy.egress),
-                ("ingress", answer.policy.ingress),
-            ] {
-                if said != "none" {
-                    steps.push(format!("{direction} policy: {said}"));
+            for (direction, side) in ["egress", "ingress"].iter().zip(self.judged(decision)) {
+                if side.word != "none" {
+                    let rules = side.rules.join(", ");
+                    steps.push(format!("{direction} policy: {} by {rules}", side.word));
                 }
             }
             if decision.translated != decision.original {

@@ -142,6 +142,13 @@ fn policies_name_who_decided() {
     );
     assert_eq!((denied.verdict, denied.reason), ("drop", "ingress-denied"));
     assert_eq!(denied.policy.ingress, "deny");
+    let isolation =
+        "ingress policy: deny by the isolation of shop/web-from-client, no rule matches";
+    assert!(
+        denied.steps.iter().any(|step| step == isolation),
+        "{:?}",
+        denied.steps
+    );
     assert_eq!(denied.policy.by, ["shop/web-from-client"]);
     let node = ask(&explainer, "host", "192.168.50.1", "10.244.1.10", 22);
     assert_eq!(node.verdict, "forward", "N13: {node:?}");

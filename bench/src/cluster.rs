@@ -196,6 +196,7 @@ fn node(name: &str, address: Ipv4Addr, range: Ipv4Net) -> Node {
         name: name.into(),
         labels: Labels::new(),
         addresses: vec![address.into()],
+        taints: Vec::new(),
         pod_ranges: vec![range.into()],
     }
 }

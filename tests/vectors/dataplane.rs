@@ -56,6 +56,7 @@ impl Dataplane {
             name: NODE.into(),
             labels: Default::default(),
             addresses: vec!["198.18.0.1".parse()?, "2001:2::1".parse()?],
+            taints: Vec::new(),
             pod_ranges: vec!["198.18.1.0/24".parse()?, "2001:2:0:1::/64".parse()?],
         }));
         cluster.apply(Change::Setup(NodeSetup {

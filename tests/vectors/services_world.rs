@@ -191,6 +191,7 @@ impl World {
                 .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
                 .collect(),
             addresses: row.node.ips.clone(),
+            taints: Vec::new(),
             pod_ranges: ranges(1),
         });
         let others: BTreeSet<&Arc<str>> = places.values().filter(|it| ***it != *NODE).collect();
@@ -208,6 +209,7 @@ impl World {
                 name: name.clone(),
                 labels: Labels::new(),
                 addresses,
+                taints: Vec::new(),
                 pod_ranges: ranges(number),
             });
         }

@@ -355,3 +355,14 @@ fn n16_a_namespace_has_its_name_as_a_label_whatever_it_says() {
         Some("a")
     );
 }
+
+#[test]
+fn s7_a_nodes_taints_are_known_by_their_keys() {
+    let key = "ToBeDeletedByClusterAutoscaler";
+    let taint = json!({"key": key, "value": "1", "effect": "NoSchedule"});
+    let node = typed("v1", "Node", json!({"spec": {"taints": [taint]}}));
+    let taints = convert::node(&node).unwrap().taints;
+    assert_eq!(taints, [key.into()]);
+    let node = typed("v1", "Node", json!({}));
+    assert_eq!(convert::node(&node).unwrap().taints, []);
+}

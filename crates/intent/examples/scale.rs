@@ -61,6 +61,7 @@ fn main() {
     change(
         "a node",
         Change::Node(Node {
+            taints: Vec::new(),
             pod_ranges: vec![],
             ..node(9)
         }),
@@ -80,6 +81,7 @@ fn node(number: u32) -> Node {
         name: format!("node-{number}").into(),
         labels: Labels::new(),
         addresses: vec![Ipv4Addr::from(0xac10_0001 + number).into()],
+        taints: Vec::new(),
         pod_ranges: vec![range.parse().expect("range")],
     }
 }

@@ -36,6 +36,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Its labels (zone and region among them).
     pub labels: Labels,
+    /// The keys of its taints.
+    pub taints: Vec<Arc<str>>,
     /// Its InternalIP addresses in the order of the Node object: the first of a family is the primary one.
     pub addresses: Vec<IpAddr>,
     /// Its pod ranges, one of a family at most.

@@ -26,6 +26,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
         addresses.extend(parsed.filter(|address| !addresses.contains(address)));
     }
     let spec = node.spec.clone().unwrap_or_default();
+    let taints = spec.taints.unwrap_or_default();
     let (field, ranges) = match (spec.pod_cidrs, spec.pod_cidr) {
         (Some(ranges), _) if !ranges.is_empty() => ("spec.podCIDRs", ranges),
         (_, Some(range)) if !range.is_empty() => ("spec.podCIDR", vec![range]),
@@ -56,6 +57,10 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
     Some(podway_intent::Node {
         name: shared(node.metadata.name.as_ref()),
         labels: labels(node.metadata.labels.as_ref()),
+        taints: taints
+            .iter()
+            .map(|taint| taint.key.as_str().into())
+            .collect(),
         addresses,
         pod_ranges,
     })

@@ -89,6 +89,7 @@ fn node(number: u8, addresses: &str, zone: &str) -> Node {
         name: format!("n{number}").into(),
         labels: labels.into(),
         addresses: addresses.split(' ').map(ip).collect(),
+        taints: Vec::new(),
         pod_ranges: ranges.map(|text| text.parse().expect("range")).to_vec(),
     }
 }

@@ -80,6 +80,7 @@ pub(crate) fn node(number: u8) -> Change {
             format!("192.168.50.{number}").parse().expect("address"),
             format!("fd50::{number}").parse().expect("address"),
         ],
+        taints: Vec::new(),
         pod_ranges: vec![
             format!("10.244.{number}.0/24").parse().expect("range"),
             format!("fd44:0:0:{number}::/64").parse().expect("range"),

@@ -56,6 +56,7 @@ pub(crate) fn node(name: &str, addresses: &str, ranges: &str) -> Change {
         name: name.into(),
         labels: Labels::new(),
         addresses: ips(addresses),
+        taints: Vec::new(),
         pod_ranges: ranges.split_whitespace().map(net).collect(),
     })
 }

@@ -355,6 +355,7 @@ fn a_nodes_labels_and_a_namespaces_count_at_once() {
         name: "n2".into(),
         labels: labels("zone=x"),
         addresses: ips("192.168.0.2"),
+        taints: Vec::new(),
         pod_ranges: vec![net("10.244.2.0/24")],
     }));
     facts.apply(namespace("b", "team=red"));

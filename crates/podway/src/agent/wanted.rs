@@ -82,6 +82,7 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().expect("address"))
                 .collect(),
+            taints: Vec::new(),
             pod_ranges: vec![range.parse().expect("range")],
         })
     }

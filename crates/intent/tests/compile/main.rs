@@ -2,6 +2,7 @@
 
 mod build;
 mod cluster_policies;
+mod frontends;
 mod naive;
 mod naive_tiers;
 mod order;

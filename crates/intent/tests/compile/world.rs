@@ -66,14 +66,21 @@ pub(crate) fn any_selector() -> impl Strategy<Value = Selector> {
 
 fn node() -> impl Strategy<Value = Change> {
     let range = select(vec!["", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]);
-    (1u8..=3, any::<bool>(), range).prop_map(|(number, usual, range)| {
+    let zone = select(vec!["", "za", "zb"]);
+    (1u8..=3, any::<bool>(), range, zone).prop_map(|(number, usual, range, zone)| {
         let own = format!("10.244.{number}.0/24");
         let addresses = match usual {
             true => format!("192.168.0.{number}"),
             false => format!("192.168.0.9 fd00::{number}"),
         };
         let range = if usual { &own } else { range };
-        build::node(&format!("n{number}"), &addresses, range)
+        match build::node(&format!("n{number}"), &addresses, range) {
+            Change::Node(node) => Change::Node(Node {
+                labels: build::labels(&format!("topology.kubernetes.io/zone={zone}")),
+                ..node
+            }),
+            other => other,
+        }
     })
 }
 
@@ -175,15 +182,31 @@ fn service() -> impl Strategy<Value = Service> {
         "10.96.0.1 fd96::1",
         "fd96::2",
     ]);
-    (0u8..4, 0i64..3, vips, ports, traffic()).prop_map(
-        |(number, created_s, vips, ports, internal)| Service {
-            created_s,
-            internal,
-            ports: ports
-                .into_iter()
-                .map(|((name, protocol), port)| build::service_port(name, protocol, port))
-                .collect(),
-            ..build::service(&format!("a/s{number}"), vips)
+    let outward = (
+        select(vec!["", "198.51.100.1", "198.51.100.2 192.168.0.1"]),
+        select(vec!["", "198.51.100.1", "8.8.8.8"]),
+        select(vec![None, Some(30_000), Some(30_001)]),
+        traffic(),
+    );
+    (0u8..4, 0i64..3, vips, ports, traffic(), outward).prop_map(
+        |(number, created_s, vips, ports, internal, outward)| {
+            let (balancers, external_ips, node_port, external) = outward;
+            let port = |((name, protocol), port)| ServicePort {
+                node_port,
+                ..build::service_port(name, protocol, port)
+            };
+            Service {
+                created_s,
+                internal,
+                external,
+                external_ips: build::ips(external_ips),
+                load_balancer_ips: build::ips(balancers)
+                    .into_iter()
+                    .map(|ip| (ip, IpMode::Vip))
+                    .collect(),
+                ports: ports.into_iter().map(port).collect(),
+                ..build::service(&format!("a/s{number}"), vips)
+            }
         },
     )
 }
@@ -197,8 +220,13 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         "fd01::1",
         "127.0.0.1",
     ]);
-    let endpoint = (address, select(vec!["n1", "n2"]), serving)
-        .prop_map(|(addr, node, serving)| build::endpoint(addr, node, serving));
+    let hints = select(vec!["", "", "za", "zb"]);
+    let endpoint = (address, select(vec!["n1", "n2"]), serving, hints).prop_map(
+        |(addr, node, serving, zone)| Endpoint {
+            zone_hints: zone.split_whitespace().map(Into::into).collect(),
+            ..build::endpoint(addr, node, serving)
+        },
+    );
     let port = (joint(), select(vec![5353, 8080]));
     let port = port.prop_map(|((name, protocol), port)| SlicePort {
         name: name.into(),
@@ -244,8 +272,12 @@ fn gone() -> impl Strategy<Value = Change> {
 
 /// A change; `clash` in ten pods want an address that others want too.
 pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
-    let setup = select(vec![1500, 9000]).prop_map(|mtu| {
+    let setup = (select(vec![1500, 9000]), any::<bool>()).prop_map(|(mtu, allowed)| {
         let mut setup = build::setup();
+        if allowed {
+            setup.allowed_external_ips = vec![net("198.51.100.0/24")];
+            setup.node_port_addresses = vec![net("192.168.0.0/29")];
+        }
         setup.uplink = setup.uplink.map(|(port, mac, _)| (port, mac, mtu));
         Change::Setup(setup)
     });

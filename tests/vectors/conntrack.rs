@@ -44,9 +44,10 @@ struct Entry {
 pub(crate) fn run(file: &Path, tally: &mut Tally) -> Result<()> {
     let text = std::fs::read_to_string(file)?;
     // One object, or a list of them.
-    let suites: Vec<Suite> = match serde_json::from_str(&text)? {
-        list @ serde_json::Value::Array(_) => serde_json::from_value(list)?,
-        one => vec![serde_json::from_value(one)?],
+    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let suites: Vec<Suite> = match value.is_array() {
+        true => serde_json::from_value(value)?,
+        false => vec![serde_json::from_value(value)?],
     };
     for suite in suites {
         let row = serde_json::from_value(json!({

@@ -1,5 +1,6 @@
 //! The engine: a batch in, a verdict for each packet out.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -11,7 +12,7 @@ use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
 use crate::emit::{Egress, Fit, Towards, egress, fit, send};
-use crate::flow::{Flows, Way};
+use crate::flow::Flows;
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
 use crate::related::related;
@@ -60,6 +61,8 @@ pub struct Engine {
     fragments: Arc<Fragments>,
     counters: Arc<Counters>,
     worker: usize,
+    /// What the batch has counted so far.
+    tally: [Cell<u32>; Event::ALL.len()],
     errors: Allowance,
 }
 
@@ -79,6 +82,7 @@ impl Engine {
             fragments: shared.fragments,
             counters: shared.counters,
             worker,
+            tally: std::array::from_fn(|_| Cell::new(0)),
             errors: Allowance::new(ERRORS_PER_S),
         }
     }
@@ -101,7 +105,7 @@ impl Engine {
             };
             received.push((outcome, hash));
         }
-        for (packet, (outcome, hash)) in packets.iter_mut().zip(received) {
+        for (packet, (outcome, hash)) in packets.iter_mut().zip(&received) {
             self.count(Event::Received);
             packet.verdict = match outcome {
                 Ok(Received::Ip(parsed, arrival)) => {
@@ -110,19 +114,20 @@ impl Engine {
                     }
                     match parsed.fragment {
                         Fragment::Whole => {
-                            self.conclude(moment, packet, (&parsed, arrival), hash, spares)
+                            self.conclude(moment, packet, (parsed, *arrival), *hash, spares)
                         }
                         Fragment::First | Fragment::Later => {
-                            self.fragment(moment, packet, (parsed, arrival), spares)
+                            self.fragment(moment, packet, (*parsed, *arrival), spares)
                         }
                     }
                 }
                 Ok(Received::Neighbour(arrival, parsed)) => {
-                    self.verdict(self.neighbour(snapshot, packet, arrival, parsed))
+                    self.verdict(self.neighbour(snapshot, packet, *arrival, *parsed))
                 }
-                Err(reason) => self.verdict(Err(reason)),
+                Err(reason) => self.verdict(Err(*reason)),
             };
         }
+        self.flush();
     }
 
     #[inline]
@@ -205,14 +210,20 @@ impl Engine {
         if parsed.icmp == Icmp::Error {
             return self.carry_error(moment, packet, parsed);
         }
-        let way = match self.flows.known(moment, parsed, hash)? {
+        let hit = self.flows.find(&parsed.key, hash);
+        let known = match &hit {
+            Some(hit) => self.flows.known(moment.snapshot, &parsed.key, hit)?,
+            None => None,
+        };
+        let (way, fresh) = match known {
             Some(way) => {
                 self.count(Event::Hit);
-                way
+                (way, None)
             }
             None => {
                 self.count(Event::Miss);
-                self.flows.decided(moment, packet, parsed, arrival)?
+                let (way, fresh) = self.flows.decided(moment, packet, parsed, arrival)?;
+                (way, Some(fresh))
             }
         };
         let towards = Towards {
@@ -223,9 +234,17 @@ impl Engine {
         };
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         let fit = fit(&packet.frame, parsed, &egress)?;
-        let Way { translated, .. } = self.flows.remembered(moment, parsed, way)?;
-        if translated != parsed.key {
-            edit::translate(packet.frame.bytes_mut(), parsed, &translated);
+        let way = match (fresh, &hit) {
+            (Some(fresh), _) => self.flows.remember(moment, parsed, way, fresh)?,
+            (None, hit) => {
+                if let Some(hit) = hit {
+                    self.flows.see(hit, parsed, moment.now_ms);
+                }
+                way
+            }
+        };
+        if way.translated != parsed.key {
+            edit::translate(packet.frame.bytes_mut(), parsed, &way.translated);
         }
         if let Fit::Parts(mtu) = fit {
             self.cut(packet, (parsed, mtu), &egress, spares)
@@ -408,6 +427,17 @@ impl Engine {
 
     #[inline]
     fn count(&self, event: Event) {
-        self.counters.add(self.worker, event_index(event), 1);
+        let counted = &self.tally[event_index(event)];
+        counted.set(counted.get() + 1);
+    }
+
+    /// Shows others what the batch has counted: one addition an event, not one a packet.
+    fn flush(&self) {
+        for (index, counted) in self.tally.iter().enumerate() {
+            match counted.take() {
+                0 => {}
+                count => self.counters.add(self.worker, index, u64::from(count)),
+            }
+        }
     }
 }

@@ -26,15 +26,13 @@ pub(crate) struct Way {
     pub(crate) hop: Hop,
     /// Whom on the wire, if that was learnt.
     pub(crate) wire: Option<Mac>,
-    origin: Origin,
 }
 
+/// A decision that is not remembered yet, and whose source port may have to be found.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
-    /// A remembered flow.
-    Flow(Hit),
-    /// A decision that is not remembered yet, and whose source port may have to be found.
-    New(Remembered, SourceNat),
+pub(crate) struct Fresh {
+    remembered: Remembered,
+    source: SourceNat,
 }
 
 /// What a second look at a remembered decision says.
@@ -79,23 +77,21 @@ impl Flows {
         hash
     }
 
-    /// The way of a packet whose flow is remembered, judged again if what decided it has changed since.
+    /// What is remembered of a packet's flow.
+    #[inline]
+    pub(crate) fn find(&self, key: &FlowKey, hash: u64) -> Option<Hit> {
+        self.table.lookup(&key.words(), hash)
+    }
+
+    /// The way that was remembered, judged again if what decided it has changed since; `None` if it holds no more.
     #[inline]
     pub(crate) fn known(
         &self,
-        moment: Moment<'_>,
-        parsed: &Parsed,
-        hash: u64,
+        snapshot: &Snapshot,
+        key: &FlowKey,
+        hit: &Hit,
     ) -> Result<Option<Way>, Stop> {
-        let Some(hit) = self.table.lookup(&parsed.key.words(), hash) else {
-            return Ok(None);
-        };
-        self.of_hit(moment, &parsed.key, hit)
-    }
-
-    #[inline]
-    fn of_hit(&self, moment: Moment<'_>, key: &FlowKey, hit: Hit) -> Result<Option<Way>, Stop> {
-        let Some(remembered) = self.current(moment.snapshot, key, &hit)? else {
+        let Some(remembered) = self.current(snapshot, key, hit)? else {
             return Ok(None);
         };
         let hop = match hit.direction {
@@ -103,11 +99,11 @@ impl Flows {
             Direction::Reply => remembered.backward,
         };
         let translated = FlowKey::of_words(hit.other).reverse();
+        let wire = remembered.wire;
         Ok(Some(Way {
             translated,
             hop,
-            wire: remembered.wire,
-            origin: Origin::Flow(hit),
+            wire,
         }))
     }
 
@@ -117,12 +113,11 @@ impl Flows {
         moment: Moment<'_>,
         key: &FlowKey,
     ) -> Result<Option<(FlowKey, Way)>, Stop> {
-        let words = key.words();
-        let Some(hit) = self.table.lookup(&words, self.table.hash(&words)) else {
+        let Some(hit) = self.find(key, self.table.hash(&key.words())) else {
             return Ok(None);
         };
-        let other = FlowKey::of_words(hit.other);
-        Ok(self.of_hit(moment, key, hit)?.map(|way| (other, way)))
+        let way = self.known(moment.snapshot, key, &hit)?;
+        Ok(way.map(|way| (FlowKey::of_words(hit.other), way)))
     }
 
     /// The way of a packet that nothing is remembered for.
@@ -132,7 +127,7 @@ impl Flows {
         packet: &Packet<'_>,
         parsed: &Parsed,
         arrival: Arrival,
-    ) -> Result<Way, Stop> {
+    ) -> Result<(Way, Fresh), Stop> {
         let Moment { snapshot, now_ms } = moment;
         let stays = affinity(snapshot, arrival, &parsed.key).map(|(service, timeout_s)| {
             let client = Client {
@@ -154,38 +149,19 @@ impl Flows {
             Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => None,
         };
         let remembered = Remembered::of(&decision, hop, wire);
-        Ok(Way {
-            translated: decision.translated,
+        let source = decision.source;
+        let translated = decision.translated;
+        let way = Way {
+            translated,
             hop,
             wire: None,
-            origin: Origin::New(remembered, decision.source),
-        })
+        };
+        Ok((way, Fresh { remembered, source }))
     }
 
-    /// Notes that the packet goes its way: in its flow, or as the first one of a new flow.
-    ///
-    /// The way that comes back differs if another worker remembered the flow first (F12), or if another flow's
-    /// replies look like this one's and it had to take another source port (S21).
+    /// Notes that a packet of a remembered flow goes its way.
     #[inline]
-    pub(crate) fn remembered(
-        &self,
-        moment: Moment<'_>,
-        parsed: &Parsed,
-        way: Way,
-    ) -> Result<Way, Stop> {
-        match way.origin {
-            Origin::Flow(hit) => {
-                self.see(&hit, parsed, moment.now_ms);
-                Ok(way)
-            }
-            Origin::New(remembered, source) => {
-                self.remember(moment, parsed, way, (remembered, source))
-            }
-        }
-    }
-
-    #[inline]
-    fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) {
+    pub(crate) fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) {
         self.table.touch(hit.flow, now_ms);
         let heading = match hit.direction {
             Direction::Original => Heading::Forward,
@@ -202,14 +178,19 @@ impl Flows {
         }
     }
 
+    /// Remembers a new flow as its first packet goes its way.
+    ///
+    /// The way that comes back differs if another worker remembered the flow first (F12), or if another flow's
+    /// replies look like this one's and it had to take another source port (S21).
     #[cold]
-    fn remember(
+    pub(crate) fn remember(
         &self,
         moment: Moment<'_>,
         parsed: &Parsed,
         mut way: Way,
-        (remembered, source): (Remembered, SourceNat),
+        fresh: Fresh,
     ) -> Result<Way, Stop> {
+        let Fresh { remembered, source } = fresh;
         let original = parsed.key.words();
         let track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
         for port in source_ports(moment.snapshot, &parsed.key, source) {
@@ -230,7 +211,7 @@ impl Flows {
                 }
                 Err(Refused::Exists(hit)) => {
                     self.see(&hit, parsed, moment.now_ms);
-                    let known = self.of_hit(moment, &parsed.key, hit)?;
+                    let known = self.known(moment.snapshot, &parsed.key, &hit)?;
                     return known.ok_or(Stop::Drop(DropReason::FlowTableFull));
                 }
                 Err(Refused::Contested) => return Err(Stop::Drop(DropReason::Contested)),

@@ -15,7 +15,7 @@ use crate::hash::Seed;
 use crate::index::Index;
 use crate::partition::Partition;
 use crate::prefetch::prefetch;
-use crate::slot::{Contents, Decision, Direction, Key, Meta, Phase, Slot, State};
+use crate::slot::{Decision, Direction, Key, Meta, Phase, Slot, State};
 
 /// How stale the time of a flow's last packet may be, in milliseconds: it saves writes to a shared cache line.
 const TICK_MS: u32 = 64;
@@ -169,9 +169,8 @@ impl FlowTable {
     pub fn lookup(&self, key: &Key, hash: u64) -> Option<Hit> {
         debug_assert_eq!(hash, self.hash(key));
         self.index.find(hash, |slot, direction| {
-            let contents = self.slots[slot as usize].contents()?;
-            (contents.meta.state() == State::Live && contents.keys[direction as usize] == *key)
-                .then(|| hit(slot, direction, &contents))
+            let (meta, other, decision) = self.slots[slot as usize].matching(key, direction)?;
+            Some(hit(slot, direction, meta, (other, decision)))
         })
     }
 
@@ -311,18 +310,19 @@ fn handle(slot: u32, meta: Meta) -> Handle {
     Handle { slot, incarnation }
 }
 
-#[inline]
-fn hit(slot: u32, direction: Direction, contents: &Contents) -> Hit {
-    let [original, reply] = contents.keys;
+#[inline(always)]
+fn hit(
+    slot: u32,
+    direction: Direction,
+    meta: Meta,
+    (other, decision): (Key, Option<Decision>),
+) -> Hit {
     Hit {
-        flow: handle(slot, contents.meta),
+        flow: handle(slot, meta),
         direction,
-        other: match direction {
-            Direction::Original => reply,
-            Direction::Reply => original,
-        },
-        decision: contents.decision,
-        tracking: contents.meta.tracking(),
-        phase: contents.meta.phase(),
+        other,
+        decision,
+        tracking: meta.tracking(),
+        phase: meta.phase(),
     }
 }

@@ -165,7 +165,7 @@ impl Fragments {
 impl Set {
     fn new() -> Set {
         let datagram = |_| Datagram {
-            key: [0; 5],
+            key: Key::default(),
             since_ms: 0,
             state: State::Free,
             ranges: [Range { start: 0, end: 0 }; RANGES],

@@ -216,6 +216,35 @@ impl Slot {
         })
     }
 
+    /// The rest of a live flow whose key of this direction is `key`: the other key, and the decision as in [`Contents`].
+    #[inline(always)]
+    pub(crate) fn matching(
+        &self,
+        key: &Key,
+        direction: Direction,
+    ) -> Option<(Meta, Key, Option<Decision>)> {
+        let before = self.meta();
+        if before.state() != State::Live {
+            return None;
+        }
+        let (own, other) = match direction {
+            Direction::Original => (&self.keys[0], &self.keys[1]),
+            Direction::Reply => (&self.keys[1], &self.keys[0]),
+        };
+        if load(own) != *key {
+            return None;
+        }
+        let sequence = self.decided.load(Ordering::Acquire);
+        let other = load(other);
+        let words = load(&self.decision);
+        fence(Ordering::Acquire);
+        let settled = self.decided.load(Ordering::Relaxed) == sequence && sequence != UNDECIDED;
+        let meta = Meta(self.meta.load(Ordering::Relaxed));
+        let lives = meta.state() == State::Live && meta.incarnation() == before.incarnation();
+        let decision = settled.then_some(Decision { words, sequence });
+        lives.then_some((meta, other, decision))
+    }
+
     /// The owner's: writes a flow into an empty slot and makes it pending.
     pub(crate) fn fill(&self, keys: [&Key; 2], decision: &Decision, tracking: u32, now: u32) {
         assert_ne!(decision.sequence, UNDECIDED, "sequences stay below it");

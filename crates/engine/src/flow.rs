@@ -8,11 +8,10 @@ use podway_wire::{Addr, FlowKey, Mac, Parsed, Protocol, macs};
 
 use crate::affinity::Client;
 use crate::count::event_index;
-use crate::decide::{
-    Arrival, Decision, Reply, SourceNat, Stop, affinity, decide, judge_egress, judge_ingress,
-};
+use crate::decide::{Arrival, Decision, Reply, Stop, decide, judge_egress, judge_ingress};
 use crate::engine::{Moment, Shared};
 use crate::remember::Remembered;
+use crate::serve::{SourceNat, affinity};
 use crate::source_port::source_ports;
 use crate::track::{Heading, Timeouts, Track};
 use crate::{DropReason, Event, Packet};

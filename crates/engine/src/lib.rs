@@ -16,13 +16,15 @@ mod reassembly;
 mod receive;
 mod related;
 mod remember;
+mod serve;
 mod source_port;
 mod track;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
-pub use decide::{Arrival, Decision, Reply, SourceNat, Stop, affinity, decide};
+pub use decide::{Arrival, Decision, Reply, Stop, decide};
 pub use engine::{Engine, Settings, Shared};
 pub use packet::{BATCH, Batch, Edge, MADE, Packet, Spares, Verdict};
 pub use reason::DropReason;
 pub use remember::Remembered;
+pub use serve::{SourceNat, affinity};
 pub use track::{Heading, Timeouts, Track};

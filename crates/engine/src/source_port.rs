@@ -6,7 +6,7 @@
 use podway_tables::Snapshot;
 use podway_wire::{FlowKey, Protocol};
 
-use crate::decide::SourceNat;
+use crate::serve::SourceNat;
 
 /// How many other ports are tried when a flow's replies would look like another's (S21).
 const OTHERS: u64 = 16;

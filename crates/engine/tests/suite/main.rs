@@ -5,6 +5,7 @@ mod answers;
 mod flows;
 mod fragments;
 mod fuzz;
+mod hosts;
 mod outside;
 mod path;
 mod refusals;

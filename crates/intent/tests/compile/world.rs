@@ -74,13 +74,12 @@ fn node() -> impl Strategy<Value = Change> {
             false => format!("192.168.0.9 fd00::{number}"),
         };
         let range = if usual { &own } else { range };
-        match build::node(&format!("n{number}"), &addresses, range) {
-            Change::Node(node) => Change::Node(Node {
-                labels: build::labels(&format!("topology.kubernetes.io/zone={zone}")),
-                ..node
-            }),
-            other => other,
-        }
+        let named = build::node(&format!("n{number}"), &addresses, range);
+        let Change::Node(node) = named else {
+            panic!("a node");
+        };
+        let labels = build::labels(&format!("topology.kubernetes.io/zone={zone}"));
+        Change::Node(Node { labels, ..node })
     })
 }
 

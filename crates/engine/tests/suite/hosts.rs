@@ -1,0 +1,135 @@
+//! Backends that are nodes, and node ports of other nodes: whoever answers must answer through the dataplane (S22).
+
+use podway_engine::Verdict;
+use podway_intent::{Change, NodeSetup, TrafficPolicy};
+use podway_tables::PortId;
+use podway_wire::{FlowKey, Protocol, TCP_ACK, TCP_SYN};
+
+use crate::world::{HOST, TestNode, across, key, key_of, packet, service, setup, slice, two_nodes};
+
+const CLIENT: PortId = PortId(2);
+const WEB1: PortId = PortId(3);
+const OTHER: PortId = PortId(3);
+const NODE_PORT: u16 = 30_080;
+
+/// Two nodes with source ports of their own.
+fn nodes(more: &[Change]) -> [TestNode; 2] {
+    let mut number = 0;
+    two_nodes(more).map(|mut node| {
+        number += 1;
+        let Change::Setup(setup) = setup(number) else {
+            panic!("a set-up")
+        };
+        node.change([Change::Setup(NodeSetup {
+            snat_ports: Some((50_000, 59_999)),
+            ..setup
+        })]);
+        node
+    })
+}
+
+fn tcp(source: (&str, u16), target: (&str, u16)) -> FlowKey {
+    key(Protocol::TCP, source, target)
+}
+
+/// Sends a SYN and its answer between two ports of the nodes; gives the keys that each side received.
+fn round_trip(
+    nodes: &mut [TestNode; 2],
+    (from, client): (usize, PortId),
+    (to, server): (usize, PortId),
+    dialled: &FlowKey,
+) -> (FlowKey, FlowKey) {
+    let syn = packet(client, dialled, TCP_SYN, &[]);
+    let there = across(nodes, from, client, &syn);
+    assert_eq!(there.verdict, Verdict::Transmit(server), "{dialled}");
+    let received = key_of(&there.bytes);
+    let answer = packet(server, &received.reverse(), TCP_SYN | TCP_ACK, &[]);
+    let back = across(nodes, to, server, &answer);
+    assert_eq!(back.verdict, Verdict::Transmit(client), "{dialled}");
+    (received, key_of(&back.bytes))
+}
+
+#[test]
+fn s22_a_node_reaches_itself_and_other_nodes_behind_a_cluster_address_and_is_answered_through_us() {
+    for (backend, to, vip, own, gateway) in [
+        ("192.168.50.1", 0, "10.96.0.5", "192.168.50.1", "10.244.1.1"),
+        ("192.168.50.2", 1, "10.96.0.5", "192.168.50.1", "10.244.1.1"),
+        ("fd50::1", 0, "fd96::5", "fd50::1", "fd44:0:0:1::1"),
+        ("fd50::2", 1, "fd96::5", "fd50::1", "fd44:0:0:1::1"),
+    ] {
+        let facts = [service("web", 5), slice("web", "web-1", &[backend])];
+        let mut nodes = nodes(&facts);
+        let dialled = tcp((own, 40_000), (vip, 80));
+        let (received, answered) = round_trip(&mut nodes, (0, HOST), (to, HOST), &dialled);
+        assert_eq!(received, tcp((gateway, 40_000), (backend, 8080)));
+        assert_eq!(answered, dialled.reverse());
+    }
+}
+
+#[test]
+fn s22_a_node_reaches_pods_behind_a_cluster_address_with_its_own_address() {
+    for (backend, to, server) in [("10.244.1.11", 0, WEB1), ("10.244.2.13", 1, OTHER)] {
+        let facts = [service("web", 5), slice("web", "web-1", &[backend])];
+        let mut nodes = nodes(&facts);
+        let dialled = tcp(("192.168.50.1", 40_000), ("10.96.0.5", 80));
+        let (received, answered) = round_trip(&mut nodes, (0, HOST), (to, server), &dialled);
+        assert_eq!(received, tcp(("192.168.50.1", 40_000), (backend, 8080)));
+        assert_eq!(answered, dialled.reverse());
+    }
+}
+
+#[test]
+fn s20_a_pod_reaches_nodes_behind_a_cluster_address_with_its_own_address() {
+    for (backend, to) in [("192.168.50.1", 0), ("192.168.50.2", 1)] {
+        let facts = [service("web", 5), slice("web", "web-1", &[backend])];
+        let mut nodes = nodes(&facts);
+        let dialled = tcp(("10.244.1.10", 40_000), ("10.96.0.5", 80));
+        let (received, answered) = round_trip(&mut nodes, (0, CLIENT), (to, HOST), &dialled);
+        assert_eq!(received, tcp(("10.244.1.10", 40_000), (backend, 8080)));
+        assert_eq!(answered, dialled.reverse());
+    }
+}
+
+/// The service at node port 30080, with this policy for external traffic.
+fn at_node_port(external: TrafficPolicy) -> Change {
+    let Change::Service(mut service) = service("web", 5) else {
+        panic!("a service")
+    };
+    service.external = external;
+    service.ports[0].node_port = Some(NODE_PORT);
+    Change::Service(service)
+}
+
+#[test]
+fn s12_s20_a_pod_reaches_the_node_port_of_its_own_and_of_another_node() {
+    let facts = [
+        at_node_port(TrafficPolicy::Cluster),
+        slice("web", "web-1", &["10.244.1.11"]),
+    ];
+    // From node 2 the packet goes through the tunnel untranslated, and node 1 makes it its own.
+    for (from, client, source) in [(0, CLIENT, "10.244.1.10"), (1, OTHER, "10.244.2.13")] {
+        let mut nodes = nodes(&facts);
+        let dialled = tcp((source, 40_000), ("192.168.50.1", NODE_PORT));
+        let (received, answered) = round_trip(&mut nodes, (from, client), (0, WEB1), &dialled);
+        let port = received.source_port;
+        assert_eq!(received, tcp(("192.168.50.1", port), ("10.244.1.11", 8080)));
+        assert!((50_000..60_000).contains(&port), "{port}");
+        assert_eq!(answered, dialled.reverse());
+    }
+}
+
+#[test]
+fn s9_a_pods_traffic_to_a_local_node_port_goes_anywhere_and_keeps_its_address() {
+    let facts = [
+        at_node_port(TrafficPolicy::Local),
+        slice("web", "web-1", &["10.244.2.13"]),
+    ];
+    let mut nodes = nodes(&facts);
+    let dialled = tcp(("10.244.1.10", 40_000), ("192.168.50.1", NODE_PORT));
+    let (received, answered) = round_trip(&mut nodes, (0, CLIENT), (1, OTHER), &dialled);
+    assert_eq!(
+        received,
+        tcp(("10.244.1.10", 40_000), ("10.244.2.13", 8080))
+    );
+    assert_eq!(answered, dialled.reverse());
+}

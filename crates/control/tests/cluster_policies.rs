@@ -200,9 +200,11 @@ fn the_annotation_says_whether_a_policy_is_in_force() {
     let changes = load(&file).unwrap();
     let modes: Vec<_> = changes
         .iter()
-        .filter_map(|change| match change {
-            Change::ClusterNetworkPolicy(policy) => Some(policy.mode),
-            _ => None,
+        .filter_map(|change| {
+            let Change::ClusterNetworkPolicy(policy) = change else {
+                return None;
+            };
+            Some(policy.mode)
         })
         .collect();
     assert_eq!(modes, [PolicyMode::Observe]);

@@ -5,7 +5,7 @@ use podway_wire::Protocol;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::build::net;
+use crate::build::{net, selector};
 use crate::world::{any_selector, protocol};
 
 const NAMES: [&str; 4] = ["audit", "base", "deny", "open"];
@@ -26,10 +26,11 @@ fn peer() -> impl Strategy<Value = ClusterPeer> {
         "10.244.1.12/32",
         "fd00::/16",
     ]);
+    let zone = select(vec!["", "topology.kubernetes.io/zone=za"]);
     prop_oneof![
         5 => set().prop_map(ClusterPeer::Pods),
         3 => prop::collection::vec(range.prop_map(net), 0..3).prop_map(ClusterPeer::Networks),
-        1 => any_selector().prop_map(ClusterPeer::Nodes),
+        1 => zone.prop_map(|zone| ClusterPeer::Nodes(selector(zone))),
         1 => Just(ClusterPeer::Unknown),
     ]
 }

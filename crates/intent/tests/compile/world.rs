@@ -26,6 +26,7 @@ pub(crate) fn probes() -> Vec<std::net::IpAddr> {
     );
     for number in 0..PODS {
         all.extend([1, 2, 3].map(|node| ip(&pod_address(node, number))));
+        all.push(ip(&pod_address_v6(1 + number % 3, number)));
     }
     all.push(ip(SHARED));
     all
@@ -33,6 +34,10 @@ pub(crate) fn probes() -> Vec<std::net::IpAddr> {
 
 fn pod_address(node: u8, number: u8) -> String {
     format!("10.244.{node}.{}", 10 + number)
+}
+
+fn pod_address_v6(node: u8, number: u8) -> String {
+    format!("fd44:0:0:{node}::{}", 10 + number)
 }
 
 pub(crate) fn protocol() -> impl Strategy<Value = Protocol> {
@@ -105,7 +110,10 @@ fn pod(clash: u32) -> impl Strategy<Value = Pod> {
             |((number, node, shared), labels, ports, phase, network, uid)| {
                 let address = match shared {
                     true => SHARED.to_owned(),
-                    false => pod_address(node, number),
+                    false => {
+                        let (v4, v6) = (pod_address(node, number), pod_address_v6(node, number));
+                        format!("{v4} {v6}")
+                    }
                 };
                 Pod {
                     uid: uid.into(),

@@ -28,6 +28,8 @@ reasons! {
     NotIp = "not-ip",
     /// The port is not (or no longer) in the tables.
     UnknownPort = "unknown-port",
+    /// A UDP datagram over IPv6 without a checksum (RFC 8200, 8.1).
+    NoChecksum = "no-checksum",
     /// A pod sent with an address, Ethernet or IP, that is not its own.
     Spoofed = "spoofed",
     /// A pod sent tunnel traffic to a node.

@@ -2,7 +2,7 @@
 
 use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot};
 use podway_wire::vxlan::{self, OpenError};
-use podway_wire::{Content, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
+use podway_wire::{Content, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
 
 use crate::decide::Arrival;
 use crate::{DropReason, Packet};
@@ -39,8 +39,19 @@ pub(crate) fn receive(
         if parsed.key.target.is_multicast() {
             return Err(DropReason::Multicast);
         }
+        if parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
+            return Err(DropReason::NoChecksum);
+        }
     }
     Ok(received)
+}
+
+/// D4: UDP's zero says "none", which IPv6 forbids to all but tunnels.
+fn lacks_checksum(packet: &Packet<'_>, parsed: &Parsed) -> bool {
+    let at = parsed.l4 as usize + 6;
+    parsed.key.protocol == Protocol::UDP
+        && parsed.fragment != Fragment::Later
+        && packet.frame.bytes().get(at..at + 2) == Some(&[0, 0])
 }
 
 /// Takes Ethernet padding off, which must not go into a tunnel.

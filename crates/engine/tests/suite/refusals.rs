@@ -172,6 +172,25 @@ fn nothing_of_the_cluster_comes_in_from_the_wire_without_a_tunnel() {
 }
 
 #[test]
+fn d4_udp_without_a_checksum_passes_on_ipv4_only() {
+    let [mut node, _] = two_nodes(&[]);
+    let v4 = key(Protocol::UDP, ("10.244.1.10", 4000), ("10.244.1.11", 53));
+    let mut bytes = packet(CLIENT, &v4, 0, b"q");
+    bytes[40..42].fill(0);
+    let sent = node.send(CLIENT, &bytes);
+    assert_eq!(sent.verdict, Verdict::Transmit(WEB1));
+    assert_eq!(sent.bytes[40..42], [0, 0]);
+    let v6 = key(
+        Protocol::UDP,
+        ("fd44:0:0:1::10", 4000),
+        ("fd44:0:0:1::11", 53),
+    );
+    let mut bytes = packet(CLIENT, &v6, 0, b"q");
+    bytes[60..62].fill(0);
+    node.drops(CLIENT, &bytes, DropReason::NoChecksum);
+}
+
+#[test]
 fn f14_flows_without_an_answer_have_a_quota_and_answered_ones_stay() {
     let [mut node, _] = two_nodes(&[]);
     let kept = key(Protocol::TCP, ("10.244.1.10", 999), ("10.244.1.11", 8080));

@@ -240,3 +240,47 @@ fn f3_udp_that_nothing_matched_is_a_services_as_soon_as_it_has_an_endpoint() {
     node.change([slice("dns", "dns-1", &["10.244.1.11"])]);
     assert_eq!(ask(&mut node), Verdict::Transmit(WEB1));
 }
+
+#[test]
+fn f4_one_way_udp_that_keeps_coming_does_not_keep_a_dead_backend_alive() {
+    let [mut node, _] = two_nodes(&[service("dns", 5), slice("dns", "dns-1", &["10.244.1.11"])]);
+    let flow = key(Protocol::UDP, ("10.244.1.10", 4000), ("10.96.0.5", 80));
+    let mut ask = |node: &mut TestNode| {
+        node.now_ms += 1_000;
+        node.send(CLIENT, &packet(CLIENT, &flow, 0, b"q")).verdict
+    };
+    assert_eq!(ask(&mut node), Verdict::Transmit(WEB1));
+    assert_eq!(ask(&mut node), Verdict::Transmit(WEB1));
+    node.change([slice("dns", "dns-1", &["10.244.2.12"])]);
+    assert_eq!(
+        ask(&mut node),
+        Verdict::Transmit(UPLINK),
+        "never answered, never idle, and moved"
+    );
+}
+
+#[test]
+fn f7_a_segment_outside_of_any_window_is_still_translated() {
+    let [mut node, _] = two_nodes(&[service("web", 5), slice("web", "web-1", &["10.244.1.11"])]);
+    let flow = key(Protocol::TCP, ("10.244.1.10", 4000), ("10.96.0.5", 80));
+    node.send(CLIENT, &packet(CLIENT, &flow, 2, b""));
+    let answer = key(Protocol::TCP, ("10.244.1.11", 8080), ("10.244.1.10", 4000));
+    node.send(WEB1, &packet(WEB1, &answer, 18, b""));
+    for flags in [0, 4, 16, 0x29, 0xff] {
+        let mut stray = packet(WEB1, &answer, 16, b"late");
+        // Far outside: the sequence number, and flags that make no sense, with the checksum that goes with them.
+        stray[38..42].copy_from_slice(&0xdead_beef_u32.to_be_bytes());
+        stray[47] = flags;
+        stray[50..52].fill(0);
+        let sum = podway_wire::checksum::transport(
+            &answer.source,
+            &answer.target,
+            Protocol::TCP,
+            &stray[34..],
+        );
+        stray[50..52].copy_from_slice(&sum.to_be_bytes());
+        let sent = node.send(WEB1, &stray);
+        assert_eq!(sent.verdict, Verdict::Transmit(CLIENT));
+        assert_eq!(key_of(&sent.bytes), flow.reverse(), "flags {flags:x}");
+    }
+}

@@ -245,7 +245,7 @@ fn f3_udp_that_nothing_matched_is_a_services_as_soon_as_it_has_an_endpoint() {
 fn f4_one_way_udp_that_keeps_coming_does_not_keep_a_dead_backend_alive() {
     let [mut node, _] = two_nodes(&[service("dns", 5), slice("dns", "dns-1", &["10.244.1.11"])]);
     let flow = key(Protocol::UDP, ("10.244.1.10", 4000), ("10.96.0.5", 80));
-    let mut ask = |node: &mut TestNode| {
+    let ask = |node: &mut TestNode| {
         node.now_ms += 1_000;
         node.send(CLIENT, &packet(CLIENT, &flow, 0, b"q")).verdict
     };

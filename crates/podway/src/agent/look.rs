@@ -34,6 +34,7 @@ impl Agent {
             Err(error) => vec![error.to_string()],
         };
         problems.extend(self.unowned_queues());
+        problems.extend(self.health_ports.follow(&self.cluster).await);
         if self.cluster.node(&self.config.node).is_none() {
             problems.push(format!(
                 "the source has no Node {:?}: set `node` to the name of one, or add it",
@@ -47,7 +48,7 @@ impl Agent {
             self.node_problems = problems;
         }
         self.forget_vanished().await;
-        if self.plan != wanted::plan(&self.compiled.plan) {
+        if self.plan != wanted::plan(&self.compiled.plan) || self.not_in_force.is_some() {
             self.stale.mark();
         }
     }

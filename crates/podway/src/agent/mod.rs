@@ -1,6 +1,7 @@
 //! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
 
 mod clock;
+mod health;
 mod local_ports;
 mod look;
 mod ports;
@@ -28,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::health::{HealthPorts, Probed};
 use self::look::setup;
 use self::ports::{HOST, Ports, UPLINK};
 use self::settle::Settle;
@@ -36,6 +38,7 @@ use self::worker::{Shared, Worker};
 use crate::config::Config;
 use crate::node::{Node, NodeError, Settings};
 
+pub use self::health::HealthError;
 pub use self::local_ports::LocalPortsError;
 pub(crate) use self::report::endpoint_text;
 pub use self::socket::SocketError;
@@ -68,6 +71,9 @@ pub enum AgentError {
     /// The ports for masquerading.
     #[error(transparent)]
     LocalPorts(#[from] LocalPortsError),
+    /// The port for health checks.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The source of facts.
     #[error("{}", one_line(.0))]
     Source(Problems),
@@ -129,6 +135,7 @@ pub fn run(config: Config) -> Result<(), AgentError> {
 struct Inputs {
     requests: mpsc::Receiver<Asked>,
     batches: mpsc::Receiver<Batch>,
+    probes: mpsc::Receiver<Probed>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -158,6 +165,9 @@ struct Agent {
     sampled: Instant,
     /// Packets of the uplink that the XDP program had no socket for, at the last look.
     uplink_closed: u64,
+    health_ports: HealthPorts,
+    /// Why the last tables are not in force, if they are not.
+    not_in_force: Option<String>,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
@@ -166,6 +176,7 @@ struct Agent {
 
 enum Event {
     Asked(Asked),
+    Probed(Probed),
     Source(Batch),
     Kernel,
     Stale,
@@ -224,7 +235,9 @@ impl Agent {
             })
             .collect::<Result<Vec<_>, _>>()?;
 
+        let (health_ports, probes) = HealthPorts::open(config.health_address).await?;
         let inputs = Inputs {
+            probes,
             requests: serve(socket),
             batches: watch(directory),
             terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
@@ -244,6 +257,8 @@ impl Agent {
             loads_ns: workers.iter().map(Worker::load_ns).collect(),
             sampled: Instant::now(),
             uplink_closed: 0,
+            health_ports,
+            not_in_force: None,
             workers,
             flows,
             counters,
@@ -287,6 +302,7 @@ impl Agent {
                 _ = inputs.terminate.recv() => Event::Stop,
                 _ = inputs.interrupt.recv() => Event::Stop,
                 Some(asked) = inputs.requests.recv() => Event::Asked(asked),
+                Some(probed) = inputs.probes.recv() => Event::Probed(probed),
                 Some(batch) = inputs.batches.recv() => Event::Source(batch),
                 () = self.stale.settled() => Event::Stale,
                 () = self.unseen.settled() => Event::Look,
@@ -298,13 +314,18 @@ impl Agent {
                 Event::Asked(Asked { request, answer }) => {
                     let _ = answer.send(self.answer(request).await);
                 }
+                Event::Probed(Probed { probe, answer }) => {
+                    let _ = answer.send(self.health(probe).await);
+                }
                 Event::Source(batch) => self.take(batch),
                 Event::Kernel => self.unseen.mark(),
                 Event::Look => self.look().await,
                 Event::Stale => {
-                    if let Err(error) = self.publish().await {
+                    let published = self.publish().await;
+                    self.not_in_force = published.err().map(|error| error.to_string());
+                    if let Some(error) = &self.not_in_force {
                         // The next look tries again.
-                        tracing::error!(%error, "tables are not in force");
+                        tracing::error!(error, "tables are not in force");
                         self.stale.clear();
                     }
                 }

@@ -35,8 +35,8 @@ impl Agent {
             took_us = began.elapsed().as_micros() as u64,
             "tables in force"
         );
-        // Nodes may have come or gone: their routes and next hops follow.
-        if wanted_differs(self, &before) {
+        // Nodes and services may have come or gone: routes, next hops and health ports follow.
+        if wanted_differs(self, &before) || !self.health_ports.are_of(&self.cluster) {
             self.unseen.mark();
         }
         Ok(())

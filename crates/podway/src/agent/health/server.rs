@@ -1,0 +1,206 @@
+//! HTTP for load balancers and kubelets: one question and one answer a connection, all of it bounded.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use podway_intent::Name;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+const CONNECTIONS: usize = 32;
+/// How long a connection may take, its request and its answer included.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long control may take: if it does not answer, the agent is not well.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long no connection is taken after one could not be.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The weight that some load balancers go by, as kube-proxy sends it.
+const WEIGHT: &str = "x-load-balancing-endpoint-weight";
+
+/// What is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::agent) enum Probe {
+    /// Whether the node should get traffic: `/healthz`.
+    Healthy,
+    /// Whether the agent does its work: `/livez`.
+    Alive,
+    /// Whether a service has endpoints here: any path of its port.
+    Service(Name),
+}
+
+/// A question on its way to control, and where its answer goes.
+pub(in crate::agent) struct Probed {
+    pub(in crate::agent) probe: Probe,
+    pub(in crate::agent) answer: oneshot::Sender<Health>,
+}
+
+/// What is answered: 200 or 503.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::agent) enum Health {
+    /// 200, with what is known.
+    Well(Value),
+    /// 503, with what is known.
+    Unwell(Value),
+}
+
+/// Which questions a port answers.
+#[derive(Clone, Debug)]
+pub(super) enum Questions {
+    /// `/healthz` and `/livez`.
+    Agent,
+    /// Those about a service.
+    Service(Name),
+}
+
+/// Takes a port; for all addresses of a kernel without IPv6 those of IPv4.
+pub(super) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+                && address.ip().is_unspecified() =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
+    }
+}
+
+/// Answers until it is dropped, or nobody takes questions any more.
+pub(super) async fn serve(
+    listener: TcpListener,
+    questions: Questions,
+    probes: mpsc::Sender<Probed>,
+) {
+    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = limit.clone().acquire_owned().await.expect("never closed");
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let (questions, probes) = (questions.clone(), probes.clone());
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(PATIENCE, connection(stream, &questions, &probes)).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, questions: &Questions, probes: &mpsc::Sender<Probed>) {
+    let answered = service_fn(async |request: Request<Incoming>| {
+        let response = match probe(questions, request.uri().path()) {
+            Some(probe) => response(asked(probe, probes).await),
+            None => empty(StatusCode::NOT_FOUND),
+        };
+        Ok::<_, Infallible>(response)
+    });
+    // What goes wrong with a client's connection is the client's to know.
+    let _ = http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answered)
+        .await;
+}
+
+fn probe(questions: &Questions, path: &str) -> Option<Probe> {
+    match (questions, path) {
+        (Questions::Service(name), _) => Some(Probe::Service(name.clone())),
+        (Questions::Agent, "/healthz") => Some(Probe::Healthy),
+        (Questions::Agent, "/livez") => Some(Probe::Alive),
+        (Questions::Agent, _) => None,
+    }
+}
+
+async fn asked(probe: Probe, probes: &mpsc::Sender<Probed>) -> Health {
+    let (answer, health) = oneshot::channel();
+    let question = async {
+        probes.send(Probed { probe, answer }).await.ok()?;
+        health.await.ok()
+    };
+    let answered = tokio::time::timeout(ANSWER_WITHIN, question).await;
+    answered
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| Health::Unwell(json!({"problems": ["control does not answer"]})))
+}
+
+fn response(health: Health) -> Response<Full<Bytes>> {
+    let (status, body) = match health {
+        Health::Well(body) => (StatusCode::OK, body),
+        Health::Unwell(body) => (StatusCode::SERVICE_UNAVAILABLE, body),
+    };
+    let mut response = empty(status);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, "application/json".parse().expect("legal"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, "nosniff".parse().expect("legal"));
+    if let Some(endpoints) = body["localEndpoints"].as_u64() {
+        headers.insert(WEIGHT, endpoints.into());
+    }
+    *response.body_mut() = Full::from(format!("{body}\n"));
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: it\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("answered");
+        text
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn s6_s7_questions_are_told_apart_and_answered_by_200_or_503() {
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (probes, mut probed) = mpsc::channel(4);
+        tokio::spawn(serve(listener, Questions::Agent, probes));
+        tokio::spawn(async move {
+            while let Some(Probed { probe, answer }) = probed.recv().await {
+                let health = match probe {
+                    Probe::Healthy => Health::Unwell(json!({"nodeEligible": false})),
+                    Probe::Alive => Health::Well(json!({"localEndpoints": 2})),
+                    Probe::Service(_) => panic!("not asked"),
+                };
+                let _ = answer.send(health);
+            }
+        });
+        let healthz = get(address, "/healthz").await;
+        assert!(healthz.starts_with("HTTP/1.1 503 "), "{healthz}");
+        assert!(healthz.ends_with("{\"nodeEligible\":false}\n"), "{healthz}");
+        let livez = get(address, "/livez").await;
+        assert!(livez.starts_with("HTTP/1.1 200 "), "{livez}");
+        assert!(livez.contains(&format!("{WEIGHT}: 2")), "{livez}");
+        let other = get(address, "/metrics").await;
+        assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
+        let name = Name {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        let any = probe(&Questions::Service(name.clone()), "/any");
+        assert_eq!(any, Some(Probe::Service(name)));
+    }
+}

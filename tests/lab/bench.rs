@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -52,11 +52,17 @@ fn run(arguments: &[&str]) -> Output {
 impl Lab {
     /// Brings a lab up from a directory of manifests.
     pub(crate) fn up(manifests: &Path) -> Lab {
+        Lab::up_with(manifests, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn up_with(manifests: &Path, more: &[&str]) -> Lab {
         // Labs share one name: tests of other processes wait here.
         let alone = File::create("/run/podway-test.lock").expect("root can lock");
         alone.lock().expect("a lock");
         let lab = Lab { _alone: alone };
-        let up = run(&["lab", "up", manifests.to_str().expect("UTF-8")]);
+        let manifests = manifests.to_str().expect("UTF-8");
+        let up = run(&[&["lab", "up", manifests], more].concat());
         assert!(
             up.status.success(),
             "{}",
@@ -65,7 +71,29 @@ impl Lab {
         lab
     }
 
-    /// Runs a command in a pod or a node.
+    /// Starts a command in a pod, a node or the world.
+    pub(crate) fn spawn(&self, target: &str, command: &[&str]) -> Child {
+        let mut lab = Command::new(podway());
+        lab.args(["lab", "exec", target, "--"]).args(command);
+        lab.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        lab.spawn().expect("podway runs")
+    }
+
+    /// Runs a command in a pod, a node or the world, and gives what it prints; it must succeed.
+    pub(crate) fn must(&self, target: &str, command: &[&str]) -> String {
+        let output = self.exec(target, command);
+        assert!(
+            output.status.success(),
+            "{target}: {command:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a command in a pod, a node or the world.
     pub(crate) fn exec(&self, target: &str, command: &[&str]) -> Output {
         run(&[&["lab", "exec", target, "--"], command].concat())
     }

@@ -5,3 +5,5 @@ mod changes;
 mod churn;
 mod deaths;
 mod matrix;
+mod services;
+mod world;

@@ -1,0 +1,281 @@
+//! Services of every kind and policy with real clients and servers, from pods, nodes and the world (S1-S23).
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bench::{Lab, eventually, podway, root, unprivileged};
+use crate::world::up;
+
+/// What a client of the web server gets: whose address the server saw, or that nobody answered or refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    As(String),
+    Refused,
+    Silence,
+    Else(String),
+}
+
+fn get(lab: &Lab, from: &str, at: &str) -> Seen {
+    let url = format!("http://{at}/");
+    let Output { status, stdout, .. } =
+        lab.exec(from, &["curl", "--silent", "--max-time", "1", &url]);
+    // curl(1): 7 is a refused connection, 28 a timeout.
+    match status.code() {
+        Some(0) => Seen::As(String::from_utf8_lossy(&stdout).into_owned()),
+        Some(7) => Seen::Refused,
+        Some(28) => Seen::Silence,
+        other => Seen::Else(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn services_of_every_kind_answer_everybody_as_their_policies_say() {
+    if unprivileged() {
+        return;
+    }
+    let lab = up();
+    let v4 = lab.address("default/client", |ip| !ip.contains(':'));
+    let v6 = lab.address("default/client", |ip| ip.contains(':'));
+    let seen_as = |ip: &str| Seen::As(ip.to_owned());
+    let (node1, node2) = (|| seen_as("192.168.50.1"), || seen_as("192.168.50.2"));
+    let (pod, world) = ("default/client", "world");
+    let cells = [
+        // A pod is seen by its own address through a cluster address (S20).
+        ("S20", pod, "10.96.0.80", seen_as(&v4)),
+        ("S20", pod, "[fd96::80]", seen_as(&v6)),
+        ("S22", "node:node1", "10.96.0.80", node1()),
+        ("S22", "node:node1", "[fd96::80]", seen_as("fd50::1")),
+        // Policy Cluster: by way of either node, whose address is the source (S20).
+        ("S20", world, "192.168.50.1:30080", node1()),
+        ("S20", world, "192.168.50.2:30080", node2()),
+        ("S20", world, "[fd50::1]:30080", seen_as("fd50::1")),
+        ("S20", world, "[fd50::2]:30080", seen_as("fd50::2")),
+        ("S12", pod, "192.168.50.2:30080", node2()),
+        ("S12", "node:node1", "192.168.50.2:30080", node2()),
+        ("S10", world, "203.0.113.80", node1()),
+        ("S10", world, "[2001:db8::80]", seen_as("fd50::1")),
+        ("S10", "node:node2", "203.0.113.80", node2()),
+        ("S10", world, "203.0.113.80:81", Seen::Silence),
+        ("S23", world, "198.51.100.80", node1()),
+        ("S23", world, "[2001:db8:1::80]", seen_as("fd50::1")),
+        // Policy Local: where an endpoint is the client is seen, elsewhere there is silence (S2, S20).
+        ("S2", world, "192.168.50.1:30081", Seen::Silence),
+        ("S2", world, "[fd50::1]:30081", Seen::Silence),
+        ("S2", world, "203.0.113.81", Seen::Silence),
+        (
+            "S20",
+            world,
+            "192.168.50.2:30081",
+            seen_as("192.168.50.254"),
+        ),
+        ("S20", world, "[fd50::2]:30081", seen_as("fd50::254")),
+        // What a pod sends to an external address is cluster traffic (S9).
+        ("S9", pod, "203.0.113.81", seen_as(&v4)),
+        ("S9", pod, "[2001:db8::81]", seen_as(&v6)),
+        // Source ranges guard the balancer's address only (S13).
+        ("S13", world, "203.0.113.82", Seen::Silence),
+        ("S13", pod, "203.0.113.82", Seen::Silence),
+        ("S13", world, "192.168.50.1:30082", node1()),
+        ("S1", pod, "10.96.0.99", Seen::Refused),
+        ("S1", world, "192.168.50.1:30099", Seen::Refused),
+        ("S1", world, "[fd50::1]:30099", Seen::Refused),
+        ("S11", pod, "10.96.0.80:81", Seen::Refused),
+        ("S11", pod, "10.96.77.77", Seen::Silence),
+    ];
+    let mut wrong = Vec::new();
+    for (row, from, at, expected) in cells {
+        let seen = get(&lab, from, at);
+        if seen != expected {
+            wrong.push(format!("{row}: {from} to {at}: {seen:?}, not {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn s20_pods_reach_the_world_under_their_nodes_address() {
+    if unprivileged() {
+        return;
+    }
+    let lab = up();
+    lab.must(
+        "world",
+        &["ip", "address", "add", "192.0.2.9/32", "dev", "lo"],
+    );
+    let server = "import http.server as h
+class S(h.BaseHTTPRequestHandler):
+    def do_GET(s):
+        s.send_response(200); s.end_headers(); s.wfile.write(s.client_address[0].encode())
+h.HTTPServer(('192.0.2.9', 80), S).serve_forever()";
+    let mut server = lab.spawn("world", &["python3", "-c", server]);
+    let at = "192.0.2.9";
+    let answered = eventually(Duration::from_secs(5), || {
+        get(&lab, "default/client", at) == Seen::As("192.168.50.1".into())
+    });
+    let remote = get(&lab, "default/remote", at);
+    let flows = lab.show("node1", "flows");
+    server.kill().expect("it runs");
+    let _ = server.wait();
+    assert!(answered, "{:?}", get(&lab, "default/client", at));
+    assert_eq!(remote, Seen::As("192.168.50.2".into()));
+    assert!(lab.pings("default/client", at), "echoes, too");
+    let rows = flows["flows"].as_array().expect("flows").iter();
+    let sources: Vec<&str> = rows
+        .filter(|flow| flow["target"] == "192.0.2.9:80")
+        .filter_map(|flow| flow["translated_source"].as_str())
+        .collect();
+    assert!(!sources.is_empty());
+    for source in sources {
+        let port = source.strip_prefix("192.168.50.1:").expect("the node's");
+        let port: u16 = port.parse().expect("a port");
+        assert!(port >= 61_000, "F10: {source}");
+    }
+}
+
+#[test]
+fn names_are_resolved_and_streams_flow_through_node_ports_and_cluster_addresses() {
+    if unprivileged() {
+        return;
+    }
+    let lab = up();
+    for (from, server) in [
+        ("default/client", "10.96.0.53:53"),
+        ("default/client", "[fd96::53]:53"),
+        ("world", "192.168.50.1:30053"),
+        ("world", "[fd50::1]:30053"),
+        ("node:node1", "10.96.0.53:53"),
+    ] {
+        let (host, port) = server.rsplit_once(':').expect("a port");
+        let host = host.trim_matches(['[', ']']);
+        for transport in ["udp", "tcp"] {
+            lab.must(from, &["python3", "-c", ASK, host, port, transport, "10"]);
+        }
+    }
+    for (from, host, port) in [
+        ("default/client", "10.96.0.52", "5201"),
+        ("default/client", "fd96::52", "5201"),
+        ("world", "192.168.50.1", "30201"),
+        ("world", "fd50::1", "30201"),
+    ] {
+        let iperf3 = [
+            "iperf3", "--json", "--time", "1", "--client", host, "--port", port,
+        ];
+        let busy = || lab.exec(from, &iperf3);
+        let mut output = busy();
+        let ended = eventually(Duration::from_secs(5), || {
+            let ok = output.status.success();
+            if !ok {
+                output = busy();
+            }
+            ok
+        });
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(ended, "{from} to {host}: {text}");
+        let report: Value = serde_json::from_str(&text).expect("JSON");
+        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        println!("{from} to {host}: {:.0} Mbit/s", rate.unwrap_or(0.0) / 1e6);
+        assert!(rate.is_some_and(|rate| rate > 1e6), "{text}");
+    }
+}
+
+/// Asks a name server for A and AAAA from one socket at once, so many times (F12), and fails if anything is lost.
+pub(crate) const ASK: &str = include_str!("ask_names.py");
+
+#[test]
+fn s6_s7_health_is_answered_on_the_ports_that_are_for_it() {
+    if unprivileged() {
+        return;
+    }
+    let directory = crate::world::copy("health");
+    let lab = crate::world::up_from(&directory);
+    let status = |node: &str, port_and_path: &str| {
+        let url = format!("http://{node}:{port_and_path}");
+        let curl = [
+            "curl",
+            "--silent",
+            "--max-time",
+            "2",
+            "--write-out",
+            "%{http_code}",
+            &url,
+        ];
+        String::from_utf8_lossy(&lab.exec("world", &curl).stdout).into_owned()
+    };
+    let there = |text: String, code: &str, part: &str| {
+        assert!(text.ends_with(code) && text.contains(part), "{text}");
+    };
+    let service = r#""service":{"name":"web-local","namespace":"default"}"#;
+    there(status("192.168.50.2", "30090/"), "200", service);
+    there(
+        status("192.168.50.2", "30090/"),
+        "200",
+        r#""localEndpoints":1"#,
+    );
+    there(
+        status("192.168.50.1", "30090/"),
+        "503",
+        r#""localEndpoints":0"#,
+    );
+    there(status("[fd50::2]", "30090/"), "200", service);
+    for node in ["192.168.50.1", "[fd50::2]"] {
+        there(status(node, "10256/healthz"), "200", "\"problems\":[]");
+        there(status(node, "10256/livez"), "200", "\"problems\":[]");
+    }
+    let nodes = directory.join("nodes.yaml");
+    let text = std::fs::read_to_string(&nodes).expect("nodes");
+    let tainted = text.replacen(
+        "spec:\n",
+        "spec:\n  taints: [{ key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule }]\n",
+        1,
+    );
+    std::fs::write(&nodes, tainted).expect("written");
+    let fails = eventually(Duration::from_secs(5), || {
+        status("192.168.50.1", "10256/healthz").ends_with("503")
+    });
+    assert!(fails, "{}", status("192.168.50.1", "10256/healthz"));
+    there(status("192.168.50.1", "10256/livez"), "200", "");
+    there(status("192.168.50.2", "10256/healthz"), "200", "");
+    drop(lab);
+    std::fs::remove_dir_all(directory).expect("removed");
+}
+
+#[test]
+fn explain_says_of_node_ports_what_the_dataplane_does() {
+    let manifests = root().join("tests/manifests/services");
+    let explain = |node: &str, target: &str, port: u16| -> Value {
+        let packet = format!(
+            r#"{{"ingress":"uplink","src":"192.168.50.254","sport":40000,"dst":"{target}","dport":{port},"protocol":"tcp"}}"#
+        );
+        let output = std::process::Command::new(podway())
+            .args([
+                "explain",
+                "--node",
+                node,
+                "--packet",
+                &packet,
+                "--manifests",
+            ])
+            .arg(&manifests)
+            .output()
+            .expect("podway runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    for (target, port) in [("192.168.50.1", 30_080), ("203.0.113.80", 80)] {
+        let answer = explain("node1", target, port);
+        assert_eq!(answer["verdict"], "forward", "{answer}");
+        assert_eq!(answer["source"], "192.168.50.1", "S20: {answer}");
+        assert_eq!(answer["egress"], "node:node2");
+        assert_eq!(answer["service"], "default/web:http");
+        assert_eq!(answer["candidates"].as_array().map(Vec::len), Some(1));
+    }
+    let answer = explain("node1", "192.168.50.1", 30_081);
+    assert_eq!(answer["verdict"], "drop", "S2: {answer}");
+    assert_eq!(answer["candidates"].as_array().map(Vec::len), Some(0));
+    let answer = explain("node2", "192.168.50.2", 30_081);
+    assert_eq!(answer["source"], "192.168.50.254", "S20: {answer}");
+    assert_eq!(answer["egress"], "pod:default/web");
+    let answer = explain("node1", "192.168.50.1", 30_099);
+    assert_eq!(answer["verdict"], "reject", "S1: {answer}");
+}

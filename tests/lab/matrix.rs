@@ -3,10 +3,14 @@
 use crate::bench::{Lab, root, unprivileged};
 
 fn no_wrong_cell(set: &str) {
+    no_wrong_cell_of("tests/manifests", set, &[]);
+}
+
+fn no_wrong_cell_of(folder: &str, set: &str, options: &[&str]) {
     if unprivileged() {
         return;
     }
-    let lab = Lab::up(&root().join("tests/manifests").join(set));
+    let lab = Lab::up_with(&root().join(folder).join(set), options);
     let report = lab.check();
     let cells = report["cells"].as_array().expect("cells");
     let wrong: Vec<_> = cells
@@ -31,4 +35,9 @@ fn every_cell_of_the_isolated_cluster_is_as_its_manifests_say() {
 #[test]
 fn every_cell_of_the_mixed_cluster_is_as_its_manifests_say() {
     no_wrong_cell("mixed");
+}
+
+#[test]
+fn every_cell_of_the_demo_is_right_with_two_workers_to_a_node() {
+    no_wrong_cell_of("config", "lab", &["--workers", "2"]);
 }

@@ -220,7 +220,9 @@ fn s16_nil_ready_is_ready_and_host_names_are_ignored() {
         serving(json!({"ready": true, "terminating": true})),
         Serving::Ready
     );
-    assert_eq!(serving(json!({"ready": false})), Serving::No);
+    assert_eq!(serving(json!({"ready": false})), Serving::Unready);
+    let neither = json!({"ready": false, "serving": false});
+    assert_eq!(serving(neither), Serving::No);
     assert_eq!(
         serving(json!({"ready": false, "terminating": true})),
         Serving::Terminating

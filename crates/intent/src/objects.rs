@@ -217,7 +217,9 @@ pub enum Serving {
     Ready,
     /// Terminating, but still serving: used when nobody is ready.
     Terminating,
-    /// Neither.
+    /// Not ready, but serving: it keeps the flows that it has (F1).
+    Unready,
+    /// Not serving.
     No,
 }
 

@@ -94,7 +94,8 @@ fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_in
     let serving = match (ready, serving, terminating) {
         (true, _, _) => Serving::Ready,
         (false, true, true) => Serving::Terminating,
-        (false, _, _) => Serving::No,
+        (false, true, false) => Serving::Unready,
+        (false, false, _) => Serving::No,
     };
     let pod = entry
         .target_ref

@@ -247,9 +247,14 @@ fn members(world: &World, service: &Service, port: &ServicePort, v4: bool) -> Ve
                     Some(known) => {
                         let local = known.local || member.local;
                         let rank = |serving| {
-                            [Serving::No, Serving::Terminating, Serving::Ready]
-                                .iter()
-                                .position(|it| *it == serving)
+                            [
+                                Serving::No,
+                                Serving::Unready,
+                                Serving::Terminating,
+                                Serving::Ready,
+                            ]
+                            .iter()
+                            .position(|it| *it == serving)
                         };
                         if rank(member.serving) > rank(known.serving) {
                             *known = member;

@@ -253,6 +253,7 @@ fn slice(dice: &mut Dice, number: u8) -> EndpointSlice {
                 Serving::Ready,
                 Serving::Ready,
                 Serving::Terminating,
+                Serving::Unready,
                 Serving::No,
             ]),
             node: dice.of(&[Some("n1"), Some("n2"), None]).map(Into::into),

@@ -104,7 +104,7 @@ impl<'a> Members<'a> {
     /// Those that serve and are in neither set, which are in order.
     pub(super) fn spared(&self, cluster: &[Backend], local: &[Backend]) -> Arc<[Backend]> {
         let serving = self.0.iter().filter(|(_, it)| match it.serving {
-            Serving::Ready | Serving::Terminating => true,
+            Serving::Ready | Serving::Terminating | Serving::Unready => true,
             Serving::No => false,
         });
         let spared = serving.map(|(backend, _)| *backend).filter(|backend| {
@@ -154,7 +154,8 @@ fn hinted_at_zone(entry: &Endpoint, site: &Site) -> bool {
 fn readiness(serving: Serving) -> u8 {
     match serving {
         Serving::No => 0,
-        Serving::Terminating => 1,
-        Serving::Ready => 2,
+        Serving::Unready => 1,
+        Serving::Terminating => 2,
+        Serving::Ready => 3,
     }
 }

@@ -290,6 +290,7 @@ fn f1_a_backend_that_hints_or_policies_leave_out_still_serves() {
     let near = endpoint("10.244.1.10", HERE, Serving::Ready);
     let far = endpoint("10.244.2.10", "n2", Serving::Ready);
     let leaving = endpoint("10.244.2.11", "n2", Serving::Terminating);
+    let unready = endpoint("10.244.2.13", "n2", Serving::Unready);
     let dead = endpoint("10.244.2.12", "n2", Serving::No);
     let hinted = Endpoint {
         node_hints: vec![HERE.into()],
@@ -299,7 +300,11 @@ fn f1_a_backend_that_hints_or_policies_leave_out_still_serves() {
         node_hints: vec!["n2".into()],
         ..far
     };
-    let slice = slice("a/web-1", "a/web", vec![hinted, elsewhere, leaving, dead]);
+    let slice = slice(
+        "a/web-1",
+        "a/web",
+        vec![hinted, elsewhere, leaving, unready, dead],
+    );
     let facts = [
         with(|_| ()),
         here(""),
@@ -314,7 +319,7 @@ fn f1_a_backend_that_hints_or_policies_leave_out_still_serves() {
     };
     assert_eq!(table.cluster.all().len(), 1);
     assert!(
-        ["10.244.1.10", "10.244.2.10", "10.244.2.11"]
+        ["10.244.1.10", "10.244.2.10", "10.244.2.11", "10.244.2.13"]
             .into_iter()
             .all(serves)
     );

@@ -74,7 +74,7 @@ fn bad_usage_exits_2_and_names_the_flag() {
         ),
         (
             &["lab", "exec", "shop", "--", "true"],
-            "podway: invalid value 'shop' for '<TARGET>': `shop` is neither NAMESPACE/POD nor node:NAME: see `podway --help`",
+            "podway: invalid value 'shop' for '<TARGET>': `shop` is neither NAMESPACE/POD nor node:NAME nor world: see `podway --help`",
         ),
         (
             &["run", "--config", "/nowhere.toml"],
@@ -175,4 +175,50 @@ fn explain_answers_a_line_for_each_line() {
             "podway: --packets: 1 of 3 lines are no packets: see their `error`".to_owned()
         )
     );
+}
+
+#[test]
+fn a_policy_check_exits_1_where_manifests_differ_and_2_where_they_are_none() {
+    let server = "apiVersion: v1\nkind: Pod\nmetadata: { name: server, namespace: shop }\nspec: { nodeName: n1, containers: [{ name: c, image: none }] }\n";
+    let nobody = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: { name: nobody, namespace: shop }\nspec: { podSelector: {} }\n";
+    let (open_folder, shut_folder) = (cluster(), cluster());
+    fs::write(open_folder.path().join("more.yaml"), server).expect("written");
+    fs::write(
+        shut_folder.path().join("more.yaml"),
+        format!("{server}---\n{nobody}"),
+    )
+    .expect("written");
+    let text = |folder: &tempfile::TempDir| folder.path().display().to_string();
+    let (open, shut) = (text(&open_folder), text(&shut_folder));
+    let check = |now: &str, before: &str| {
+        let arguments = ["policy", "check", "--manifests", now, "--against", before];
+        podway(&[&arguments[..], &["-o", "json"]].concat())
+    };
+    let same = check(&open, &open);
+    assert_eq!(same.status.code(), Some(0));
+    let changed = check(&shut, &open);
+    let (code, line) = complaint(&changed);
+    assert_eq!(code, 1, "{line}");
+    let changed: Value = serde_json::from_slice(&changed.stdout).expect("JSON");
+    let cells = changed["changed"].as_array().expect("cells");
+    // Two ways of ICMP, SCTP, TCP and UDP.
+    assert_eq!(cells.len(), 8);
+    assert!(
+        cells
+            .iter()
+            .all(|cell| cell["before"] == "allow" && cell["after"] == "deny")
+    );
+    let (code, line) = complaint(&podway(&["policy", "check", "--manifests", "no-such"]));
+    assert_eq!(code, 2, "{line}");
+    let suggest = [
+        "policy",
+        "suggest",
+        "--manifests",
+        &open,
+        "--flows",
+        "no-such",
+    ];
+    let (code, line) = complaint(&podway(&suggest));
+    assert_eq!(code, 2, "{line}");
+    assert!(line.contains("--flows: no-such"), "{line}");
 }

@@ -54,9 +54,14 @@ spec:
 "#;
 
 fn explainer(node: &str) -> Explainer {
+    explainer_with(node, "")
+}
+
+/// The cluster with further objects.
+fn explainer_with(node: &str, further: &str) -> Explainer {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("cluster.yaml");
-    fs::write(&file, CLUSTER).expect("written");
+    fs::write(&file, format!("{CLUSTER}---{further}")).expect("written");
     Explainer::of_manifests(&file, node).expect("legal")
 }
 
@@ -153,6 +158,45 @@ fn policies_name_who_decided() {
     let node = ask(&explainer, "host", "192.168.50.1", "10.244.1.10", 22);
     assert_eq!(node.verdict, "forward", "N13: {node:?}");
     assert_eq!(node.policy.ingress, "none");
+}
+
+const TIERS: &str = r#"
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: { name: to-web, namespace: shop }
+spec:
+  podSelector: { matchLabels: { app: client } }
+  policyTypes: [Egress]
+  egress: [{ to: [{ podSelector: { matchLabels: { app: web } } }], ports: [{ port: 8080 }] }]
+---
+kind: ClusterNetworkPolicy
+apiVersion: policy.networking.k8s.io/v1alpha2
+metadata: { name: no-ssh }
+spec:
+  tier: Admin
+  priority: 1
+  subject: { namespaces: {} }
+  ingress: [{ action: Deny, from: [{ namespaces: {} }], protocols: [{ tcp: { destinationPort: { number: 22 } } }] }]
+"#;
+
+#[test]
+fn n10_egress_is_judged_at_the_backends_port_and_a1_tiers_are_named() {
+    let explainer = explainer_with("n1", TIERS);
+    let client = "pod:shop/client";
+    let web = ask(&explainer, client, "10.244.1.9", "10.96.0.10", 80);
+    assert_eq!(
+        (web.verdict, web.policy.egress),
+        ("forward", "allow"),
+        "{web:?}"
+    );
+    let rule = "egress policy: allow by shop/to-web egress[0]";
+    assert!(web.steps.iter().any(|step| step == rule), "{:?}", web.steps);
+    let from_web = "pod:shop/web-a";
+    let ssh = ask(&explainer, from_web, "10.244.1.10", "10.244.1.9", 22);
+    assert_eq!((ssh.verdict, ssh.reason), ("drop", "ingress-denied"));
+    assert_eq!(ssh.policy.by, ["no-ssh"]);
+    let rule = "ingress policy: deny by no-ssh ingress[0] of the Admin tier";
+    assert!(ssh.steps.iter().any(|step| step == rule), "{:?}", ssh.steps);
 }
 
 #[test]

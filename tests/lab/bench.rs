@@ -1,6 +1,6 @@
 //! What the tests of this suite stand on: one lab at a time, commands run in it, and a promise to take it down.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -219,4 +219,12 @@ pub(crate) fn eventually(patience: Duration, mut holds: impl FnMut() -> bool) ->
         std::thread::sleep(Duration::from_millis(50));
     }
     holds()
+}
+
+/// The memory of a process that is in RAM.
+pub(crate) fn resident_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number.expect("VmRSS in kB").parse().expect("a number")
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bench::{Lab, root, unprivileged};
+use crate::bench::{Lab, resident_kib, root, unprivileged};
 
 const PODS: usize = 200;
 
@@ -13,13 +13,6 @@ fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("the agent's descriptors")
         .count()
-}
-
-fn resident_kib(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.expect("VmRSS in kB").parse().expect("a number")
 }
 
 fn in_node(arguments: &[&str]) {

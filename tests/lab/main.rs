@@ -3,7 +3,9 @@
 mod bench;
 mod changes;
 mod churn;
+mod datagrams;
 mod deaths;
+mod flood;
 mod matrix;
 mod services;
 mod world;

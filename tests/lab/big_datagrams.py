@@ -1,0 +1,40 @@
+"""Sends datagrams that are too big for the tunnel to an echo server at HOST 7, and says what it learns."""
+import errno, socket, sys
+
+host = sys.argv[1]
+six = ":" in host
+family = socket.AF_INET6 if six else socket.AF_INET
+level, discover, receive_errors, mtu = (socket.IPPROTO_IPV6, 23, 25, 24) if six else (socket.IPPROTO_IP, 10, 11, 14)
+PROBE, INTERFACE = 3, 4  # ip(7): DF and no look at the path's MTU; no DF and the device's MTU
+
+
+def connected(mode):
+    it = socket.socket(family, socket.SOCK_DGRAM)
+    it.settimeout(3)
+    it.setsockopt(level, discover, mode)
+    it.setsockopt(level, receive_errors, 1)
+    it.connect((host, 7))
+    return it
+
+
+with connected(PROBE) as it:
+    it.send(bytes(3000))
+    try:
+        it.recv(4000)
+        sys.exit("a datagram that may not be cut came through")
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            sys.exit(f"not told that it is too big: {error!r}")
+    learnt = it.getsockopt(level, mtu)
+    if not 1280 <= learnt <= 1450:
+        sys.exit(f"learnt an MTU of {learnt}")
+    print("learnt", learnt)
+    it.send(bytes(learnt - 48))
+    assert len(it.recv(4000)) == learnt - 48
+
+if not six:
+    body = bytes(range(250)) * 12
+    with connected(INTERFACE) as it:
+        it.send(body)
+        assert it.recv(4000) == body, "came back damaged"
+        print("cut and put together")

@@ -50,7 +50,18 @@ pub fn show(topic: Topic, socket: &Path, output: Output) -> Result<String, Agent
 
 fn table(topic: Topic, answer: &Value) -> String {
     let columns: &[&str] = match topic {
-        Topic::Services => &["service", "address", "port", "protocol", "backends"],
+        Topic::Services => &[
+            "service",
+            "address",
+            "port",
+            "protocol",
+            "backends",
+            "external_addresses",
+            "external_backends",
+            "internal_policy",
+            "external_policy",
+            "affinity_s",
+        ],
         Topic::Endpoints => &["pod", "addresses", "mac", "mtu", "port", "interface"],
         Topic::Policies => &[
             "pod",
@@ -192,14 +203,16 @@ mod tests {
     #[test]
     fn rows_are_aligned_under_their_heads() {
         let answer = json!([
-            {"service": "shop/web:http", "address": "10.96.0.10", "port": 80, "protocol": "tcp", "backends": ["10.244.1.2:8080", "10.244.2.2:8080"]},
-            {"service": "a/b:1", "address": "fd96::1", "port": 1, "protocol": "udp", "backends": []},
+            {"service": "shop/web:http", "address": "10.96.0.10", "port": 80, "protocol": "tcp", "backends": ["10.244.1.2:8080", "10.244.2.2:8080"],
+             "external_addresses": ["node-port 10.0.0.1:30080"], "external_backends": ["10.244.1.2:8080"], "internal_policy": "cluster", "external_policy": "local", "affinity_s": 60},
+            {"service": "a/b:1", "address": "fd96::1", "port": 1, "protocol": "udp", "backends": [],
+             "external_addresses": [], "external_backends": [], "internal_policy": "local", "external_policy": "cluster", "affinity_s": null},
         ]);
         assert_eq!(
             table(Topic::Services, &answer),
-            "SERVICE        ADDRESS     PORT  PROTOCOL  BACKENDS\n\
-             shop/web:http  10.96.0.10  80    tcp       10.244.1.2:8080,10.244.2.2:8080\n\
-             a/b:1          fd96::1     1     udp       -\n"
+            "SERVICE        ADDRESS     PORT  PROTOCOL  BACKENDS                         EXTERNAL ADDRESSES        EXTERNAL BACKENDS  INTERNAL POLICY  EXTERNAL POLICY  AFFINITY S\n\
+             shop/web:http  10.96.0.10  80    tcp       10.244.1.2:8080,10.244.2.2:8080  node-port 10.0.0.1:30080  10.244.1.2:8080    cluster          local            60\n\
+             a/b:1          fd96::1     1     udp       -                                -                         -                  local            cluster          -\n"
         );
     }
 

@@ -7,6 +7,7 @@ mod look;
 mod ports;
 mod publish;
 mod report;
+mod services;
 mod settle;
 mod socket;
 mod wanted;

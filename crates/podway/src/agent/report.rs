@@ -3,7 +3,7 @@
 use podway_engine::{Remembered, counter_names};
 use podway_intent::{Effective, PolicyMode};
 use podway_state::{Flow, Phase};
-use podway_tables::{Client, Direction, EndpointId, FrontendKind, PortId};
+use podway_tables::{Direction, EndpointId, PortId};
 use podway_wire::{Addr, FlowKey, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Agent;
 use super::clock::{boot_ns, flow_ms};
 use super::ports::{HOST, UPLINK, mode_name};
+use super::services::services;
 use super::worker::Report;
 use crate::node::DATAPLANE_INTERFACE;
 use crate::show::Topic;
@@ -24,7 +25,7 @@ impl Agent {
     /// The answer to `show`.
     pub(super) async fn show(&self, topic: Topic) -> Value {
         match topic {
-            Topic::Services => self.services(),
+            Topic::Services => services(&self.compiled),
             Topic::Endpoints => self.endpoints(),
             Topic::Policies => self.policies(),
             Topic::Flows => self.flows(),
@@ -32,21 +33,6 @@ impl Agent {
             Topic::Counters => self.counters_value().await,
             Topic::Status => self.status(),
         }
-    }
-
-    fn services(&self) -> Value {
-        let services = &self.compiled.snapshot.services;
-        let rows = services.iter().map(|(id, service)| {
-            let backends = service.candidates(FrontendKind::ClusterIp, Client::Inside);
-            json!({
-                "service": self.compiled.names.service(id),
-                "address": service.key.addr.to_string(),
-                "port": service.key.port,
-                "protocol": service.key.protocol.to_string(),
-                "backends": backends.all().iter().map(|it| endpoint_text(&it.addr, it.port)).collect::<Vec<_>>(),
-            })
-        });
-        rows.collect()
     }
 
     fn endpoints(&self) -> Value {

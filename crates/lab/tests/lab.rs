@@ -126,6 +126,7 @@ fn a_lab_comes_up_is_dialled_and_leaves_nothing() {
         "pod-ops-echo",
         "pod-shop-web",
         "switch",
+        "world",
     ];
     assert_eq!(
         names,
@@ -310,7 +311,7 @@ fn a_second_lab_is_refused_and_the_first_stays() {
 
     assert!(matches!(wait(up(&lab.options)), Err(Error::Exists)));
 
-    assert_eq!(lab.place().namespaces().len(), 5);
+    assert_eq!(lab.place().namespaces().len(), 6);
 }
 
 #[test]

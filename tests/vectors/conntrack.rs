@@ -120,7 +120,7 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
         service,
         wire: None,
     };
-    let shared = Shared::new(16, 1, 0);
+    let shared = Shared::brief();
     let flow = NewFlow {
         original: original.words(),
         reply: translated.reverse().words(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use etherparse::{IpNumber, PacketBuilder};
@@ -10,10 +9,9 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use podway_control::{ClusterNetworkPolicy, convert};
 use podway_engine::{
-    Batch, COUNTERS, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
+    Batch, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
 };
 use podway_intent::{Attachment, Change, Cluster, Compiled, Compiler, NodeSetup, PodPhase};
-use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{EndpointId, PortId, Snapshot};
 use podway_wire::{Frame, Mac, Protocol};
 
@@ -137,12 +135,7 @@ pub(crate) fn engine() -> Engine {
         worker: 0,
         timeouts: Timeouts::default(),
     };
-    // As large as the first packet of one connection needs them.
-    let shared = Shared {
-        flows: Arc::new(FlowTable::new(16, 1, 0)),
-        fragments: Arc::new(Fragments::new(1)),
-        counters: Arc::new(Counters::new(1, COUNTERS)),
-    };
+    let shared = Shared::brief();
     Engine::new(settings, shared)
 }
 

@@ -45,6 +45,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// State for one worker and a packet or two, as `explain` needs it: quickly made.
+    pub fn brief() -> Shared {
+        Shared {
+            flows: Arc::new(FlowTable::new(64, 1, 0)),
+            fragments: Arc::new(Fragments::new(1)),
+            counters: Arc::new(Counters::new(1, crate::COUNTERS)),
+        }
+    }
+
     /// State for this many flows and workers; `seed` should be random, so that nobody can aim at one bucket.
     pub fn new(flows: usize, workers: usize, seed: u64) -> Shared {
         Shared {

@@ -311,5 +311,5 @@ fn engine() -> Engine {
         worker: 0,
         timeouts: Timeouts::default(),
     };
-    Engine::new(settings, Shared::new(64, 1, 0))
+    Engine::new(settings, Shared::brief())
 }

@@ -165,9 +165,11 @@ fn s20_two_translations_in_a_row_are_as_they_should_be_at_each_hop() {
     let asked = format!("IP 192.168.50.254.{client} > 192.168.50.1.30080: Flags [S],");
     let answered = format!("IP 192.168.50.1.30080 > 192.168.50.254.{client}: Flags [S.],");
     // First node to second in the tunnel, under the first node's address; the backend's answer goes back there.
-    let port = after(&wire, "IP 192.168.50.1.6");
-    let masqueraded = format!("IP 192.168.50.1.6{port} > {pod}.8080: Flags [S],");
-    let returned = format!("IP {pod}.8080 > 192.168.50.1.6{port}: Flags [S.],");
+    let port = after(&inside, "IP 192.168.50.1.");
+    let number: u16 = port.parse().expect("a port");
+    assert!(number >= 61_000, "F10: {port}");
+    let masqueraded = format!("IP 192.168.50.1.{port} > {pod}.8080: Flags [S],");
+    let returned = format!("IP {pod}.8080 > 192.168.50.1.{port}: Flags [S.],");
     for line in [&asked, &masqueraded, &returned, &answered] {
         assert!(wire.contains(line), "{line} on the wire:\n{wire}");
     }

@@ -235,12 +235,7 @@ impl Engine {
                 (way, Some(fresh))
             }
         };
-        let towards = Towards {
-            hop: way.hop,
-            family: parsed.family,
-            wire: way.wire,
-            entropy: hash,
-        };
+        let towards = way.towards(parsed.family, hash);
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         let fit = fit(&packet.frame, parsed, &egress)?;
         let way = match (fresh, &hit) {
@@ -326,12 +321,7 @@ impl Engine {
             .flows
             .of_error(moment, &embedded.key.reverse())?
             .ok_or(UNRELATED)?;
-        let towards = Towards {
-            hop: way.hop,
-            family: parsed.family,
-            wire: way.wire,
-            entropy: embedded.key.entropy(),
-        };
+        let towards = way.towards(parsed.family, embedded.key.entropy());
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         if fit(&packet.frame, parsed, &egress)? != Fit::Whole {
             return Err(Stop::Drop(DropReason::TooBig));

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use podway_state::{Counters, Direction, FlowTable, Hit, NewFlow, Refused};
 use podway_tables::{Backend, Found, Hop, ServiceKey, Snapshot};
-use podway_wire::{Addr, FlowKey, Mac, Parsed, Protocol, macs};
+use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, Protocol, macs};
 
 use crate::affinity::Client;
 use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Reply, Stop, decide, judge_egress, judge_ingress};
+use crate::emit::Towards;
 use crate::engine::{Moment, Shared};
 use crate::remember::Remembered;
 use crate::serve::{SourceNat, affinity};
@@ -25,6 +26,19 @@ pub(crate) struct Way {
     pub(crate) hop: Hop,
     /// Whom on the wire, if that was learnt.
     pub(crate) wire: Option<Mac>,
+}
+
+impl Way {
+    /// Where that is, for a packet of this family; `entropy` is its flow's.
+    #[inline]
+    pub(crate) fn towards(&self, family: Family, entropy: u64) -> Towards {
+        Towards {
+            hop: self.hop,
+            family,
+            wire: self.wire,
+            entropy,
+        }
+    }
 }
 
 /// A decision that is not remembered yet, and whose source port may have to be found.

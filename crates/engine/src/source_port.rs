@@ -4,7 +4,7 @@
 //! use only towards the targets that it is in use for, and it is free again with its flow.
 
 use podway_tables::Snapshot;
-use podway_wire::{FlowKey, Protocol};
+use podway_wire::FlowKey;
 
 use crate::serve::SourceNat;
 
@@ -23,19 +23,14 @@ pub(crate) fn source_ports(
     let numbered = key.protocol.has_ports() || key.source_port != 0;
     let (own, first, count, tries) = match source {
         SourceNat::Keep | SourceNat::Hairpin(_) => (Some(key.source_port), 1_024, 64_512, OTHERS),
-        // Answers to what has no port or identifier would not be known for ours.
-        SourceNat::Masquerade(_) if !numbered => (None, 0, 1, 0),
         SourceNat::Masquerade(_) => match snapshot.node.snat_ports {
             Some((first, last)) => (None, first, u64::from(last - first) + 1, OURS),
             None => (None, 0, 1, 0),
         },
     };
-    // What has no port keeps none; an echo's identifier is as good as one.
-    let tries = if numbered || key.protocol == Protocol::UDP {
-        tries
-    } else {
-        0
-    };
+    // What has no port keeps none, and can't be masqueraded: its answers would not be known for ours. An echo's
+    // identifier is as good as a port.
+    let tries = if numbered { tries } else { 0 };
     let others = (0..tries).map(move |attempt| first + (mixed(entropy ^ attempt) % count) as u16);
     own.into_iter().chain(others)
 }

@@ -101,6 +101,11 @@ impl Cluster {
         sorted(&self.cluster_policies)
     }
 
+    /// The ClusterNetworkPolicy with this name.
+    pub fn cluster_policy(&self, name: &Arc<str>) -> Option<&ClusterNetworkPolicy> {
+        self.cluster_policies.get(name).map(Arc::as_ref)
+    }
+
     /// The labels of a namespace, its name among them even if nobody told us about it (N16).
     pub fn namespace_labels(&self, name: &Arc<str>) -> Cow<'_, Labels> {
         let known = self.namespaces.get(name).map(|it| &it.labels);

@@ -154,6 +154,24 @@ impl Names {
         self.rules.get(id.0)
     }
 
+    /// All rules that are written somewhere.
+    pub fn rules(&self) -> impl Iterator<Item = (RuleId, &RuleName)> {
+        self.rules.iter().map(|(id, name)| (RuleId(id), name))
+    }
+
+    /// The ids that mean another rule, or none, than they did before.
+    pub fn renamed_rules<'a>(&'a self, before: &'a Names) -> impl Iterator<Item = RuleId> + 'a {
+        self.rules.differing(&before.rules).map(RuleId)
+    }
+
+    /// The ids that mean another pod, or none, than they did before.
+    pub fn renamed_endpoints<'a>(
+        &'a self,
+        before: &'a Names,
+    ) -> impl Iterator<Item = EndpointId> + 'a {
+        self.endpoints.differing(&before.endpoints).map(EndpointId)
+    }
+
     /// A port as `uplink`, `host` or `pod:namespace/name`.
     pub fn port(&self, id: PortId) -> Option<&str> {
         self.ports.get(u32::from(id.0)).map(Arc::as_ref)

@@ -93,7 +93,7 @@ impl Policies {
         }
     }
 
-    /// The rule that would deny a connection if the policies that are only observed were in force, too.
+    /// The rule of an observed policy by which a connection would be denied, if those policies were in force, too.
     ///
     /// `None` if it would go through, and if what is in force denies it anyway. The arguments are those of [`Policies::judge`].
     pub fn observe(
@@ -106,11 +106,9 @@ impl Policies {
     ) -> Option<RuleId> {
         let observed = self.judged(endpoint, direction)?.observed.as_ref()?;
         let identity = self.identity(peer);
-        let Judgement::Deny(rule) = observed.judge(peer, identity, protocol, port) else {
-            return None;
-        };
+        let rule = observed.denier(peer, identity, protocol, port)?;
         match self.judge(endpoint, direction, peer, protocol, port) {
-            Judgement::None | Judgement::Allow(_) => rule,
+            Judgement::None | Judgement::Allow(_) => Some(rule),
             Judgement::Deny(_) => None,
         }
     }

@@ -35,6 +35,24 @@ impl<T: Clone> Slots<T> {
         }
     }
 
+    /// The ids whose values are not the same in two arrays, in order; what they share is not looked at.
+    pub fn differing<'a>(&'a self, other: &'a Slots<T>) -> impl Iterator<Item = u32>
+    where
+        T: PartialEq,
+    {
+        let chunks = self.chunks.len().max(other.chunks.len());
+        let shared = move |chunk: &usize| match (self.chunks.get(*chunk), other.chunks.get(*chunk))
+        {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (_, _) => false,
+        };
+        let ids = |chunk: usize| (chunk * CHUNK) as u32..((chunk + 1) * CHUNK) as u32;
+        let candidates = (0..chunks)
+            .filter(move |chunk| !shared(chunk))
+            .flat_map(ids);
+        candidates.filter(move |id| self.get(*id) != other.get(*id))
+    }
+
     /// All values with their ids, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let all = self.chunks.iter().flat_map(|chunk| chunk.iter());
@@ -63,5 +81,10 @@ mod tests {
             (None, Some(&'b'), None)
         );
         assert!(Arc::ptr_eq(&old.chunks[1], &new.chunks[1]));
+        assert_eq!(old.differing(&new).collect::<Vec<_>>(), [3, 199]);
+        assert_eq!(
+            Slots::default().differing(&old).collect::<Vec<_>>(),
+            [3, 200]
+        );
     }
 }

@@ -148,6 +148,28 @@ impl Verdicts {
         Judgement::None
     }
 
+    /// The rule with an id that stops a connection: the one that denies it, or the last that passed it on to a denial.
+    pub fn denier(
+        &self,
+        peer: &Addr,
+        identity: Option<&Identity>,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<RuleId> {
+        let mut passed = None;
+        for stage in &self.stages {
+            let Some(answer) = stage.answer(peer, identity, protocol, port) else {
+                continue;
+            };
+            match answer.effect {
+                Effect::Pass => passed = answer.id.or(passed),
+                Effect::Allow => return None,
+                Effect::Deny => return answer.id.or(passed),
+            }
+        }
+        None
+    }
+
     /// True if some rule could tell the two apart: connections judged for the one have to be judged again for the other.
     pub fn distinguishes(&self, one: Option<&Identity>, other: Option<&Identity>) -> bool {
         let ports = |identity: Option<&Identity>| identity.map(|it| it.ports.clone());

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use podway_tables::{
-    Direction, EndpointId, IdentityId, Judged, Policies, RuleId, Slots, Snapshot, Verdicts,
+    Direction, EndpointId, IdentityId, Judged, Policies, Slots, Snapshot, Verdicts,
 };
 use podway_wire::Addr;
 
 use crate::identities::{Identities, Traits};
 use crate::ids::Ids;
 use crate::pods::PodTable;
-use crate::policies::prepare::{Prepared, names_of_cluster_rules, names_of_rules};
+use crate::policies::prepare::{Named, Prepared, names_of_cluster_rules, names_of_rules};
 use crate::policies::users::Users;
 use crate::round::Round;
 use crate::topology::Topology;
@@ -361,9 +361,9 @@ impl<'a> Workshop<'a> {
             let mut all = policies.iter();
             let observes = all.any(|it| !enforced(it) && it.rules(direction).is_some());
             Judged {
-                enforced: verdicts(&in_force, direction, &key.1, |_| None),
+                enforced: verdicts(&in_force, direction, &key.1, Named::Rules),
                 observed: observes
-                    .then(|| verdicts(&policies, direction, &key.1, Some))
+                    .then(|| verdicts(&policies, direction, &key.1, Named::Observed))
                     .flatten(),
             }
         };
@@ -381,9 +381,9 @@ fn verdicts(
     policies: &[&Prepared],
     direction: Direction,
     own: &[NamedPort],
-    isolation: fn(RuleId) -> Option<RuleId>,
+    named: Named,
 ) -> Option<Arc<Verdicts>> {
-    let rules = prepare::rules(policies, direction, own, isolation);
+    let rules = prepare::rules(policies, direction, own, named);
     (!rules.is_empty()).then(|| Arc::new(Verdicts::new(rules)))
 }
 

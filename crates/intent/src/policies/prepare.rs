@@ -64,12 +64,21 @@ impl Prepared {
     }
 }
 
-/// The rules of policies in the order of judgement, for a pod with these named ports; `isolation` names isolation.
+/// What of rules is named in verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// Every rule, but not isolation: it is of all policies that isolate.
+    Rules,
+    /// All that observed policies mean, and nothing of others.
+    Observed,
+}
+
+/// The rules of policies in the order of judgement, for a pod with these named ports.
 pub(super) fn rules(
     policies: &[&Prepared],
     direction: Direction,
     own: &[NamedPort],
-    isolation: fn(RuleId) -> Option<RuleId>,
+    named: Named,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut isolating = Vec::new();
@@ -96,7 +105,10 @@ pub(super) fn rules(
                     tier: policy.tier,
                     order,
                 },
-                id: Some(rule.id),
+                id: match (named, policy.mode) {
+                    (Named::Rules, _) | (Named::Observed, PolicyMode::Observe) => Some(rule.id),
+                    (Named::Observed, PolicyMode::Enforce) => None,
+                },
                 effect: rule.effect,
                 peers: rule.peers.clone(),
                 ports: rule.ports_of(own),
@@ -105,12 +117,12 @@ pub(super) fn rules(
     }
     // What is in force anyway goes before what is only observed.
     isolating.sort_by_key(|(observed, _)| *observed);
-    rules.extend(isolating.first().map(|(_, id)| Rule {
+    rules.extend(isolating.first().map(|(observed, id)| Rule {
         rank: Rank {
             tier: Tier::Namespaced,
             order: ISOLATION,
         },
-        id: isolation(*id),
+        id: (named == Named::Observed && *observed).then_some(*id),
         effect: Effect::Deny,
         peers: [Peers::Everyone].into(),
         ports: [PortMatch::Everything].into(),

@@ -268,6 +268,7 @@ fn engine(flows: u32) -> (Engine, Arc<Counters>) {
     let settings = Settings {
         worker: 0,
         timeouts: Default::default(),
+        existing: Default::default(),
     };
     (Engine::new(settings, shared), counters)
 }

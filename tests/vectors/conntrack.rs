@@ -137,6 +137,7 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
     let settings = Settings {
         worker: 0,
         timeouts: Timeouts::default(),
+        existing: Default::default(),
     };
     let mut engine = Engine::new(settings, shared.clone());
     let bytes = bytes_of(&packet, ingress)?;

@@ -134,6 +134,7 @@ pub(crate) fn engine() -> Engine {
     let settings = Settings {
         worker: 0,
         timeouts: Timeouts::default(),
+        existing: Default::default(),
     };
     let shared = Shared::brief();
     Engine::new(settings, shared)

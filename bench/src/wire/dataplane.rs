@@ -82,6 +82,7 @@ fn run(edge: &mut WorkerEdge, snapshot: Arc<Snapshot>, shared: Shared, stop: &At
     let settings = Settings {
         worker: 0,
         timeouts: Default::default(),
+        existing: Default::default(),
     };
     let mut engine = Engine::new(settings, shared);
     let (_publication, mut readers) = Publication::new(snapshot, 1);

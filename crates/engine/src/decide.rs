@@ -1,11 +1,11 @@
 //! What becomes of a new flow: one pure function for the packet path, for `explain` and for a dry run.
 
 use podway_tables::{
-    Backend, Client, Direction, EndpointId, FrontendKind, Hop, Judgement, PeerId, ServiceId,
-    Snapshot,
+    Backend, Client, Direction, EndpointId, FrontendKind, Hop, Judgement, PeerId, RuleId,
+    ServiceId, Snapshot,
 };
 use podway_wire::icmp::IcmpError;
-use podway_wire::{FlowKey, Icmp, Parsed, Protocol};
+use podway_wire::{Addr, FlowKey, Icmp, Parsed, Protocol};
 
 use crate::DropReason;
 use crate::serve::{Source, SourceNat, choose, frontend, is_node_at, source_nat};
@@ -219,17 +219,10 @@ fn reachable(parsed: &Parsed, decision: &Decision, hop: Hop) -> Result<(), Stop>
 
 /// What the source pod's policies say, after DNAT (N10).
 pub(crate) fn judge_egress(snapshot: &Snapshot, decision: &mut Decision) -> Result<(), Stop> {
-    let Some(id) = decision.source_endpoint() else {
+    let Some(question) = egress_question(decision) else {
         return Ok(());
     };
-    // N13: a pod reaches itself.
-    if decision.target_endpoint() == Some(id) {
-        return Ok(());
-    }
-    let Decision { translated, .. } = *decision;
-    let (protocol, port) = (translated.protocol, policy_port(&translated));
-    let policies = &snapshot.policies;
-    decision.egress = policies.judge(id, Direction::Egress, &translated.target, protocol, port);
+    decision.egress = question.judge(snapshot);
     match decision.egress {
         Judgement::Deny(_) => Err(Stop::Drop(DropReason::EgressDenied)),
         Judgement::None | Judgement::Allow(_) => Ok(()),
@@ -238,27 +231,79 @@ pub(crate) fn judge_egress(snapshot: &Snapshot, decision: &mut Decision) -> Resu
 
 /// What the target pod's policies say, before SNAT (N10).
 pub(crate) fn judge_ingress(snapshot: &Snapshot, decision: &mut Decision) -> Result<(), Stop> {
-    let Some(id) = decision.target_endpoint() else {
+    let Some(question) = ingress_question(snapshot, decision) else {
         return Ok(());
     };
-    let Decision {
-        original,
-        translated,
-        arrival,
-        ..
-    } = *decision;
-    // N13: a pod reaches itself, and its own node always reaches it.
-    let own_node = arrival == Arrival::Host && snapshot.node.addresses.contains(&original.source);
-    if own_node || decision.source_endpoint() == Some(id) {
-        return Ok(());
-    }
-    let (protocol, port) = (translated.protocol, policy_port(&translated));
-    let policies = &snapshot.policies;
-    decision.ingress = policies.judge(id, Direction::Ingress, &original.source, protocol, port);
+    decision.ingress = question.judge(snapshot);
     match decision.ingress {
         Judgement::Deny(_) => Err(Stop::Drop(DropReason::IngressDenied)),
         Judgement::None | Judgement::Allow(_) => Ok(()),
     }
+}
+
+/// What one end's policies are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) direction: Direction,
+    peer: Addr,
+    protocol: Protocol,
+    port: u16,
+}
+
+impl Question {
+    fn judge(&self, snapshot: &Snapshot) -> Judgement {
+        let Question {
+            endpoint,
+            direction,
+            peer,
+            protocol,
+            port,
+        } = self;
+        let policies = &snapshot.policies;
+        policies.judge(*endpoint, *direction, peer, *protocol, *port)
+    }
+
+    /// The rule by which observed policies would stop what those in force let through.
+    pub(crate) fn observe(&self, snapshot: &Snapshot) -> Option<RuleId> {
+        let Question {
+            endpoint,
+            direction,
+            peer,
+            protocol,
+            port,
+        } = self;
+        let policies = &snapshot.policies;
+        policies.observe(*endpoint, *direction, peer, *protocol, *port)
+    }
+}
+
+/// What the source pod's policies are asked; nothing if there is no such pod, or if it reaches itself (N13).
+pub(crate) fn egress_question(decision: &Decision) -> Option<Question> {
+    let endpoint = decision.source_endpoint()?;
+    let translated = &decision.translated;
+    (decision.target_endpoint() != Some(endpoint)).then(|| Question {
+        endpoint,
+        direction: Direction::Egress,
+        peer: translated.target,
+        protocol: translated.protocol,
+        port: policy_port(translated),
+    })
+}
+
+/// What the target pod's policies are asked; nothing of the pod itself, nor of its own node (N13).
+pub(crate) fn ingress_question(snapshot: &Snapshot, decision: &Decision) -> Option<Question> {
+    let endpoint = decision.target_endpoint()?;
+    let source = decision.original.source;
+    let own_node = decision.arrival == Arrival::Host && snapshot.node.addresses.contains(&source);
+    let translated = &decision.translated;
+    (!own_node && decision.source_endpoint() != Some(endpoint)).then(|| Question {
+        endpoint,
+        direction: Direction::Ingress,
+        peer: source,
+        protocol: translated.protocol,
+        port: policy_port(translated),
+    })
 }
 
 /// The port to judge by; ICMP has none, its key holds an echo identifier there.

@@ -17,7 +17,7 @@ use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
 use crate::related::related;
 use crate::track::Timeouts;
-use crate::{BATCH, Batch, DropReason, Packet, Spares, Verdict};
+use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
 const ERRORS_PER_S: u32 = 1_000;
@@ -31,6 +31,18 @@ pub struct Settings {
     pub worker: usize,
     /// How long idle flows are kept.
     pub timeouts: Timeouts,
+    /// What a change of policy means for flows that were allowed before it.
+    pub existing: Existing,
+}
+
+/// What a change of policy means for flows that were allowed before it (N12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// They are judged again, and stop at once if they are no longer allowed.
+    #[default]
+    Judge,
+    /// They go on for as long as they live.
+    Keep,
 }
 
 /// What the engines of all workers share.
@@ -42,6 +54,8 @@ pub struct Shared {
     pub fragments: Arc<Fragments>,
     /// A row of [`crate::COUNTERS`] for each worker.
     pub counters: Arc<Counters>,
+    /// What policies did.
+    pub hits: Arc<Hits>,
 }
 
 impl Shared {
@@ -51,6 +65,7 @@ impl Shared {
             flows: Arc::new(FlowTable::new(64, 1, 0)),
             fragments: Arc::new(Fragments::new(1)),
             counters: Arc::new(Counters::new(1, crate::COUNTERS)),
+            hits: Arc::new(Hits::brief()),
         }
     }
 
@@ -60,6 +75,7 @@ impl Shared {
             flows: Arc::new(FlowTable::new(flows, workers, seed)),
             fragments: Arc::new(Fragments::new(DATAGRAMS)),
             counters: Arc::new(Counters::new(workers, crate::COUNTERS)),
+            hits: Arc::new(Hits::new(workers)),
         }
     }
 }
@@ -85,9 +101,9 @@ pub(crate) struct Moment<'a> {
 impl Engine {
     /// A worker's engine on what all share.
     pub fn new(settings: Settings, shared: Shared) -> Engine {
-        let Settings { worker, timeouts } = settings;
+        let worker = settings.worker;
         Engine {
-            flows: Flows::new(&shared, worker, timeouts),
+            flows: Flows::new(&shared, settings),
             fragments: shared.fragments,
             counters: shared.counters,
             worker,
@@ -99,6 +115,11 @@ impl Engine {
     /// The last decision that was made for a packet without a remembered one, for `explain`.
     pub fn last_decision(&self) -> Option<&Decision> {
         self.flows.last_decision()
+    }
+
+    /// The last flows that observed policies would have stopped.
+    pub fn observed(&self) -> Vec<Observed> {
+        self.flows.observed()
     }
 
     /// Decides on every packet and edits it; `now_ms` is of any clock, and may wrap.
@@ -221,7 +242,7 @@ impl Engine {
         }
         let hit = self.flows.find(&parsed.key, hash);
         let known = match &hit {
-            Some(hit) => self.flows.known(moment.snapshot, &parsed.key, hit)?,
+            Some(hit) => self.flows.known(moment, &parsed.key, hit)?,
             None => None,
         };
         let (way, fresh) = match known {

@@ -10,12 +10,13 @@ use crate::affinity::Client;
 use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Reply, Stop, decide, judge_egress, judge_ingress};
 use crate::emit::Towards;
-use crate::engine::{Moment, Shared};
+use crate::engine::{Existing, Moment, Settings, Shared};
+use crate::judged::Judged;
 use crate::remember::Remembered;
 use crate::serve::{SourceNat, affinity};
 use crate::source_port::source_ports;
 use crate::track::{Heading, Timeouts, Track};
-use crate::{DropReason, Event, Packet};
+use crate::{DropReason, Event, Observed, Packet};
 
 /// How a packet goes on.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +52,13 @@ pub(crate) struct Fresh {
 /// What a second look at a remembered decision says.
 enum Second {
     /// It holds.
-    Holds(Remembered),
+    Holds,
     /// It was about a pod or backend that is no more: forget it and decide anew.
     Gone,
-    /// Policy no longer allows it.
-    Denied(Stop),
+    /// The backend of a connection is no more.
+    Ended,
+    /// What policies say of it now.
+    Judged(Decision),
 }
 
 /// The flow table, as one worker uses it.
@@ -64,22 +67,35 @@ pub(crate) struct Flows {
     counters: Arc<Counters>,
     worker: usize,
     timeouts: Timeouts,
+    existing: Existing,
     last: Option<Decision>,
+    judged: Judged,
 }
 
 impl Flows {
-    pub(crate) fn new(shared: &Shared, worker: usize, timeouts: Timeouts) -> Flows {
+    pub(crate) fn new(shared: &Shared, settings: Settings) -> Flows {
+        let Settings {
+            worker,
+            timeouts,
+            existing,
+        } = settings;
         Flows {
             table: shared.flows.clone(),
             counters: shared.counters.clone(),
             worker,
             timeouts,
+            existing,
             last: None,
+            judged: Judged::new(shared.hits.clone(), worker),
         }
     }
 
     pub(crate) fn last_decision(&self) -> Option<&Decision> {
         self.last.as_ref()
+    }
+
+    pub(crate) fn observed(&self) -> Vec<Observed> {
+        self.judged.observed()
     }
 
     /// Starts to fetch what [`Flows::known`] will read, and gives the key's hash for it.
@@ -100,11 +116,11 @@ impl Flows {
     #[inline]
     pub(crate) fn known(
         &self,
-        snapshot: &Snapshot,
+        moment: Moment<'_>,
         key: &FlowKey,
         hit: &Hit,
     ) -> Result<Option<Way>, Stop> {
-        let Some(remembered) = self.current(snapshot, key, hit)? else {
+        let Some(remembered) = self.current(moment, key, hit)? else {
             return Ok(None);
         };
         let hop = match hit.direction {
@@ -129,7 +145,7 @@ impl Flows {
         let Some(hit) = self.find(key, self.table.hash(&key.words())) else {
             return Ok(None);
         };
-        let way = self.known(moment.snapshot, key, &hit)?;
+        let way = self.known(moment, key, &hit)?;
         Ok(way.map(|way| (FlowKey::of_words(hit.other), way)))
     }
 
@@ -152,6 +168,7 @@ impl Flows {
         let last = stays.and_then(|(_, _, last)| last);
         let decision = decide(snapshot, arrival, parsed, last.map(|last| last.backend));
         self.last = Some(decision);
+        self.judged.first(moment, &decision);
         decision.outcome?;
         if let (Some((client, timeout_s, last)), Some(backend)) = (stays, decision.backend) {
             client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
@@ -224,7 +241,7 @@ impl Flows {
                 }
                 Err(Refused::Exists(hit)) => {
                     self.see(&hit, parsed, moment.now_ms);
-                    let known = self.known(moment.snapshot, &parsed.key, &hit)?;
+                    let known = self.known(moment, &parsed.key, &hit)?;
                     return known.ok_or(Stop::Drop(DropReason::FlowTableFull));
                 }
                 Err(Refused::Contested) => return Err(Stop::Drop(DropReason::Contested)),
@@ -240,25 +257,26 @@ impl Flows {
     #[inline]
     fn current(
         &self,
-        snapshot: &Snapshot,
+        moment: Moment<'_>,
         key: &FlowKey,
         hit: &Hit,
     ) -> Result<Option<Remembered>, Stop> {
         if let Some(decision) = hit.decision
-            && decision.sequence == snapshot.sequence
+            && decision.sequence == moment.snapshot.sequence
         {
             return Ok(Remembered::of_words(decision.words));
         }
-        self.again(snapshot, key, hit)
+        self.again(moment, key, hit)
     }
 
     #[cold]
     fn again(
         &self,
-        snapshot: &Snapshot,
+        moment: Moment<'_>,
         key: &FlowKey,
         hit: &Hit,
     ) -> Result<Option<Remembered>, Stop> {
+        let snapshot = moment.snapshot;
         let Some(decision) = self.settled(key, hit) else {
             let _ = self.table.remove(hit.flow);
             return Ok(None);
@@ -268,14 +286,26 @@ impl Flows {
         };
         let current = remembered.is_current(snapshot, decision.sequence);
         let second = match current && !remembered.awaits_service(key.protocol) {
-            true => Second::Holds(remembered),
+            true => Second::Holds,
             false => {
                 self.count(Event::Judged);
-                second_look(snapshot, key, hit, remembered)
+                second_look(snapshot, (key, hit), remembered, self.existing)
             }
         };
-        match second {
-            Second::Holds(remembered) => {
+        let outcome = match second {
+            Second::Holds => Ok(()),
+            Second::Judged(decision) => {
+                self.judged.again(moment, &decision);
+                decision.outcome
+            }
+            Second::Ended => Err(Stop::Reply(Reply::Reset)),
+            Second::Gone => {
+                let _ = self.table.remove(hit.flow);
+                return Ok(None);
+            }
+        };
+        match outcome {
+            Ok(()) => {
                 let decision = podway_state::Decision {
                     words: remembered.words(),
                     sequence: snapshot.sequence,
@@ -283,11 +313,7 @@ impl Flows {
                 let _ = self.table.set_decision(hit.flow, &decision);
                 Ok(Some(remembered))
             }
-            Second::Gone => {
-                let _ = self.table.remove(hit.flow);
-                Ok(None)
-            }
-            Second::Denied(stop) => {
+            Err(stop) => {
                 let _ = self.table.remove(hit.flow);
                 Err(stop)
             }
@@ -321,8 +347,13 @@ impl Flows {
 }
 
 /// Judges a live flow again: the pods must be the same ones, the backend must not have gone under UDP (F1, F5), and
-/// both policies must still allow it (N12).
-fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Remembered) -> Second {
+/// both policies must still allow it, unless flows are kept that they once allowed (N12).
+fn second_look(
+    snapshot: &Snapshot,
+    (key, hit): (&FlowKey, &Hit),
+    remembered: Remembered,
+    existing: Existing,
+) -> Second {
     let this = *key;
     let other = FlowKey::of_words(hit.other);
     let (original, reply) = match hit.direction {
@@ -349,7 +380,7 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
         && hit.direction == Direction::Original
         && is_gone(snapshot, &translated.target, remembered.forward)
     {
-        return Second::Denied(Stop::Reply(Reply::Reset));
+        return Second::Ended;
     }
     if let Some(id) = remembered.service
         && original.protocol == Protocol::UDP
@@ -374,18 +405,18 @@ fn second_look(snapshot: &Snapshot, key: &FlowKey, hit: &Hit, remembered: Rememb
     {
         return Second::Gone;
     }
+    if existing == Existing::Keep {
+        return Second::Holds;
+    }
     let mut decision = Decision {
         service: remembered.service,
         translated,
         hop: Some(remembered.forward),
         ..Decision::new(arrival, original)
     };
-    let judged =
+    decision.outcome =
         judge_egress(snapshot, &mut decision).and_then(|()| judge_ingress(snapshot, &mut decision));
-    match judged {
-        Ok(()) => Second::Holds(remembered),
-        Err(stop) => Second::Denied(stop),
-    }
+    Second::Judged(decision)
 }
 
 /// True if a new flow like this one would be given a backend.

@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use podway_engine::Timeouts as FlowTimeouts;
+use podway_engine::{Existing, Timeouts as FlowTimeouts};
 use serde::Deserialize;
 
 use self::values::{
@@ -70,6 +70,9 @@ pub struct Config {
     /// The first and last source port of what leaves under the node's address.
     #[serde(default = "default_snat_ports", deserialize_with = "snat_ports")]
     pub snat_ports: (u16, u16),
+    /// What a change of policy means for flows that were allowed before it.
+    #[serde(default)]
+    pub existing_connections: ExistingConnections,
     /// Where `/healthz` and `/livez` are answered.
     #[serde(
         default = "default_health_address",
@@ -82,6 +85,27 @@ pub struct Config {
     /// How long idle flows are kept.
     #[serde(default)]
     pub timeouts: Timeouts,
+}
+
+/// What a change of policy means for flows that were allowed before it (N12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExistingConnections {
+    /// They are judged again, and stop at once if they are no longer allowed.
+    #[default]
+    Judge,
+    /// They go on for as long as they live.
+    Keep,
+}
+
+impl ExistingConnections {
+    /// The same as the engine takes it.
+    pub fn of_flows(self) -> Existing {
+        match self {
+            ExistingConnections::Judge => Existing::Judge,
+            ExistingConnections::Keep => Existing::Keep,
+        }
+    }
 }
 
 /// How long idle flows are kept, in seconds.
@@ -338,6 +362,7 @@ mod tests {
             "allowed_external_ips",
             "masquerade_exempt",
             "snat_ports",
+            "existing_connections",
             "health_address",
             "port",
             "vni",
@@ -408,6 +433,10 @@ mod tests {
             (
                 "snat_ports = \"10000-11000\"",
                 "c:4: snat_ports: 10000-11000 overlaps the port of `health_address`, 10256: give ports that nobody else uses, as in \"61000-65535\"",
+            ),
+            (
+                "existing_connections = \"cut\"",
+                "c:4: existing_connections: unknown variant `cut`, expected `judge` or `keep`",
             ),
             (
                 "health_address = \"localhost\"",

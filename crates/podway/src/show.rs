@@ -63,14 +63,7 @@ fn table(topic: Topic, answer: &Value) -> String {
             "affinity_s",
         ],
         Topic::Endpoints => &["pod", "addresses", "mac", "mtu", "port", "interface"],
-        Topic::Policies => &[
-            "pod",
-            "direction",
-            "isolated",
-            "policies",
-            "observed",
-            "rules",
-        ],
+        Topic::Policies => return policies(answer),
         Topic::Flows => &[
             "protocol",
             "source",
@@ -107,6 +100,53 @@ fn table(topic: Topic, answer: &Value) -> String {
         .map(|row| columns.iter().map(|column| cell(&row[*column])).collect())
         .collect();
     aligned(columns, rows) + &rest
+}
+
+/// A row for each rule, and under them one for each flow that an observed policy would have stopped.
+fn policies(answer: &Value) -> String {
+    let rows = |list: &'static str| {
+        let all = answer.as_array().into_iter().flatten();
+        all.flat_map(move |row| {
+            let items = row[list].as_array().into_iter().flatten();
+            items.map(move |item| (row, item))
+        })
+    };
+    let mut rules = Vec::new();
+    for row in answer.as_array().into_iter().flatten() {
+        let head = [cell(&row["pod"]), cell(&row["direction"])];
+        let items = row["rules"].as_array().into_iter().flatten();
+        for rule in items {
+            let columns = ["rule", "action", "mode", "hits"].map(|column| cell(&rule[column]));
+            rules.push(head.iter().cloned().chain(columns).collect());
+        }
+        let last = match row["isolated"].as_bool() {
+            Some(true) => ["no rule matches", "deny", "enforce"],
+            Some(false) | None => ["no rule matches", "allow", "-"],
+        };
+        let last = last.map(str::to_owned).into_iter();
+        let hits = [cell(&row["isolation_hits"])];
+        rules.push(head.into_iter().chain(last).chain(hits).collect());
+    }
+    let mut text = aligned(
+        &["pod", "direction", "rule", "action", "mode", "hits"],
+        rules,
+    );
+    let columns = ["rule", "protocol", "source", "target", "times", "ago_ms"];
+    let flows: Vec<Vec<String>> = rows("would_deny")
+        .map(|(row, flow)| {
+            let cells = columns.iter().map(|column| cell(&flow[*column]));
+            [cell(&row["pod"])].into_iter().chain(cells).collect()
+        })
+        .collect();
+    if !flows.is_empty() {
+        let heads: Vec<&str> = ["pod", "would_deny"]
+            .into_iter()
+            .chain(columns.into_iter().skip(1))
+            .collect();
+        text += "\n";
+        text += &aligned(&heads, flows);
+    }
+    text
 }
 
 fn counters(answer: &Value) -> String {
@@ -213,6 +253,31 @@ mod tests {
             "SERVICE        ADDRESS     PORT  PROTOCOL  BACKENDS                         EXTERNAL ADDRESSES        EXTERNAL BACKENDS  INTERNAL POLICY  EXTERNAL POLICY  AFFINITY S\n\
              shop/web:http  10.96.0.10  80    tcp       10.244.1.2:8080,10.244.2.2:8080  node-port 10.0.0.1:30080  10.244.1.2:8080    cluster          local            60\n\
              a/b:1          fd96::1     1     udp       -                                -                         -                  local            cluster          -\n"
+        );
+    }
+
+    #[test]
+    fn rules_are_told_with_their_hits_and_a_dry_run_with_its_flows() {
+        let rule = |rule, action, mode, hits| json!({"rule": rule, "policy": "shop/p", "action": action, "mode": mode, "hits": hits});
+        let flow = json!({"policy": "shop/trial", "rule": "shop/trial ingress isolation", "protocol": "tcp",
+            "source": "10.0.0.1:4000", "target": "10.0.0.2:80", "times": 2, "ago_ms": 30});
+        let answer = json!([
+            {"pod": "shop/web", "direction": "ingress", "isolated": true, "policies": ["shop/p", "shop/trial"], "observed": ["shop/trial"],
+             "rules": [rule("shop/p ingress[0]", "allow", "enforce", 7), rule("shop/trial ingress isolation", "deny", "observe", 2)],
+             "isolation_hits": 3, "would_deny": [flow]},
+            {"pod": "shop/web", "direction": "egress", "isolated": false, "policies": [], "observed": [], "rules": [],
+             "isolation_hits": 0, "would_deny": []},
+        ]);
+        assert_eq!(
+            table(Topic::Policies, &answer),
+            "POD       DIRECTION  RULE                          ACTION  MODE     HITS\n\
+             shop/web  ingress    shop/p ingress[0]             allow   enforce  7\n\
+             shop/web  ingress    shop/trial ingress isolation  deny    observe  2\n\
+             shop/web  ingress    no rule matches               deny    enforce  3\n\
+             shop/web  egress     no rule matches               allow   -        0\n\
+             \n\
+             POD       WOULD DENY                    PROTOCOL  SOURCE         TARGET       TIMES  AGO MS\n\
+             shop/web  shop/trial ingress isolation  tcp       10.0.0.1:4000  10.0.0.2:80  2      30\n"
         );
     }
 

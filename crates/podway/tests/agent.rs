@@ -335,7 +335,8 @@ fn policies_follow_the_directory(lab: &mut Lab) {
     assert!(rows.iter().any(|row| row["pod"] == "shop/server"
         && row["direction"] == "ingress"
         && row["isolated"] == true
-        && row["policies"] == json!(["shop/nobody"])));
+        && row["policies"] == json!(["shop/nobody"])
+        && row["isolation_hits"].as_u64() > Some(0)));
     fs::remove_file(&file).expect("removed");
     lab.until("open again", |_| echoes(CLIENT, "10.244.1.10:7777", 100));
 }

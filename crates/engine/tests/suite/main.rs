@@ -8,5 +8,6 @@ mod fuzz;
 mod hosts;
 mod outside;
 mod path;
+mod policies;
 mod refusals;
 mod world;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use podway_engine::{
-    Batch, DropReason, Engine, Event, Packet, Settings, Shared, Timeouts, Verdict, counter_names,
-    event_index,
+    Batch, DropReason, Engine, Event, Existing, Hits, Packet, Settings, Shared, Timeouts, Verdict,
+    counter_names, event_index,
 };
 use podway_intent::{
     Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, Labels,
@@ -29,6 +29,7 @@ pub(crate) struct TestNode {
     compiler: Compiler,
     pub(crate) compiled: Compiled,
     counters: Arc<Counters>,
+    pub(crate) hits: Arc<Hits>,
     pub(crate) flows: Arc<FlowTable>,
     pub(crate) now_ms: u32,
     /// What the last packet made come out beside itself.
@@ -227,6 +228,11 @@ pub(crate) fn egress_policy(subject: &str) -> Change {
 
 /// node1 with client (port 2) and web1 (port 3), node2 with web2 (port 2) and other (port 3).
 pub(crate) fn two_nodes(more: &[Change]) -> [TestNode; 2] {
+    two_nodes_that(Existing::Judge, more)
+}
+
+/// The same with what a change of policy means for flows that are there.
+pub(crate) fn two_nodes_that(existing: Existing, more: &[Change]) -> [TestNode; 2] {
     let shared = [
         namespace(),
         node(1),
@@ -243,7 +249,7 @@ pub(crate) fn two_nodes(more: &[Change]) -> [TestNode; 2] {
     let mut number = 0;
     own.map(|own| {
         number += 1;
-        let mut node = TestNode::new(&format!("node{number}"));
+        let mut node = TestNode::new(&format!("node{number}"), existing);
         node.change(shared.iter().chain(&own).chain(more).cloned());
         let peer = format!("192.168.50.{}", 3 - number)
             .parse()
@@ -254,12 +260,14 @@ pub(crate) fn two_nodes(more: &[Change]) -> [TestNode; 2] {
 }
 
 impl TestNode {
-    fn new(name: &str) -> TestNode {
+    fn new(name: &str, existing: Existing) -> TestNode {
         let shared = Shared::new(1024, 1, 42);
         let (flows, counters) = (shared.flows.clone(), shared.counters.clone());
+        let hits = shared.hits.clone();
         let settings = Settings {
             worker: 0,
             timeouts: Timeouts::default(),
+            existing,
         };
         TestNode {
             engine: Engine::new(settings, shared),
@@ -267,6 +275,7 @@ impl TestNode {
             compiler: Compiler::new(name),
             compiled: Compiled::default(),
             counters,
+            hits,
             flows,
             now_ms: 1_000,
             made: Vec::new(),

@@ -4,6 +4,7 @@ mod clock;
 mod health;
 mod local_ports;
 mod look;
+mod policies;
 mod ports;
 mod publish;
 mod report;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::health::{HealthPorts, Probed};
 use self::look::setup;
+use self::policies::HitsByName;
 use self::ports::{HOST, Ports, UPLINK};
 use self::settle::Settle;
 use self::socket::{AdminSocket, Asked, Request};
@@ -156,6 +158,7 @@ struct Agent {
     ports: Ports,
     flows: Arc<FlowTable>,
     counters: Arc<Counters>,
+    hits: HitsByName,
     /// What facts the kernel was last seen to have.
     next_hops: BTreeMap<IpAddr, Mac>,
     world: NextHops,
@@ -221,11 +224,13 @@ impl Agent {
         let seed = RandomState::new().hash_one(clock::boot_ns());
         let state = podway_engine::Shared::new(config.flows, config.workers, seed);
         let (flows, counters) = (state.flows.clone(), state.counters.clone());
+        let hits = HitsByName::new(state.hits.clone());
         let shared = Shared {
             state,
             sockets: redirect.sockets(),
             frames: config.frames,
             timeouts: config.timeouts.of_flows(),
+            existing: config.existing_connections.of_flows(),
         };
         let cores = cores(&config);
         let workers = readers
@@ -263,6 +268,7 @@ impl Agent {
             workers,
             flows,
             counters,
+            hits,
             next_hops: BTreeMap::new(),
             world: NextHops::default(),
             source_problems: Vec::new(),

@@ -19,6 +19,7 @@ impl Agent {
         let compiled = self.compiler.compile(&self.cluster);
         let plan = wanted::plan(&compiled.plan);
         self.redirect_as(wanted::common(&self.plan, &plan))?;
+        self.hits.rename(&self.compiled.names, &compiled.names);
         let number = self.publication.publish(compiled.snapshot.clone());
         let before = std::mem::replace(&mut self.compiled, compiled);
         self.reached(number).await?;

@@ -1,9 +1,8 @@
 //! What `podway show` is answered: JSON whose keys are stable.
 
 use podway_engine::{Remembered, counter_names};
-use podway_intent::{Effective, PolicyMode};
 use podway_state::{Flow, Phase};
-use podway_tables::{Direction, EndpointId, PortId};
+use podway_tables::{EndpointId, PortId};
 use podway_wire::{Addr, FlowKey, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
@@ -27,7 +26,7 @@ impl Agent {
         match topic {
             Topic::Services => services(&self.compiled),
             Topic::Endpoints => self.endpoints(),
-            Topic::Policies => self.policies(),
+            Topic::Policies => self.policies().await,
             Topic::Flows => self.flows(),
             Topic::Ports => self.ports_value().await,
             Topic::Counters => self.counters_value().await,
@@ -51,34 +50,6 @@ impl Agent {
             }))
         });
         rows.collect()
-    }
-
-    fn policies(&self) -> Value {
-        let mut rows = Vec::new();
-        for (id, endpoint) in (0..).zip(&self.compiled.snapshot.endpoints) {
-            let (Some(_), Some(pod)) = (endpoint, self.compiled.names.endpoint(EndpointId(id)))
-            else {
-                continue;
-            };
-            for (direction, name) in [
-                (Direction::Ingress, "ingress"),
-                (Direction::Egress, "egress"),
-            ] {
-                let effective = self.cluster.effective(pod, direction);
-                let rules = effective.iter().flat_map(|it| &it.rules);
-                let is_observed = |it: &&Effective| it.mode == PolicyMode::Observe;
-                let observed = effective.iter().filter(is_observed);
-                rows.push(json!({
-                    "pod": pod.to_string(),
-                    "direction": name,
-                    "isolated": effective.iter().any(Effective::isolates),
-                    "policies": effective.iter().map(|it| it.policy.to_string()).collect::<Vec<_>>(),
-                    "observed": observed.map(|it| it.policy.to_string()).collect::<Vec<_>>(),
-                    "rules": rules.map(ToString::to_string).collect::<Vec<_>>(),
-                }));
-            }
-        }
-        Value::Array(rows)
     }
 
     fn flows(&self) -> Value {
@@ -261,7 +232,7 @@ fn port_counters(reports: &[Report], port: PortId) -> Map<String, Value> {
     .collect()
 }
 
-fn side_text(addr: &Addr, port: u16, protocol: Protocol) -> String {
+pub(super) fn side_text(addr: &Addr, port: u16, protocol: Protocol) -> String {
     match protocol.has_ports() {
         true => endpoint_text(addr, port),
         false => addr.to_string(),

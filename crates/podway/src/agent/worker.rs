@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use podway_engine::{Edge, Engine, Timeouts};
+use podway_engine::{Edge, Engine, Existing, Observed, Timeouts};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{Bind, Bound, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings};
@@ -45,6 +45,10 @@ enum Command {
     },
     /// Say what the ports did.
     Report { done: oneshot::Sender<Report> },
+    /// Say which flows observed policies would have stopped.
+    Observed {
+        done: oneshot::Sender<Vec<Observed>>,
+    },
     /// End.
     Stop,
 }
@@ -78,6 +82,7 @@ pub(super) struct Shared {
     pub(super) sockets: Sockets,
     pub(super) frames: u32,
     pub(super) timeouts: Timeouts,
+    pub(super) existing: Existing,
 }
 
 /// Why there is no worker, or not any more.
@@ -144,6 +149,7 @@ impl Worker {
                 let settings = podway_engine::Settings {
                     worker: index,
                     timeouts: shared.timeouts,
+                    existing: shared.existing,
                 };
                 Loop {
                     edge,
@@ -213,6 +219,13 @@ impl Worker {
     pub(super) async fn report(&self) -> Result<Report, WorkerError> {
         let (done, answer) = oneshot::channel();
         self.send(Command::Report { done })?;
+        answer.await.map_err(|_| WorkerError::Ended(self.index))
+    }
+
+    /// The last flows that observed policies would have stopped.
+    pub(super) async fn observed(&self) -> Result<Vec<Observed>, WorkerError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Observed { done })?;
         answer.await.map_err(|_| WorkerError::Ended(self.index))
     }
 
@@ -338,6 +351,9 @@ impl Loop {
                         outstanding: self.edge.outstanding(),
                         free: self.edge.free(),
                     });
+                }
+                Ok(Command::Observed { done }) => {
+                    let _ = done.send(self.engine.observed());
                 }
                 Err(TryRecvError::Empty) => return After::Continue,
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return After::Stop,

@@ -310,6 +310,7 @@ fn engine() -> Engine {
     let settings = Settings {
         worker: 0,
         timeouts: Timeouts::default(),
+        existing: Default::default(),
     };
     Engine::new(settings, Shared::brief())
 }

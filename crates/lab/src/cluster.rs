@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use podway_control::Manifests;
+use podway_control::{ClusterNetworkPolicy, Manifests};
 use serde::Serialize;
 
 use crate::Error;
@@ -24,11 +24,13 @@ pub(crate) struct Cluster {
     pub(crate) services: Vec<v1::Service>,
     pub(crate) slices: Vec<EndpointSlice>,
     pub(crate) policies: Vec<NetworkPolicy>,
+    pub(crate) cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
+    pub(crate) labels: Labels,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) pod_ranges: Vec<IpNet>,
 }
@@ -123,6 +125,7 @@ impl From<Manifests> for Cluster {
             services: manifests.services,
             slices: manifests.endpoint_slices,
             policies: manifests.network_policies,
+            cluster_policies: manifests.cluster_network_policies,
         }
     }
 }
@@ -149,6 +152,7 @@ impl From<v1::Node> for Node {
             .unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         Self {
             name: node.metadata.name.unwrap_or_default(),
+            labels: node.metadata.labels.unwrap_or_default(),
             addresses: internal
                 .filter_map(|address| address.address.parse().ok())
                 .collect(),

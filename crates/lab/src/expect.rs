@@ -2,26 +2,17 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::cluster::{Cluster, Labels, Network, Node, Pod, Protocol};
+use crate::cluster::{Cluster, Network, Node, Pod, Protocol};
+use crate::policies::{Direction, Question};
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End<'a> {
     Pod(&'a Pod),
     Node(&'a Node),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Ingress,
-    Egress,
 }
 
 impl End<'_> {
@@ -45,7 +36,7 @@ impl End<'_> {
     }
 
     /// The pod, if policies see one here: a pod on its node's network counts as the node (N14).
-    fn policed(&self) -> Option<&Pod> {
+    pub(crate) fn policed(&self) -> Option<&Pod> {
         match self {
             End::Pod(pod) if pod.network == Network::Own => Some(pod),
             End::Pod(_) | End::Node(_) => None,
@@ -83,120 +74,25 @@ impl Cluster {
         let Some(source_address) = source.address(address) else {
             return false;
         };
+        let asks = |direction, subject, peer, peer_address| Question {
+            direction,
+            subject,
+            peer,
+            peer_address,
+            target,
+            protocol: connection.protocol,
+            port: connection.port,
+        };
         let target_end = End::Pod(target);
         let leaves = source.policed().is_none_or(|subject| {
-            self.passes(
-                connection,
-                Direction::Egress,
-                subject,
-                (target_end, address),
-            )
+            self.passes(&asks(Direction::Egress, subject, target_end, address))
         });
         // The pod's own node is always let in (N13).
         let own_node = source.policed().is_none() && source.node_name() == target.node;
         let enters = target_end.policed().is_none_or(|subject| {
-            own_node
-                || self.passes(
-                    connection,
-                    Direction::Ingress,
-                    subject,
-                    (source, source_address),
-                )
+            own_node || self.passes(&asks(Direction::Ingress, subject, source, source_address))
         });
         leaves && enters
-    }
-
-    /// True if a pod is not isolated in this direction, or a rule allows its peer (N1).
-    fn passes(
-        &self,
-        connection: Connection<'_>,
-        direction: Direction,
-        subject: &Pod,
-        (peer, peer_address): (End<'_>, IpAddr),
-    ) -> bool {
-        let Connection {
-            target,
-            protocol,
-            port,
-            ..
-        } = connection;
-        let mut isolated = false;
-        for policy in &self.policies {
-            let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
-            let spec = policy.spec.clone().unwrap_or_default();
-            let chosen = spec.pod_selector.unwrap_or_default();
-            if namespace != subject.namespace
-                || !selects(&chosen, &subject.labels)
-                || !affects(policy, direction)
-            {
-                continue;
-            }
-            isolated = true;
-            let rules: Vec<_> = match direction {
-                Direction::Ingress => {
-                    let rules = spec.ingress.unwrap_or_default();
-                    rules
-                        .into_iter()
-                        .map(|rule| (rule.from, rule.ports))
-                        .collect()
-                }
-                Direction::Egress => {
-                    let rules = spec.egress.unwrap_or_default();
-                    rules
-                        .into_iter()
-                        .map(|rule| (rule.to, rule.ports))
-                        .collect()
-                }
-            };
-            let allowed = rules.into_iter().any(|(peers, ports)| {
-                let (peers, ports) = (peers.unwrap_or_default(), ports.unwrap_or_default());
-                let is_peer = |one| self.is_peer(one, namespace, peer, peer_address);
-                let is_port = |one| is_port(one, target, protocol, port);
-                (peers.is_empty() || peers.iter().any(is_peer))
-                    && (ports.is_empty() || ports.iter().any(is_port))
-            });
-            if allowed {
-                return true;
-            }
-        }
-        !isolated
-    }
-
-    fn is_peer(
-        &self,
-        peer: &NetworkPolicyPeer,
-        namespace: &str,
-        end: End<'_>,
-        address: IpAddr,
-    ) -> bool {
-        if let Some(block) = &peer.ip_block {
-            let within =
-                |range: &String| range.parse::<IpNet>().is_ok_and(|r| r.contains(&address));
-            let excepted = block
-                .except
-                .as_deref()
-                .unwrap_or_default()
-                .iter()
-                .any(within);
-            return within(&block.cidr) && !excepted;
-        }
-        let Some(pod) = end.policed() else {
-            return false;
-        };
-        let of_namespace = match &peer.namespace_selector {
-            None => pod.namespace == namespace,
-            Some(selector) => selects(
-                selector,
-                self.namespaces
-                    .get(&pod.namespace)
-                    .unwrap_or(&Labels::new()),
-            ),
-        };
-        of_namespace
-            && peer
-                .pod_selector
-                .as_ref()
-                .is_none_or(|s| selects(s, &pod.labels))
     }
 
     /// The endpoints that a service port gives to a client on a node, or why none.
@@ -290,52 +186,6 @@ fn usable(endpoints: &[(Endpoint, u16)]) -> Vec<(IpAddr, u16)> {
             conditions.serving == Some(true) && conditions.terminating == Some(true)
         })
     })
-}
-
-/// True if a policy isolates in that direction (N2).
-fn affects(policy: &NetworkPolicy, direction: Direction) -> bool {
-    let Some(spec) = &policy.spec else {
-        return direction == Direction::Ingress;
-    };
-    let types = spec.policy_types.as_deref().unwrap_or_default();
-    match (direction, types.is_empty()) {
-        (Direction::Ingress, true) => true,
-        (Direction::Egress, true) => spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
-        (Direction::Ingress, false) => types.iter().any(|kind| kind == "Ingress"),
-        (Direction::Egress, false) => types.iter().any(|kind| kind == "Egress"),
-    }
-}
-
-fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
-    let has = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-    let holds = |requirement: &LabelSelectorRequirement| {
-        let value = labels.get(&requirement.key);
-        let values = requirement.values.as_deref().unwrap_or_default();
-        match requirement.operator.as_str() {
-            "In" => value.is_some_and(|value| values.contains(value)),
-            "NotIn" => value.is_none_or(|value| !values.contains(value)),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
-    };
-    selector.match_labels.iter().flatten().all(has)
-        && selector.match_expressions.iter().flatten().all(holds)
-}
-
-fn is_port(port: &NetworkPolicyPort, target: &Pod, protocol: Protocol, number: u16) -> bool {
-    if Protocol::of(port.protocol.as_deref()) != Some(protocol) {
-        return false;
-    }
-    match &port.port {
-        None => true,
-        Some(IntOrString::Int(first)) => {
-            (*first..=port.end_port.unwrap_or(*first)).contains(&i32::from(number))
-        }
-        Some(IntOrString::String(name)) => target.ports().any(|port| {
-            port.name.as_ref() == Some(name) && port.protocol == protocol && port.number == number
-        }),
-    }
 }
 
 #[cfg(test)]

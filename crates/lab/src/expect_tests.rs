@@ -47,6 +47,7 @@ fn pod(title: &str, node: &str, address: &str, labels: &[(&str, &str)]) -> Pod {
 fn cluster(policies: &[Value]) -> Cluster {
     let node = |name: &str, address: &str| Node {
         name: name.to_owned(),
+        labels: [("role".to_owned(), name.to_owned())].into(),
         addresses: vec![address.parse().unwrap()],
         pod_ranges: Vec::new(),
     };
@@ -226,6 +227,117 @@ fn n5_n6_n7_ports_have_protocols_ranges_and_names() {
         8080
     ));
     assert!(!connects(json!([{"port": "nobody"}]), tcp, 8080));
+}
+
+/// The same cluster with policies of the whole cluster: name, tier, priority, and what more the spec says.
+fn with_cluster_policies(own: &[Value], all: &[(&str, &str, i32, Value)]) -> Cluster {
+    let policy = |(name, tier, priority, more): &(&str, &str, i32, Value)| {
+        let mut spec = json!({"tier": tier, "priority": priority, "subject": {"namespaces": {}}});
+        let fields = more.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    };
+    Cluster {
+        cluster_policies: all.iter().map(policy).collect(),
+        ..cluster(own)
+    }
+}
+
+fn everyone(action: &str) -> Value {
+    json!({"ingress": [{"action": action, "from": [{"namespaces": {}}]}]})
+}
+
+#[test]
+fn a1_a3_tiers_and_what_passes_from_one_to_the_next() {
+    let isolated = json!({"podSelector": {}});
+    let open = |own: &[Value], all: &[(&str, &str, i32, Value)]| {
+        with_cluster_policies(own, all).tcp("ops/admin", "shop/web")
+    };
+    let admin = |action| ("a", "Admin", 5, everyone(action));
+    let base = |action| ("b", "Baseline", 5, everyone(action));
+    assert!(open(std::slice::from_ref(&isolated), &[admin("Accept")]));
+    assert!(!open(&[], &[admin("Deny")]));
+    assert!(!open(std::slice::from_ref(&isolated), &[admin("Pass")]));
+    assert!(!open(&[], &[admin("Pass"), base("Deny")]));
+    assert!(open(&[], &[base("Pass")]));
+    let allowed = json!({"podSelector": {}, "ingress": [{}]});
+    assert!(open(&[allowed], &[base("Deny")]), "NetworkPolicy is final");
+    let first = ("z", "Admin", 1, everyone("Deny"));
+    assert!(!open(&[], &[admin("Accept"), first]), "a2");
+    let namesake = ("A", "Admin", 5, everyone("Deny"));
+    assert!(!open(&[], &[admin("Accept"), namesake]), "a2: by name");
+}
+
+#[test]
+fn a4_what_is_not_understood_fails_closed() {
+    let open = |rule: Value| {
+        let spec = json!({"ingress": [rule]});
+        with_cluster_policies(&[], &[("a", "Admin", 1, spec)]).tcp("ops/admin", "shop/web")
+    };
+    let strange = json!([{"planets": {}}]);
+    assert!(!open(json!({"action": "Deny", "from": strange})));
+    assert!(!open(json!({"action": "Pass", "from": []})));
+    assert!(!open(json!({"action": "Deny", "from": [{}]})));
+    let closed = json!({"podSelector": {}});
+    let accept = json!({"ingress": [{"action": "Accept", "from": strange}]});
+    let cluster = with_cluster_policies(&[closed], &[("a", "Admin", 1, accept)]);
+    assert!(!cluster.tcp("ops/admin", "shop/web"));
+}
+
+#[test]
+fn a5_networks_nodes_named_ports_and_ranges() {
+    let denied = |to: Value, protocols: Value, target: &str| {
+        let rule = json!({"action": "Deny", "to": to, "protocols": protocols});
+        let spec = json!({"egress": [rule]});
+        !with_cluster_policies(&[], &[("a", "Admin", 1, spec)]).tcp("shop/client", target)
+    };
+    let any = json!([{"tcp": {}}]);
+    assert!(denied(
+        json!([{"networks": ["10.244.1.0/24"]}]),
+        any.clone(),
+        "shop/web"
+    ));
+    assert!(!denied(
+        json!([{"networks": ["10.244.2.0/24"]}]),
+        any.clone(),
+        "shop/web"
+    ));
+    let node2 = json!([{"nodes": {"matchLabels": {"role": "node2"}}}]);
+    assert!(denied(node2.clone(), any.clone(), "ops/host"), "n14");
+    assert!(!denied(node2, any.clone(), "ops/admin"));
+    let web = json!([{"pods": {"podSelector": {"matchLabels": {"app": "web"}}}}]);
+    assert!(denied(web.clone(), any, "shop/web"));
+    assert!(denied(
+        web.clone(),
+        json!([{"destinationNamedPort": "http"}]),
+        "shop/web"
+    ));
+    assert!(!denied(
+        web.clone(),
+        json!([{"destinationNamedPort": "echo"}]),
+        "shop/web"
+    ));
+    let ports = |start: u16, end: u16| json!([{"tcp": {"destinationPort": {"range": {"start": start, "end": end}}}}]);
+    assert!(denied(web.clone(), ports(8000, 8080), "shop/web"));
+    assert!(!denied(web.clone(), ports(8000, 8079), "shop/web"));
+    let udp = json!([{"udp": {"destinationPort": {"number": 8080}}}]);
+    assert!(!denied(web, udp, "shop/web"));
+}
+
+#[test]
+fn what_is_only_observed_says_nothing() {
+    let observe = json!({"podway.dev/mode": "observe"});
+    let mut cluster = with_cluster_policies(
+        &[json!({"podSelector": {}})],
+        &[("a", "Admin", 1, everyone("Deny"))],
+    );
+    assert!(!cluster.tcp("ops/admin", "shop/web"));
+    let annotations = serde_json::from_value(observe).unwrap();
+    cluster.policies[0].metadata.annotations = Some(annotations);
+    assert!(!cluster.tcp("ops/admin", "shop/web"));
+    cluster.cluster_policies[0].metadata.annotations =
+        cluster.policies[0].metadata.annotations.clone();
+    assert!(cluster.tcp("ops/admin", "shop/web"));
 }
 
 fn service(endpoints: Value, policy: &str) -> (Cluster, Service) {

@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod expect;
 mod place;
+mod policies;
 mod probe;
 mod process;
 mod report;

@@ -183,6 +183,7 @@ mod tests {
     #[test]
     fn the_world_is_in_the_nodes_network_at_a_free_address() {
         let node = |addresses: &[&str]| Node {
+            labels: Default::default(),
             name: "node".to_owned(),
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_ranges: Vec::new(),

@@ -1,0 +1,29 @@
+# One connection for as long as it lives: what is sent comes back, and a file says how often it did.
+import socket, sys, time
+
+host, port, transport, path = sys.argv[1:5]
+kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[transport]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+s = socket.socket(family, kind)
+s.settimeout(5)
+s.connect((host, int(port)))
+if transport == "tcp":
+    s.settimeout(None)
+    try:
+        # TCP_RTO_MAX_MS: after a silence try again each second, not ever more seldom (Linux 6.15).
+        s.setsockopt(socket.IPPROTO_TCP, 44, 1000)
+    except OSError:
+        pass
+else:
+    s.settimeout(0.2)
+count = 0
+while True:
+    try:
+        s.send(b"x")
+        s.recv(16)
+        count += 1
+        with open(path, "w") as file:
+            file.write(str(count))
+    except TimeoutError:
+        pass
+    time.sleep(0.02)

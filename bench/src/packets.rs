@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use podway_wire::checksum::sum;
+use podway_wire::checksum;
 use podway_wire::{ETHERNET, Frame, Mac, vxlan};
 
 /// Flows that one address has: each by a source port of its own.
@@ -76,8 +76,9 @@ impl Traffic {
         ip[22..24].copy_from_slice(&ends.target_port.to_be_bytes());
         ip[24..26].copy_from_slice(&(ip_length - 20).to_be_bytes());
         let ip = &template[ETHERNET..];
-        let udp_sum = sum(&ip[12..]) + 17 + u64::from(ip_length - 20);
-        let sums = (sum(&ip[..20]) as u32, udp_sum as u32);
+        let sum = |bytes: &[u8]| u32::from(!checksum::checksum(bytes));
+        let udp_sum = sum(&ip[12..]) + 17 + u32::from(ip_length - 20);
+        let sums = (sum(&ip[..20]), udp_sum);
         Traffic {
             template,
             inner: 0,

@@ -1,14 +1,17 @@
 //! Addresses of both families in one type.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IPv4 or IPv6 address in 16 bytes; IPv4 is held as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 ///
 /// An IPv6 packet that carries a mapped address on the wire is malformed to us, so the two never meet.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-#[repr(transparent)]
-pub struct Addr([u8; 16]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Addr {
+    /// The bytes in memory order, as words: what compares, hashes and sums them works on words.
+    words: [u64; 2],
+}
 
 /// The two families of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,88 +22,75 @@ pub enum Family {
     V6,
 }
 
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+const MAPPED: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+const MAPPED_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
 impl Addr {
-    /// `::`, which no packet of a flow carries.
-    pub const UNSPECIFIED: Addr = Addr([0; 16]);
+    /// `::`, which also stands for "no address".
+    pub const UNSPECIFIED: Addr = Addr { words: [0; 2] };
 
     /// The address of four bytes in network order.
     #[inline]
     pub fn v4(bytes: [u8; 4]) -> Addr {
-        let mut all = [0; 16];
-        all[..12].copy_from_slice(&MAPPED);
-        all[12..].copy_from_slice(&bytes);
-        Addr(all)
+        let [a, b, c, d] = bytes;
+        Addr {
+            words: [0, MAPPED | u64::from_ne_bytes([0, 0, 0, 0, a, b, c, d])],
+        }
     }
 
     /// The address of sixteen bytes in network order.
     #[inline]
     pub const fn v6(bytes: [u8; 16]) -> Addr {
-        Addr(bytes)
+        let bits = u128::from_be_bytes(bytes);
+        Addr {
+            words: [((bits >> 64) as u64).to_be(), (bits as u64).to_be()],
+        }
     }
 
     /// The family.
     #[inline]
     pub fn family(&self) -> Family {
-        if self.0[..12] == MAPPED {
-            Family::V4
-        } else {
-            Family::V6
+        match self.words[0] == 0 && self.words[1] & MAPPED_MASK == MAPPED {
+            true => Family::V4,
+            false => Family::V6,
         }
     }
 
     /// All sixteen bytes, an IPv4 address in its mapped form.
     #[inline]
-    pub const fn octets(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// The bytes that go on the wire: four or sixteen.
-    #[inline]
-    pub fn wire_bytes(&self) -> &[u8] {
-        match self.family() {
-            Family::V4 => &self.0[12..],
-            Family::V6 => &self.0,
-        }
+    pub const fn octets(&self) -> [u8; 16] {
+        self.bits().to_be_bytes()
     }
 
     /// The last four bytes: the whole address if it is IPv4.
     #[inline]
     pub fn low_bytes(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        (self.words[1].to_be() as u32).to_be_bytes()
     }
 
     /// As a 128-bit number, the first byte highest.
     #[inline]
-    pub fn bits(&self) -> u128 {
-        u128::from_be_bytes(self.0)
+    pub const fn bits(&self) -> u128 {
+        (self.words[0].to_be() as u128) << 64 | self.words[1].to_be() as u128
     }
 
     /// The two 64-bit words in memory order, for packed keys.
     #[inline]
     pub fn words(&self) -> [u64; 2] {
-        let (low, high) = self.0.split_at(8);
-        [
-            u64::from_ne_bytes(low.try_into().expect("8 bytes")),
-            u64::from_ne_bytes(high.try_into().expect("8 bytes")),
-        ]
+        self.words
     }
 
     /// The address of two words that [`Addr::words`] gave.
     #[inline]
     pub fn of_words(words: [u64; 2]) -> Addr {
-        let mut all = [0; 16];
-        all[..8].copy_from_slice(&words[0].to_ne_bytes());
-        all[8..].copy_from_slice(&words[1].to_ne_bytes());
-        Addr(all)
+        Addr { words }
     }
 
     /// The standard library's form.
     pub fn ip(&self) -> IpAddr {
         match self.family() {
             Family::V4 => IpAddr::V4(Ipv4Addr::from(self.low_bytes())),
-            Family::V6 => IpAddr::V6(Ipv6Addr::from(self.0)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(self.octets())),
         }
     }
 
@@ -108,8 +98,8 @@ impl Addr {
     #[inline]
     pub fn is_multicast(&self) -> bool {
         match self.family() {
-            Family::V4 => self.0[12] >= 224,
-            Family::V6 => self.0[0] == 0xff,
+            Family::V4 => self.low_bytes()[0] >= 224,
+            Family::V6 => self.octets()[0] == 0xff,
         }
     }
 
@@ -117,9 +107,21 @@ impl Addr {
     #[inline]
     pub fn is_link_local(&self) -> bool {
         match self.family() {
-            Family::V4 => self.0[12..14] == [169, 254],
-            Family::V6 => self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80,
+            Family::V4 => self.low_bytes()[..2] == [169, 254],
+            Family::V6 => self.octets()[0] == 0xfe && self.octets()[1] & 0xc0 == 0x80,
         }
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Addr) -> Ordering {
+        self.bits().cmp(&other.bits())
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Addr) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

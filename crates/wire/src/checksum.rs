@@ -3,73 +3,81 @@
 use crate::{Addr, Protocol};
 
 /// The one's complement sum of what was taken out of a packet and what was put in.
+///
+/// Sums are of 64-bit words in the machine's byte order, whatever that is: neither matters to them (RFC 1071, 2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delta(u64);
 
 impl Delta {
-    /// A 16-bit field was `before` and is `after`.
+    /// A 16-bit word became another.
     #[inline]
     pub fn word(&mut self, before: u16, after: u16) {
-        self.0 += u64::from(!before) + u64::from(after);
+        self.0 = add(self.0, u64::from(!before.to_be()) + u64::from(after.to_be()));
     }
 
-    /// An address was `before` and is `after`, of one family.
+    /// An address became another one of its family.
     #[inline]
     pub fn addr(&mut self, before: &Addr, after: &Addr) {
         // The mapped prefix of IPv4 is equal on both sides and cancels out.
-        let taken = before
-            .octets()
-            .chunks_exact(2)
-            .map(|pair| u64::from(!pair_word(pair)));
-        let given = after
-            .octets()
-            .chunks_exact(2)
-            .map(|pair| u64::from(pair_word(pair)));
-        self.0 += taken.sum::<u64>() + given.sum::<u64>();
+        let ([a, b], [c, d]) = (before.words(), after.words());
+        self.0 = add(add(add(add(self.0, !a), !b), c), d);
     }
 
-    /// The checksum field that was `before`, after all of it.
+    /// The checksum field after the change (RFC 1624, equation 3).
     #[inline]
     pub fn apply(&self, before: u16) -> u16 {
-        !fold(self.0 + u64::from(!before))
+        u16::from_be(!fold(add(self.0, u64::from(!before.to_be()))))
     }
 }
 
+/// Adds with the carry going around.
 #[inline]
-fn pair_word(pair: &[u8]) -> u16 {
-    u16::from_be_bytes([pair[0], pair[1]])
+fn add(sum: u64, word: u64) -> u64 {
+    let (sum, carry) = sum.overflowing_add(word);
+    sum + u64::from(carry)
 }
 
+/// The sum of a sum's four words; 0 of 0 only.
 #[inline]
-fn fold(mut sum: u64) -> u16 {
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+fn fold(sum: u64) -> u16 {
+    let (sum, carry) = ((sum >> 32) as u32).overflowing_add(sum as u32);
+    let sum = sum + u32::from(carry);
+    let (sum, carry) = ((sum >> 16) as u16).overflowing_add(sum as u16);
+    sum + u16::from(carry)
 }
 
 /// The one's complement sum of bytes, an odd last one padded with zero; not yet complemented.
-pub fn sum(bytes: &[u8]) -> u64 {
-    let mut pairs = bytes.chunks_exact(2);
-    let mut total: u64 = pairs.by_ref().map(|pair| u64::from(pair_word(pair))).sum();
-    if let [last] = pairs.remainder() {
-        total += u64::from(*last) << 8;
-    }
-    total
+fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().chain([&last]);
+    words.fold(0, |sum, word| add(sum, u64::from_ne_bytes(*word)))
 }
 
 /// The checksum of bytes whose own checksum field is zero.
 pub fn checksum(bytes: &[u8]) -> u16 {
-    !fold(sum(bytes))
+    u16::from_be(!fold(sum(bytes)))
+}
+
+/// The checksum of a header that is still in words, its own field zero.
+#[inline]
+pub(crate) fn checksum_of(words: [u32; 5]) -> u16 {
+    let [a, b, c, d, e] = words.map(u64::from);
+    !fold(a + b + c + d + e)
 }
 
 /// The checksum of a transport segment whose own checksum field is zero, with its pseudo-header (RFC 8200, 8.1).
 pub fn transport(source: &Addr, target: &Addr, protocol: Protocol, segment: &[u8]) -> u16 {
-    let pseudo = sum(source.wire_bytes())
-        + sum(target.wire_bytes())
-        + u64::from(protocol.0)
-        + segment.len() as u64;
-    !fold(pseudo + sum(segment))
+    let mut pseudo = Delta(sum(segment));
+    // The mapped prefix of IPv4 is all ones, which add nothing.
+    for word in source.words().into_iter().chain(target.words()) {
+        pseudo.0 = add(pseudo.0, word);
+    }
+    for word in [u16::from(protocol.0), segment.len() as u16] {
+        pseudo.0 = add(pseudo.0, u64::from(word.to_be()));
+    }
+    u16::from_be(!fold(pseudo.0))
 }
 
 #[cfg(test)]

@@ -185,8 +185,8 @@ fn put_addresses(bytes: &mut [u8], l3: usize, source: &Addr, target: &Addr) {
             bytes[l3 + 16..l3 + 20].copy_from_slice(&target.low_bytes());
         }
         Family::V6 => {
-            bytes[l3 + 8..l3 + 24].copy_from_slice(source.octets());
-            bytes[l3 + 24..l3 + 40].copy_from_slice(target.octets());
+            bytes[l3 + 8..l3 + 24].copy_from_slice(&source.octets());
+            bytes[l3 + 24..l3 + 40].copy_from_slice(&target.octets());
         }
     }
 }

@@ -118,8 +118,8 @@ pub fn error(
             put_u16(ip, 4, (8 + quote) as u16);
             ip[6] = protocol.0;
             ip[7] = 64;
-            ip[8..24].copy_from_slice(sender.octets());
-            ip[24..40].copy_from_slice(target.octets());
+            ip[8..24].copy_from_slice(&sender.octets());
+            ip[24..40].copy_from_slice(&target.octets());
         }
     }
     put_u16(

@@ -81,13 +81,13 @@ pub fn advertisement(frame: &mut Frame<'_>, question: &Question, mac: Mac) -> Re
     crate::edit::ethernet(bytes, target_mac, mac, crate::Family::V6);
     let header = &mut bytes[ETHERNET..ETHERNET + 40];
     header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 32, Protocol::ICMPV6.0, 255]);
-    header[8..24].copy_from_slice(question.target.octets());
-    header[24..40].copy_from_slice(target.octets());
+    header[8..24].copy_from_slice(&question.target.octets());
+    header[24..40].copy_from_slice(&target.octets());
     let message = &mut bytes[ETHERNET + 40..];
     // Router and override, and solicited unless nobody asked by name.
     let flags = if probe { 0xa0 } else { 0xe0 };
     message[..8].copy_from_slice(&[136, 0, 0, 0, flags, 0, 0, 0]);
-    message[8..24].copy_from_slice(question.target.octets());
+    message[8..24].copy_from_slice(&question.target.octets());
     message[24..26].copy_from_slice(&[2, 1]);
     message[26..32].copy_from_slice(&mac.0);
     let sum = transport(&question.target, &target, Protocol::ICMPV6, message);

@@ -156,19 +156,26 @@ fn ipv4(bytes: &[u8], l3: usize, total: usize) -> Result<Parsed, ParseError> {
     if header[12] >= 224 || header[12] == 127 || header[16] == 127 {
         return Err(ParseError::Malformed);
     }
-    let outline = Outline {
-        source,
-        target,
-        protocol: Protocol(header[9]),
-        l3,
-        l4,
-        length,
+    let mut parsed = Parsed {
+        key: FlowKey {
+            source,
+            target,
+            source_port: 0,
+            target_port: 0,
+            protocol: Protocol(header[9]),
+        },
+        l3: l3 as u16,
+        l4: l4 as u16,
+        length: length as u32,
+        family: Family::V4,
         traffic_class: header[1],
         ttl: header[8],
+        tcp_flags: 0,
         fragment,
-        family: Family::V4,
+        icmp: Icmp::No,
     };
-    transport(bytes, outline)
+    transport(bytes, &mut parsed)?;
+    Ok(parsed)
 }
 
 #[inline]
@@ -194,19 +201,26 @@ fn ipv6(bytes: &[u8], l3: usize, total: usize) -> Result<Parsed, ParseError> {
     }
     let end = bytes.len().min(l3 + length);
     let chain = extensions(&bytes[..end], l3 + 40, header[6])?;
-    let outline = Outline {
-        source,
-        target,
-        protocol: chain.protocol,
-        l3,
-        l4: chain.l4,
-        length,
+    let mut parsed = Parsed {
+        key: FlowKey {
+            source,
+            target,
+            source_port: 0,
+            target_port: 0,
+            protocol: chain.protocol,
+        },
+        l3: l3 as u16,
+        l4: chain.l4 as u16,
+        length: length as u32,
+        family: Family::V6,
         traffic_class: header[0] << 4 | header[1] >> 4,
         ttl: header[7],
+        tcp_flags: 0,
         fragment: chain.fragment,
-        family: Family::V6,
+        icmp: Icmp::No,
     };
-    transport(bytes, outline)
+    transport(bytes, &mut parsed)?;
+    Ok(parsed)
 }
 
 pub(crate) struct Chain {
@@ -267,91 +281,58 @@ pub(crate) fn extensions(bytes: &[u8], start: usize, first: u8) -> Result<Chain,
     Err(ParseError::ExtensionHeaders)
 }
 
-struct Outline {
-    source: Addr,
-    target: Addr,
-    protocol: Protocol,
-    l3: usize,
-    l4: usize,
-    length: usize,
-    traffic_class: u8,
-    ttl: u8,
-    fragment: Fragment,
-    family: Family,
-}
-
+/// Reads ports, TCP's flags and what kind of ICMP it is.
 #[inline]
-fn transport(bytes: &[u8], outline: Outline) -> Result<Parsed, ParseError> {
-    let Outline {
-        source,
-        target,
-        protocol,
-        l3,
-        l4,
-        length,
-        ..
-    } = outline;
-    // How much of the IP payload there is, by the IP header; and how much of it lies in this chunk.
-    let payload = l3 + length - l4;
-    let here = &bytes[l4..bytes.len().min(l3 + length)];
-    let mut ports = (0, 0);
-    let mut tcp_flags = 0;
-    let mut icmp = Icmp::No;
-    if outline.fragment != Fragment::Later {
-        match (protocol, outline.family) {
-            (Protocol::TCP, _) => {
-                let header = here.get(..20).ok_or(ParseError::Truncated)?;
-                let header_length = (header[12] >> 4) as usize * 4;
-                if header_length < 20 || header_length > payload {
-                    return Err(ParseError::Malformed);
-                }
-                tcp_flags = header[13];
-                ports = ports_of(header);
-            }
-            (Protocol::UDP, _) => {
-                let header = here.get(..8).ok_or(ParseError::Truncated)?;
-                let udp_length = u16::from_be_bytes([header[4], header[5]]) as usize;
-                let whole = outline.fragment == Fragment::Whole;
-                if udp_length < 8 || (whole && udp_length > payload) {
-                    return Err(ParseError::Malformed);
-                }
-                ports = ports_of(header);
-            }
-            (Protocol::SCTP, _) => ports = ports_of(here.get(..12).ok_or(ParseError::Truncated)?),
-            (Protocol::ICMP, Family::V4) => {
-                let header = here.get(..8).ok_or(ParseError::Truncated)?;
-                (icmp, ports) = icmp_v4(header);
-            }
-            (Protocol::ICMPV6, Family::V6) => {
-                let header = here.get(..8).ok_or(ParseError::Truncated)?;
-                (icmp, ports) = icmp_v6(header);
-            }
-            // ICMP of the other family is a contradiction.
-            (Protocol::ICMP | Protocol::ICMPV6, _) => return Err(ParseError::Malformed),
-            (_, _) => {}
-        }
-        if protocol.has_ports() && (ports.0 == 0 || ports.1 == 0) && protocol != Protocol::UDP {
-            return Err(ParseError::Malformed);
-        }
+fn transport(bytes: &[u8], parsed: &mut Parsed) -> Result<(), ParseError> {
+    if parsed.fragment == Fragment::Later {
+        return Ok(());
     }
-    Ok(Parsed {
-        key: FlowKey {
-            source,
-            target,
-            source_port: ports.0,
-            target_port: ports.1,
-            protocol,
-        },
-        l3: l3 as u16,
-        l4: l4 as u16,
-        length: length as u32,
-        family: outline.family,
-        traffic_class: outline.traffic_class,
-        ttl: outline.ttl,
-        tcp_flags,
-        fragment: outline.fragment,
-        icmp,
-    })
+    // How much of the IP payload there is, by the IP header; and how much of it lies in this chunk.
+    let payload = parsed.end() - parsed.l4 as usize;
+    let here = &bytes[parsed.l4 as usize..bytes.len().min(parsed.end())];
+    let protocol = parsed.key.protocol;
+    let ports = match (protocol, parsed.family) {
+        (Protocol::TCP, _) => {
+            let header: &[u8; 20] = here.first_chunk().ok_or(ParseError::Truncated)?;
+            let header_length = (header[12] >> 4) as usize * 4;
+            if header_length < 20 || header_length > payload {
+                return Err(ParseError::Malformed);
+            }
+            parsed.tcp_flags = header[13];
+            ports_of(header)
+        }
+        (Protocol::UDP, _) => {
+            let header: &[u8; 8] = here.first_chunk().ok_or(ParseError::Truncated)?;
+            let udp_length = u16::from_be_bytes([header[4], header[5]]) as usize;
+            let whole = parsed.fragment == Fragment::Whole;
+            if udp_length < 8 || (whole && udp_length > payload) {
+                return Err(ParseError::Malformed);
+            }
+            ports_of(header)
+        }
+        (Protocol::SCTP, _) => ports_of(here.get(..12).ok_or(ParseError::Truncated)?),
+        (Protocol::ICMP, Family::V4) => {
+            let header = here.get(..8).ok_or(ParseError::Truncated)?;
+            let (icmp, ports) = icmp_v4(header);
+            parsed.icmp = icmp;
+            ports
+        }
+        (Protocol::ICMPV6, Family::V6) => {
+            let header = here.get(..8).ok_or(ParseError::Truncated)?;
+            let (icmp, ports) = icmp_v6(header);
+            parsed.icmp = icmp;
+            ports
+        }
+        // ICMP of the other family is a contradiction.
+        (Protocol::ICMP | Protocol::ICMPV6, _) => return Err(ParseError::Malformed),
+        (_, _) => return Ok(()),
+    };
+    let needs_ports = matches!(protocol, Protocol::TCP | Protocol::SCTP);
+    if needs_ports && (ports.0 == 0 || ports.1 == 0) {
+        return Err(ParseError::Malformed);
+    }
+    (parsed.key.source_port, parsed.key.target_port) = ports;
+    Ok(())
 }
 
 #[inline]

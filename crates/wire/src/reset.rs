@@ -69,8 +69,8 @@ pub fn answer(frame: &mut Frame<'_>, parsed: &Parsed) -> Result<Parsed, NoRoom> 
             put_u16(ip, 4, TCP as u16);
             ip[6] = Protocol::TCP.0;
             ip[7] = 64;
-            ip[8..24].copy_from_slice(key.source.octets());
-            ip[24..40].copy_from_slice(key.target.octets());
+            ip[8..24].copy_from_slice(&key.source.octets());
+            ip[24..40].copy_from_slice(&key.target.octets());
         }
     }
     Ok(Parsed {

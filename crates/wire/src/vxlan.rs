@@ -1,7 +1,7 @@
 //! VXLAN (RFC 7348): an Ethernet frame inside UDP.
 
-use crate::bytes::{put_u16, u16_at};
-use crate::checksum::checksum;
+use crate::bytes::{put_words, u16_at};
+use crate::checksum::checksum_of;
 use crate::parse::{ETHERNET, Fragment, Parsed};
 use crate::{Addr, Family, Frame, Mac, NoRoom, Protocol};
 
@@ -58,43 +58,42 @@ pub fn push(frame: &mut Frame<'_>, outer: &Outer) -> Result<(), NoRoom> {
     let bytes = &mut frame.push(count)?[..count];
     crate::edit::ethernet(bytes, outer.target_mac, outer.source_mac, family);
     match family {
-        Family::V4 => {
-            let header = &mut bytes[ETHERNET..ETHERNET + 20];
-            header.fill(0);
-            header[0] = 0x45;
-            header[1] = outer.traffic_class;
-            put_u16(header, 2, length);
-            header[6] = 0x40;
-            header[8] = OUTER_TTL;
-            header[9] = Protocol::UDP.0;
-            header[12..16].copy_from_slice(&outer.source.low_bytes());
-            header[16..20].copy_from_slice(&outer.target.low_bytes());
-            let sum = checksum(header);
-            put_u16(header, 10, sum);
-        }
-        Family::V6 => {
-            let header = &mut bytes[ETHERNET..ETHERNET + 40];
-            header[0..4].copy_from_slice(&[
-                0x60 | outer.traffic_class >> 4,
-                outer.traffic_class << 4,
-                0,
-                0,
-            ]);
-            put_u16(header, 4, length);
-            header[6] = Protocol::UDP.0;
-            header[7] = OUTER_TTL;
-            header[8..24].copy_from_slice(outer.source.octets());
-            header[24..40].copy_from_slice(outer.target.octets());
-        }
+        Family::V4 => ipv4(&mut bytes[ETHERNET..], outer, length),
+        Family::V6 => ipv6(&mut bytes[ETHERNET..], outer, length),
     }
     let udp = &mut bytes[count - UDP_AND_VXLAN..];
-    put_u16(udp, 0, outer.source_port);
-    put_u16(udp, 2, outer.target_port);
-    put_u16(udp, 4, udp_length as u16);
-    put_u16(udp, 6, 0);
-    udp[8..12].copy_from_slice(&[0x08, 0, 0, 0]);
-    udp[12..16].copy_from_slice(&(outer.vni << 8).to_be_bytes());
+    let words = [
+        u32::from(outer.source_port) << 16 | u32::from(outer.target_port),
+        (udp_length as u32) << 16,
+        0x0800_0000,
+        outer.vni << 8,
+    ];
+    put_words(udp, words);
     Ok(())
+}
+
+#[inline]
+fn ipv4(header: &mut [u8], outer: &Outer, length: u16) {
+    let mut words = [
+        0x4500_0000 | u32::from(outer.traffic_class) << 16 | u32::from(length),
+        0x0000_4000,
+        u32::from_be_bytes([OUTER_TTL, Protocol::UDP.0, 0, 0]),
+        u32::from_be_bytes(outer.source.low_bytes()),
+        u32::from_be_bytes(outer.target.low_bytes()),
+    ];
+    words[2] |= u32::from(checksum_of(words));
+    put_words(header, words);
+}
+
+#[inline]
+fn ipv6(header: &mut [u8], outer: &Outer, length: u16) {
+    let words = [
+        0x6000_0000 | u32::from(outer.traffic_class) << 20,
+        u32::from(length) << 16 | u32::from_be_bytes([0, 0, Protocol::UDP.0, OUTER_TTL]),
+    ];
+    put_words(header, words);
+    header[8..24].copy_from_slice(&outer.source.octets());
+    header[24..40].copy_from_slice(&outer.target.octets());
 }
 
 /// Why a packet to the tunnel's port is no VXLAN packet.

@@ -248,7 +248,7 @@ fn unreachable(port: PortId, about: &[u8], source: &FlowKey) -> Vec<u8> {
                 .write(&mut bytes, &packet[..28])
         }
         false => {
-            let (from, to) = (*source.source.octets(), *source.target.octets());
+            let (from, to) = (source.source.octets(), source.target.octets());
             let kind = Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port);
             builder
                 .ipv6(from, to, 64)

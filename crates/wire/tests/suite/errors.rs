@@ -141,7 +141,7 @@ fn d1_a_quote_of_mapped_addresses_is_none() {
     let flow = key(Protocol::UDP, ("fd00::2", 4000), ("fd00::3", 53));
     for at in [8, 24] {
         let mut quote = packet(&flow, b"")[ETHERNET..].to_vec();
-        quote[at..at + 16].copy_from_slice(Addr::v4([10, 0, 0, 1]).octets());
+        quote[at..at + 16].copy_from_slice(&Addr::v4([10, 0, 0, 1]).octets());
         let bytes = error(outer.source, outer.target, &quote);
         assert_eq!(embedded(&bytes, &parsed(&bytes)), None);
     }

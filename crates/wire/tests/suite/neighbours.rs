@@ -72,7 +72,7 @@ fn asked_by(source: &str) -> Vec<u8> {
     let mut message = [0; 24];
     message[0] = 135;
     message[8..24].copy_from_slice(
-        key(Protocol::UDP, ("fe80::1", 0), ("::", 0))
+        &key(Protocol::UDP, ("fe80::1", 0), ("::", 0))
             .source
             .octets(),
     );
@@ -84,7 +84,7 @@ fn asked_by(source: &str) -> Vec<u8> {
     }
     let mut bytes = Vec::new();
     PacketBuilder::ethernet2(POD.0, [0x33, 0x33, 0xff, 0, 0, 1])
-        .ipv6(*flow.source.octets(), *flow.target.octets(), 255)
+        .ipv6(flow.source.octets(), flow.target.octets(), 255)
         .icmpv6_raw(135, 0, [0; 4])
         .write(&mut bytes, &body)
         .expect("a packet");
@@ -120,7 +120,7 @@ fn d6_a_solicitation_is_answered_to_the_asker_and_a_probe_to_all() {
         assert_eq!((answer.ttl, bytes.len()), (255, answer.end()));
         let message = &bytes[answer.l4 as usize..];
         assert_eq!((message[0], message[1], message[4]), (136, 0, flags));
-        assert_eq!(message[8..24], *question.target.octets());
+        assert_eq!(message[8..24], question.target.octets());
         assert_eq!(message[24..32], [&[2, 1], &GATEWAY.0[..]].concat());
     }
 }

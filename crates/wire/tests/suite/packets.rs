@@ -67,8 +67,8 @@ pub(crate) fn ip(key: &FlowKey, options: &[u8]) -> IpHeaders {
         ),
         Family::V6 => IpHeaders::Ipv6(
             Ipv6Header {
-                source: *key.source.octets(),
-                destination: *key.target.octets(),
+                source: key.source.octets(),
+                destination: key.target.octets(),
                 hop_limit: 64,
                 flow_label: Ipv6FlowLabel::try_new(0xabcde).expect("20 bits"),
                 ..Ipv6Header::default()

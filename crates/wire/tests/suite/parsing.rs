@@ -328,7 +328,7 @@ fn addresses_that_no_wire_has_are_refused() {
     }
     // Mapped addresses: they would be taken for IPv4.
     let bytes = packet(&six(Protocol::UDP), b"");
-    let mapped = *four(Protocol::UDP).source.octets();
+    let mapped = four(Protocol::UDP).source.octets();
     for at in [8, 24] {
         let mut bytes = bytes.clone();
         bytes[ETHERNET + at..ETHERNET + at + 16].copy_from_slice(&mapped);

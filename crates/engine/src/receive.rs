@@ -25,14 +25,15 @@ pub(crate) fn receive(
     let port = snapshot
         .port(packet.ingress)
         .ok_or(DropReason::UnknownPort)?;
+    let content = parse(packet)?;
     let received = match port.kind {
         PortKind::Pod(id) => {
             let id = id.ok_or(DropReason::UnknownPort)?;
             let endpoint = snapshot.endpoint(id).ok_or(DropReason::UnknownPort)?;
-            from_pod(endpoint, packet, Arrival::Endpoint(id))?
+            from_pod(endpoint, packet, content, Arrival::Endpoint(id))?
         }
-        PortKind::Host => from_host(packet)?,
-        PortKind::Uplink => from_uplink(snapshot, packet)?,
+        PortKind::Host => from_host(content),
+        PortKind::Uplink => from_uplink(snapshot, packet, content)?,
     };
     if let Received::Ip(parsed, _) = &received {
         trim(packet, parsed)?;
@@ -75,13 +76,14 @@ fn trim(packet: &mut Packet<'_>, parsed: &Parsed) -> Result<(), DropReason> {
 fn from_pod(
     endpoint: &Endpoint,
     packet: &Packet<'_>,
+    content: Content,
     arrival: Arrival,
 ) -> Result<Received, DropReason> {
     let (_, source) = macs(packet.frame.bytes()).ok_or(DropReason::Truncated)?;
     if source != endpoint.mac {
         return Err(DropReason::Spoofed);
     }
-    let parsed = match parse(packet)? {
+    let parsed = match content {
         Content::Arp => return Ok(Received::Neighbour(arrival, None)),
         Content::Ip(parsed) => parsed,
     };
@@ -106,19 +108,24 @@ fn from_pod(
     }
 }
 
-fn from_host(packet: &Packet<'_>) -> Result<Received, DropReason> {
-    Ok(match parse(packet)? {
+#[inline]
+fn from_host(content: Content) -> Received {
+    match content {
         Content::Arp => Received::Neighbour(Arrival::Host, None),
         Content::Ip(parsed) if parsed.icmp == Icmp::Neighbour => {
             Received::Neighbour(Arrival::Host, Some(parsed))
         }
         Content::Ip(parsed) => Received::Ip(parsed, Arrival::Host),
-    })
+    }
 }
 
 #[inline]
-fn from_uplink(snapshot: &Snapshot, packet: &mut Packet<'_>) -> Result<Received, DropReason> {
-    let Content::Ip(outer) = parse(packet)? else {
+fn from_uplink(
+    snapshot: &Snapshot,
+    packet: &mut Packet<'_>,
+    content: Content,
+) -> Result<Received, DropReason> {
+    let Content::Ip(outer) = content else {
         return Err(DropReason::NeighbourIgnored);
     };
     let node = &snapshot.node;
@@ -195,7 +202,7 @@ fn open(
     Ok((inner, peer))
 }
 
-#[inline]
+#[inline(always)]
 fn parse(packet: &Packet<'_>) -> Result<Content, DropReason> {
     Parsed::frame(&packet.frame).map_err(|error| match error {
         ParseError::Truncated => DropReason::Truncated,

@@ -12,7 +12,10 @@ impl Delta {
     /// A 16-bit word became another.
     #[inline]
     pub fn word(&mut self, before: u16, after: u16) {
-        self.0 = add(self.0, u64::from(!before.to_be()) + u64::from(after.to_be()));
+        self.0 = add(
+            self.0,
+            u64::from(!before.to_be()) + u64::from(after.to_be()),
+        );
     }
 
     /// An address became another one of its family.

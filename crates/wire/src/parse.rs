@@ -105,7 +105,7 @@ pub fn macs(bytes: &[u8]) -> Option<(Mac, Mac)> {
 
 impl Parsed {
     /// Reads an Ethernet frame's headers; `carried` bytes follow in other chunks.
-    #[inline]
+    #[inline(always)]
     pub fn frame(frame: &Frame<'_>) -> Result<Content, ParseError> {
         let bytes = frame.bytes();
         let ethertype = u16_at(bytes, 12).ok_or(ParseError::Truncated)?;
@@ -133,7 +133,7 @@ impl Parsed {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn ipv4(bytes: &[u8], l3: usize, total: usize) -> Result<Parsed, ParseError> {
     let header = bytes.get(l3..l3 + 20).ok_or(ParseError::Truncated)?;
     let header_length = (header[0] & 0x0f) as usize * 4;
@@ -282,7 +282,7 @@ pub(crate) fn extensions(bytes: &[u8], start: usize, first: u8) -> Result<Chain,
 }
 
 /// Reads ports, TCP's flags and what kind of ICMP it is.
-#[inline]
+#[inline(always)]
 fn transport(bytes: &[u8], parsed: &mut Parsed) -> Result<(), ParseError> {
     if parsed.fragment == Fragment::Later {
         return Ok(());

@@ -218,6 +218,7 @@ fn local_pod(
         port,
         mac,
         mtu: 1_500,
+        addresses: Vec::new(),
     };
     [Change::Pod(pod), Change::Attachment(attachment)]
 }

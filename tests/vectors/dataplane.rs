@@ -88,6 +88,7 @@ impl Dataplane {
                     port,
                     mac: pod_mac(port),
                     mtu: 1500,
+                    addresses: Vec::new(),
                 }));
                 ports.extend(pod.addresses.iter().map(|address| (*address, port)));
                 names.extend(

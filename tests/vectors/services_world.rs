@@ -245,6 +245,7 @@ impl World {
                     port,
                     mac: pod_mac(port),
                     mtu: 1500,
+                    addresses: Vec::new(),
                 };
                 let change = Change::Attachment(attachment);
                 self.facts.push((Key::Attachment(name), change));

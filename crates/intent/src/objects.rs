@@ -346,6 +346,8 @@ pub struct Attachment {
     pub mac: Mac,
     /// The largest IP packet that the device takes, in bytes.
     pub mtu: u32,
+    /// The addresses that the pod's device was given; none: those of the Pod object, which learns of them later.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What this node is made of, as the agent found it: the one fact that no cluster object gives.

@@ -1,6 +1,7 @@
 //! Pods become addresses: each has one owner, which is an endpoint here or behind a peer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use podway_tables::{Endpoint, EndpointId, Hop, PeerId, Slots, Snapshot};
@@ -169,7 +170,8 @@ impl PodTable {
         let local = pod.filter(|pod| owns_addresses(pod) && pod.node.as_ref() == Some(round.node));
         let addresses: Vec<Addr> = local
             .iter()
-            .flat_map(|pod| pod.addresses.iter().map(|ip| Addr::from(*ip)))
+            .flat_map(|pod| addresses(round.now, round.node, pod))
+            .map(|ip| Addr::from(*ip))
             .filter(|addr| self.owner(topology, addr) == Some(name))
             .collect();
         let uid = local.filter(|_| !addresses.is_empty()).map(|pod| &pod.uid);
@@ -250,7 +252,21 @@ fn claims(cluster: &Cluster, node: &Arc<str>, name: &Name) -> Vec<(Addr, Claim)>
         let pod = name.clone();
         (Addr::from(ip), Claim { evidence, pod })
     };
-    pod.addresses.iter().copied().map(claim).collect()
+    addresses(cluster, node, pod)
+        .iter()
+        .copied()
+        .map(claim)
+        .collect()
+}
+
+/// A pod's addresses: what its device here was given is true before, and more lately than, what its object says.
+fn addresses<'a>(cluster: &'a Cluster, node: &Arc<str>, pod: &'a Pod) -> &'a [IpAddr] {
+    let here = pod.node.as_ref() == Some(node);
+    let attachment = cluster.attachments.get(&pod.name).filter(|_| here);
+    match attachment {
+        Some(attachment) if !attachment.addresses.is_empty() => &attachment.addresses,
+        Some(_) | None => &pod.addresses,
+    }
 }
 
 /// True of pods that have addresses of their own and still live.

@@ -121,6 +121,7 @@ impl World {
                 port: PortId(port),
                 mac: Mac([2, 0, 0, 0, 0, port as u8]),
                 mtu: 1500,
+                addresses: Vec::new(),
             }));
         }
         let setup = setup(dice);

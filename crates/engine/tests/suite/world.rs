@@ -112,6 +112,7 @@ pub(crate) fn attachment(pod_name: &str, port: u16) -> Change {
         port: PortId(port),
         mac: pod_mac(PortId(port)),
         mtu: 61_000,
+        addresses: Vec::new(),
     })
 }
 

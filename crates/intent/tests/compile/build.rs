@@ -96,6 +96,7 @@ pub(crate) fn attachment(pod: &str, port: u16) -> Change {
         port: PortId(port),
         mac: Mac([2, 0, 0, 0, 0, port as u8]),
         mtu: 9000,
+        addresses: Vec::new(),
     })
 }
 

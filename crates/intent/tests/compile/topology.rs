@@ -204,3 +204,37 @@ fn an_empty_cluster_compiles() {
     assert_eq!(compiled.plan, Plan::default());
     assert_eq!(compiled.snapshot.routes.hop(&addr("10.0.0.1")), Hop::World);
 }
+
+#[test]
+fn n15_a_device_has_the_addresses_it_was_given_before_its_pod_object_knows_them() {
+    let given = |addresses: &str| {
+        let Change::Attachment(mut device) = attachment("a/web", 7) else {
+            panic!("no device");
+        };
+        device.addresses = ips(addresses);
+        Change::Attachment(device)
+    };
+    let mut facts = facts();
+    facts.apply(given("10.244.1.77"));
+    let mut compiler = Compiler::new("n1");
+    let owner =
+        |compiled: &Compiled, address: &str| match compiled.snapshot.routes.hop(&addr(address)) {
+            Hop::Endpoint(id) => compiled.names.endpoint(id).map(Name::to_string),
+            other => Some(format!("{other:?}")),
+        };
+    let compiled = compiler.compile(&facts);
+    assert_eq!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+    assert_ne!(owner(&compiled, "10.244.1.10").as_deref(), Some("a/web"));
+
+    // Without the object nobody says what it may do: its port stays closed.
+    facts.apply(Change::Gone(Key::Pod(name("a/web"))));
+    let compiled = compiler.compile(&facts);
+    assert_ne!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+    facts.apply(Change::Pod(pod("a/web", "n1", "", "")));
+    let compiled = compiler.compile(&facts);
+    assert_eq!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+
+    facts.apply(Change::Gone(Key::Attachment(name("a/web"))));
+    let compiled = compiler.compile(&facts);
+    assert_ne!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+}

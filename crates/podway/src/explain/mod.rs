@@ -300,6 +300,7 @@ fn attach(cluster: &mut Cluster, node: &str) -> BTreeMap<String, (PortId, Mac)> 
             port: PortId(port),
             mac,
             mtu: POD_MTU,
+            addresses: Vec::new(),
         }));
     }
     pods

@@ -1,10 +1,13 @@
 //! What is said over the agent's unix socket: one line of JSON asks, one line answers.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Longest line in bytes, either way.
@@ -18,6 +21,8 @@ pub enum Request {
     Attach(Attach),
     /// Let go of this pod's wire; answered once nothing of it is in force. An unknown pod is fine.
     Detach(Detach),
+    /// Say what a pod's wire on this node is made of: a [`NodeNetwork`].
+    Network,
 }
 
 /// A pod's wire.
@@ -32,6 +37,9 @@ pub struct Attach {
     pub mac: String,
     /// The wire's MTU in bytes.
     pub mtu: u32,
+    /// The addresses that the pod was given; none: those of its Pod object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A pod whose wire goes.
@@ -40,6 +48,26 @@ pub struct Attach {
 pub struct Detach {
     /// The pod as `NAMESPACE/NAME`.
     pub pod: String,
+    /// The host end's name: a wire that took its place is left alone. `None`: whatever the pod has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+/// What the wires of a node's pods are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeNetwork {
+    /// The Node's pod ranges, one of a family at most.
+    pub pod_ranges: Vec<IpNet>,
+    /// Queues of each end: one for each worker.
+    pub queues: NonZeroU16,
+    /// MTU in bytes of the wire, and of the way to the node's other pods.
+    pub pod_mtu: u32,
+    /// MTU in bytes of all other ways.
+    pub tunnel_mtu: u32,
+    /// The gateway's Ethernet address.
+    pub gateway_mac: String,
+    /// Why the agent's tables are not in force, if they are not.
+    pub problem: Option<String>,
 }
 
 /// What an agent answers.
@@ -79,6 +107,25 @@ pub enum AgentError {
 /// An Ethernet address in the form that the socket speaks.
 pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// An Ethernet address that the socket spoke; `None` if it is none.
+pub fn mac_of(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.split(':').map(|part| match part.len() {
+        2 => u8::from_str_radix(part, 16).ok(),
+        _ => None,
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    bytes?.try_into().ok()
+}
+
+/// What the wires of a node's pods are made of, by its agent.
+pub fn network(socket: &Path, timeout: Duration) -> Result<NodeNetwork, AgentError> {
+    let value = ask(socket, &Request::Network, timeout)?;
+    serde_json::from_value(value).map_err(|source| AgentError::Garbled {
+        socket: socket.to_owned(),
+        source,
+    })
 }
 
 /// Asks the agent on a socket, waiting at most `timeout` for each read and write; returns what is in its `ok`.
@@ -131,6 +178,7 @@ mod tests {
             interface: "pw0".into(),
             mac: mac_text([2, 0, 0, 0, 0, 0xab]),
             mtu: 61_000,
+            addresses: Vec::new(),
         });
         let text = r#"{"attach":{"pod":"shop/web","interface":"pw0","mac":"02:00:00:00:00:ab","mtu":61000}}"#;
         assert_eq!(serde_json::to_string(&attach).unwrap(), text);
@@ -139,7 +187,8 @@ mod tests {
         assert_eq!(
             detach,
             Request::Detach(Detach {
-                pod: "shop/web".into()
+                pod: "shop/web".into(),
+                interface: None,
             })
         );
         assert!(
@@ -159,7 +208,10 @@ mod tests {
             stream.write_all(answer).unwrap();
             line
         });
-        let request = Request::Detach(Detach { pod: "a/b".into() });
+        let request = Request::Detach(Detach {
+            pod: "a/b".into(),
+            interface: None,
+        });
         let answer = ask(&socket, &request, Duration::from_secs(5));
         assert_eq!(server.join().unwrap(), "{\"detach\":{\"pod\":\"a/b\"}}\n");
         answer

@@ -1,13 +1,19 @@
-//! Wiring of pods: the pair of interfaces between a pod's network namespace and its node's, and the words with
-//! which the node's agent is asked to take it up.
+//! Wiring of pods: the pair of interfaces between a pod's network namespace and its node's, the words with which the
+//! node's agent is asked to take it up, and the CNI plugin that does both for a container runtime.
 
 pub mod agent;
+mod install;
 mod namespace;
 mod netlink;
 mod offload;
+pub mod plugin;
+mod ranges;
+mod state;
 mod wire;
 
+pub use install::{Install, InstallError, install};
 pub use namespace::{Namespace, NamespaceError};
 pub use netlink::{NetlinkError, Network, Route};
 pub use offload::checksum_in_software;
+pub use state::{Phase, Record, STATE_DIRECTORY, State, StateError, Wired};
 pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};

@@ -129,6 +129,18 @@ impl Namespace {
         })
     }
 
+    /// The namespace of the calling process.
+    pub fn own() -> Result<Self, NamespaceError> {
+        Self::open("/proc/self/ns/net")
+    }
+
+    /// True if both are the same namespace, whatever the ways that lead there.
+    pub fn is(&self, other: &Namespace) -> bool {
+        let [own, theirs] = [self, other].map(|it| it.file.metadata());
+        matches!((own, theirs), (Ok(own), Ok(theirs))
+            if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()))
+    }
+
     /// Ids of the processes that are in this namespace.
     pub fn processes(&self) -> Vec<i32> {
         let Ok(own) = self.file.metadata() else {

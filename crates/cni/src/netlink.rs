@@ -7,6 +7,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 
@@ -151,6 +152,22 @@ impl Network {
         }
         let asked = self.handle.route().add(builder.build()).execute().await;
         asked.map_err(refused(|| format!("add route {destination}")))
+    }
+
+    /// Fixes the Ethernet address of a neighbour.
+    pub async fn set_neighbour(
+        &self,
+        index: u32,
+        address: IpAddr,
+        mac: [u8; 6],
+    ) -> Result<(), NetlinkError> {
+        let request = self.handle.neighbours().add(index, address);
+        let request = request
+            .link_layer_address(&mac)
+            .state(NeighbourState::Permanent)
+            .replace();
+        let asked = request.execute().await;
+        asked.map_err(refused(|| format!("set neighbour {address}")))
     }
 
     /// Makes the stack compute the checksums of what it sends through a link: XDP at the other end of a veth pair

@@ -19,14 +19,18 @@ pub fn tunnel_mtu(uplink_mtu: u32, vtep: IpAddr) -> u32 {
     }
 }
 
-/// The pod's end of its wire.
-const POD_INTERFACE: &str = "eth0";
+/// IFALIASZ of if.h without the final zero; the names of namespaces and pods are ASCII, and longer ones are cut.
+const ALIAS_LIMIT: usize = 255;
 
 /// What a pod's wire is made of.
 #[derive(Clone, Debug)]
 pub struct PodWiring<'a> {
     /// The pod as `NAMESPACE/NAME`.
     pub pod: &'a str,
+    /// The host end's name.
+    pub interface: &'a str,
+    /// The pod end's name.
+    pub device: &'a str,
     /// Where the host end goes.
     pub node_namespace: &'a Namespace,
     /// Where the pod's end goes.
@@ -37,6 +41,8 @@ pub struct PodWiring<'a> {
     pub addresses: &'a [IpAddr],
     /// The node's pod ranges: the first address of a family's range is the pod's gateway.
     pub pod_ranges: &'a [IpNet],
+    /// The gateway's Ethernet address; `None`: the pod asks for it (D6).
+    pub gateway_mac: Option<[u8; 6]>,
     /// Receive and transmit queues of each end: one for each worker of the agent.
     pub queues: NonZeroU16,
     /// MTU in bytes of the wire, and of the way to the node's other pods.
@@ -79,11 +85,9 @@ pub fn pod_mac(pod: &str) -> [u8; 6] {
     [0x02, a, b, c, d, e]
 }
 
-/// Makes a pod's wire and returns the name of its host end, which is down until the agent attaches it. Nothing is
-/// left behind if that fails.
-pub fn wire(wiring: &PodWiring<'_>) -> Result<String, WireError> {
+/// Makes a pod's wire, whose host end is down until the agent attaches it. Nothing is left behind if that fails.
+pub fn wire(wiring: &PodWiring<'_>) -> Result<(), WireError> {
     let routes = routes(wiring)?;
-    let interface = host_interface(wiring.pod);
     let failed = |source| WireError::Netlink {
         pod: wiring.pod.to_owned(),
         source,
@@ -94,44 +98,43 @@ pub fn wire(wiring: &PodWiring<'_>) -> Result<String, WireError> {
     })
     .map_err(failed)?;
     Network::of(wiring.node_namespace, async |node: Network| {
-        node.add_link(pair(wiring, &interface)).await
+        node.add_link(pair(wiring)).await
     })
     .map_err(failed)?;
 
-    let finished = finish(wiring, &interface, &routes);
+    let finished = finish(wiring, &routes);
     if finished.is_err() {
-        let _ = unwire(wiring.node_namespace, wiring.pod);
+        let _ = unwire(wiring.node_namespace, wiring.interface);
     }
-    finished.map(|()| interface)
+    finished
 }
 
-/// Takes a pod's wire away; one that is not there is fine.
-pub fn unwire(node_namespace: &Namespace, pod: &str) -> Result<(), WireError> {
-    let interface = host_interface(pod);
-    let removed = Network::of(node_namespace, async |node: Network| {
-        match node.index(&interface) {
-            Ok(index) => node.delete_link(index).await,
-            Err(_) => Ok(()),
+/// Takes a wire away by its host end's name; one that is not there is fine.
+pub fn unwire(node_namespace: &Namespace, interface: &str) -> Result<(), NetlinkError> {
+    Network::of(node_namespace, async |node: Network| {
+        let Ok(index) = node.index(interface) else {
+            return Ok(());
+        };
+        match node.delete_link(index).await {
+            // Somebody else took it away in the meantime, or its other end went with its namespace.
+            Err(_) if node.index(interface).is_err() => Ok(()),
+            deleted => deleted,
         }
-    });
-    removed.map_err(|source| WireError::Netlink {
-        pod: pod.to_owned(),
-        source,
     })
 }
 
 /// Both ends as one message, so that the pod's is never seen in the node's namespace.
-fn pair(wiring: &PodWiring<'_>, interface: &str) -> LinkMessage {
+fn pair(wiring: &PodWiring<'_>) -> LinkMessage {
     let queues = u32::from(wiring.queues.get());
     let inside = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(POD_INTERFACE)
+        .name(wiring.device)
         .address(wiring.mac.to_vec())
         .mtu(wiring.pod_mtu)
         .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
         .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
         .setns_by_fd(wiring.pod_namespace.as_raw_fd())
         .build();
-    LinkVeth::new(interface, POD_INTERFACE)
+    LinkVeth::new(wiring.interface, wiring.device)
         .mtu(wiring.pod_mtu)
         .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
         .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
@@ -139,21 +142,22 @@ fn pair(wiring: &PodWiring<'_>, interface: &str) -> LinkMessage {
         .build()
 }
 
-fn finish(wiring: &PodWiring<'_>, interface: &str, routes: &[Route]) -> Result<(), WireError> {
+fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
     let failed = |source| WireError::Netlink {
         pod: wiring.pod.to_owned(),
         source,
     };
-    let alias = format!("podway:{}", wiring.pod);
+    let mut alias = format!("podway:{}", wiring.pod);
+    alias.truncate(ALIAS_LIMIT);
     Network::of(wiring.node_namespace, async |node: Network| {
-        let index = node.index(interface)?;
+        let index = node.index(wiring.interface)?;
         node.set_link(LinkUnspec::new_with_index(index).alias(alias).build())
             .await
     })
     .map_err(failed)?;
 
     Network::of(wiring.pod_namespace, async |pod: Network| {
-        let index = pod.index(POD_INTERFACE)?;
+        let index = pod.index(wiring.device)?;
         pod.checksum_in_software(index)?;
         pod.set_up(index).await?;
         for &address in wiring.addresses {
@@ -161,6 +165,9 @@ fn finish(wiring: &PodWiring<'_>, interface: &str, routes: &[Route]) -> Result<(
         }
         for &route in routes {
             pod.add_route(index, route).await?;
+            if let (Some(gateway), Some(mac)) = (route.gateway, wiring.gateway_mac) {
+                pod.set_neighbour(index, gateway, mac).await?;
+            }
         }
         Ok(())
     })
@@ -201,7 +208,7 @@ fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
 }
 
 /// The first address of a range: the network's own address plus one.
-fn gateway(range: IpNet) -> IpAddr {
+pub(crate) fn gateway(range: IpNet) -> IpAddr {
     match range {
         IpNet::V4(range) => IpAddr::from((range.network().to_bits() | 1).to_be_bytes()),
         IpNet::V6(range) => IpAddr::from((range.network().to_bits() | 1).to_be_bytes()),

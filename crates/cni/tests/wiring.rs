@@ -3,7 +3,9 @@
 use std::num::NonZeroU16;
 use std::process::Command;
 
-use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, unwire, wire};
+use podway_cni::{Namespace, PodWiring, pod_mac, unwire, wire};
+
+const INTERFACE: &str = "pwtest0";
 
 /// Namespaces of one test, removed when it ends, and before it begins.
 struct Place {
@@ -45,11 +47,14 @@ fn wiring<'a>(
 ) -> PodWiring<'a> {
     PodWiring {
         pod: "shop/web-0",
+        interface: INTERFACE,
+        device: "eth0",
         node_namespace: node,
         pod_namespace: pod,
         mac: pod_mac("shop/web-0"),
         addresses,
         pod_ranges,
+        gateway_mac: Some([2, 0, 0, 0, 0, 1]),
         queues: NonZeroU16::new(2).unwrap(),
         pod_mtu: 61_000,
         tunnel_mtu: 1_450,
@@ -69,10 +74,9 @@ fn a_pod_is_wired_with_both_families() {
     ];
     let wiring = wiring(&node, &pod, &addresses, &ranges);
 
-    let interface = wire(&wiring).unwrap();
+    wire(&wiring).unwrap();
 
-    assert_eq!(interface, host_interface("shop/web-0"));
-    let host = output(&node, &format!("ip -d link show {interface}"));
+    let host = output(&node, &format!("ip -d link show {INTERFACE}"));
     assert!(
         host.contains("mtu 61000") && host.contains("state DOWN"),
         "{host}"
@@ -96,7 +100,7 @@ fn a_pod_is_wired_with_both_families() {
     let features = output(&pod, "ethtool -k eth0");
     assert!(features.contains("tx-checksumming: off"), "{features}");
 
-    output(&node, &format!("ip link set {interface} up"));
+    output(&node, &format!("ip link set {INTERFACE} up"));
     let v4 = output(&pod, "ip -4 route");
     assert!(v4.contains("default via 10.244.1.1 dev eth0"), "{v4}");
     assert_eq!(v4.matches("mtu 1450").count(), 1, "{v4}");
@@ -120,6 +124,11 @@ fn a_pod_is_wired_with_both_families() {
         "{own}"
     );
     assert!(!own.contains("tentative"), "{own}");
+    let neighbours = output(&pod, "ip neighbour show nud permanent");
+    for gateway in ["10.244.1.1", "fd44:0:0:1::1"] {
+        let line = format!("{gateway} dev eth0 lladdr 02:00:00:00:00:01 PERMANENT");
+        assert!(neighbours.contains(&line), "{neighbours}");
+    }
     assert!(output(&pod, "ip link show lo").contains(",UP"));
 }
 
@@ -181,8 +190,8 @@ fn a_wire_is_taken_away_once_and_again() {
     let ranges = ["10.244.1.0/24".parse().unwrap()];
     wire(&wiring(&node, &pod, &addresses, &ranges)).unwrap();
 
-    unwire(&node, "shop/web-0").unwrap();
-    unwire(&node, "shop/web-0").unwrap();
+    unwire(&node, INTERFACE).unwrap();
+    unwire(&node, INTERFACE).unwrap();
 
     assert!(!output(&node, "ip -o link").contains("pw"));
     assert!(!output(&pod, "ip -o link").contains("eth0"));

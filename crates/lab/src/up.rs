@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use podway_cni::agent::{Attach, Request, ask, mac_text};
-use podway_cni::{Namespace, PodWiring, pod_mac, tunnel_mtu, wire};
+use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, tunnel_mtu, wire};
 
 use crate::agent::Agent;
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
@@ -261,24 +261,29 @@ impl Lab<'_> {
             .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let node_namespace = Namespace::named(&options.place.node(&node.name))?;
         let pod_namespace = Namespace::create(&self.namespace_of(pod))?;
+        let interface = host_interface(&title);
         let wiring = PodWiring {
             pod: &title,
+            interface: &interface,
+            device: "eth0",
             node_namespace: &node_namespace,
             pod_namespace: &pod_namespace,
             mac: pod_mac(&title),
             addresses: &pod.addresses,
             pod_ranges: &node.pod_ranges,
+            gateway_mac: None,
             queues: options.workers,
             pod_mtu: options.pod_mtu,
             tunnel_mtu: tunnel_mtu(options.underlay_mtu, vtep),
         };
-        let interface = wire(&wiring)?;
+        wire(&wiring)?;
         let mac = mac_text(wiring.mac);
         let attach = Request::Attach(Attach {
             pod: title,
             interface,
             mac,
             mtu: options.pod_mtu,
+            addresses: Vec::new(),
         });
         let asked = ask(&options.place.socket(&node.name), &attach, options.timeout);
         asked.map_err(|source| Error::Agent {

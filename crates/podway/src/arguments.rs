@@ -37,6 +37,30 @@ pub enum Command {
     /// Say what policies let through, or write policies for what was let through; needs neither root nor a kernel.
     #[command(subcommand)]
     Policy(Policy),
+    /// The CNI plugin, by which a container runtime has its pods wired.
+    #[command(subcommand)]
+    Cni(Cni),
+}
+
+/// What `podway cni` can do.
+#[derive(Debug, Subcommand)]
+pub enum Cni {
+    /// Put podway-cni, which lies next to this program, and its configuration where the container runtime looks for
+    /// them.
+    Install {
+        /// The runtime's directory of plugins.
+        #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+        bin_dir: PathBuf,
+        /// The runtime's directory of networks.
+        #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+        conf_dir: PathBuf,
+        /// The agent's socket, as it is called where the runtime runs.
+        #[arg(long, value_name = "PATH", default_value = "/run/podway/podway.sock")]
+        socket: PathBuf,
+        /// Where the plugin keeps its records, as `cni_state` of the agent's configuration has it.
+        #[arg(long, value_name = "DIR", default_value = podway_cni::STATE_DIRECTORY)]
+        state_dir: PathBuf,
+    },
 }
 
 /// Arguments of `podway run`.

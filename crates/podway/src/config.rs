@@ -34,6 +34,9 @@ pub struct Config {
     /// The admin socket.
     #[serde(default = "default_socket", deserialize_with = "socket")]
     pub socket: PathBuf,
+    /// Where the CNI plugin records the pods that it wired.
+    #[serde(default = "default_cni_state")]
+    pub cni_state: PathBuf,
     /// How many worker threads there are, 1 to 64.
     #[serde(default = "default_workers", deserialize_with = "workers")]
     pub workers: usize,
@@ -294,6 +297,10 @@ fn default_socket() -> PathBuf {
     PathBuf::from("/run/podway/podway.sock")
 }
 
+fn default_cni_state() -> PathBuf {
+    PathBuf::from(podway_cni::STATE_DIRECTORY)
+}
+
 fn default_workers() -> usize {
     1
 }
@@ -351,6 +358,7 @@ mod tests {
             "source",
             "uplink",
             "socket",
+            "cni_state",
             "workers",
             "cores",
             "pod_mtu",

@@ -8,12 +8,13 @@ use anyhow::Error;
 use clap::Parser;
 use clap::error::ErrorKind;
 use podway::agent;
-use podway::arguments::{Arguments, Command, Explain, Lab, Policy, one_line};
+use podway::arguments::{Arguments, Cni, Command, Explain, Lab, Policy, one_line};
 use podway::config::Config;
 use podway::explain::{self, ExplainError, Explainer};
 use podway::lab::{self, Ended};
 use podway::policy::{self, PolicyError, Subjects};
 use podway::show::show;
+use podway_cni::Install;
 use tracing_subscriber::EnvFilter;
 
 /// What was checked does not hold, or a command failed.
@@ -54,7 +55,28 @@ fn main() -> ExitCode {
             Ok(ended) => end(ended),
             Err(error) => fail(BAD_INPUT, &error),
         },
+        Command::Cni(command) => done(cni(command)),
     }
+}
+
+fn cni(command: Cni) -> Result<(), Error> {
+    let Cni::Install {
+        bin_dir,
+        conf_dir,
+        socket,
+        state_dir,
+    } = command;
+    let written = podway_cni::install(&Install {
+        program: std::env::current_exe()?.with_file_name("podway-cni"),
+        bin_dir,
+        conf_dir,
+        socket,
+        state_dir,
+    })?;
+    for path in written {
+        print(&format!("wrote {}", path.display()));
+    }
+    Ok(())
 }
 
 fn lab(command: Lab) -> ExitCode {

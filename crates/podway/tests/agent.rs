@@ -140,13 +140,17 @@ impl Lab {
             .map(|text| text.parse().expect("address"))
             .collect();
         let ranges = ["10.244.1.0/24", "fd44:0:0:1::/64"].map(|text| text.parse().expect("range"));
-        let interface = wire(&PodWiring {
+        let interface = host_interface(pod);
+        wire(&PodWiring {
             pod,
+            interface: &interface,
+            device: "eth0",
             node_namespace: &Namespace::named(NODE).expect("there"),
             pod_namespace: &Namespace::named(namespace).expect("there"),
             mac: pod_mac(pod),
             addresses: &addresses,
             pod_ranges: &ranges,
+            gateway_mac: None,
             queues: NonZeroU16::MIN,
             pod_mtu: 61_000,
             tunnel_mtu: 1_450,
@@ -157,6 +161,7 @@ impl Lab {
             interface,
             mac: mac_text(pod_mac(pod)),
             mtu: 61_000,
+            addresses: Vec::new(),
         });
         self.ask(&attach).expect("attached")
     }
@@ -302,6 +307,7 @@ fn an_agent_carries_pods_services_and_the_node_through_restarts() {
 
     let detach = Request::Detach(Detach {
         pod: "shop/client".to_owned(),
+        interface: None,
     });
     assert_eq!(lab.ask(&detach).expect("done"), json!({"detached": true}));
     assert_eq!(lab.ask(&detach).expect("done"), json!({"detached": false}));

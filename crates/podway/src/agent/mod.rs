@@ -343,7 +343,8 @@ impl Agent {
     async fn answer(&mut self, request: Request) -> Response {
         let outcome = match request {
             Request::Attach(attach) => self.attach(attach).await,
-            Request::Detach(detach) => self.detach(&detach.pod).await,
+            Request::Detach(detach) => self.detach(&detach).await,
+            Request::Network => Ok(self.network()),
             Request::Show(topic) => Ok(self.show(topic).await),
         };
         match outcome {

@@ -1,8 +1,10 @@
 //! Devices of the dataplane: how they come and go.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use podway_cni::agent::Attach;
+use podway_cni::State;
+use podway_cni::agent::{Attach, Detach, mac_of};
 use podway_intent::{Attachment, Change, Key, Name};
 use podway_tables::{PortId, PortKind};
 use podway_wire::Mac;
@@ -25,6 +27,13 @@ pub(super) struct Ports {
     modes: BTreeMap<PortId, Mode>,
     uplink_ifindex: u32,
     host_ifindex: u32,
+}
+
+/// What a pod's device is told apart by.
+struct Wire {
+    mac: Mac,
+    mtu: u32,
+    addresses: Vec<IpAddr>,
 }
 
 /// A pod's device.
@@ -118,7 +127,12 @@ impl Agent {
         {
             return Err(format!("interface: {interface} is not a pod's device"));
         }
-        self.attach_device(&pod, &device, mac, attach.mtu)
+        let wire = Wire {
+            mac,
+            mtu: attach.mtu,
+            addresses: attach.addresses,
+        };
+        self.attach_device(&pod, &device, wire)
             .await
             .map_err(text)?;
         self.node.raise(device.ifindex).await.map_err(text)?;
@@ -135,8 +149,7 @@ impl Agent {
         &mut self,
         pod: &Name,
         device: &Device,
-        mac: Mac,
-        mtu: u32,
+        wire: Wire,
     ) -> Result<(), AgentError> {
         let same = |known: &PodPort| known.ifindex == device.ifindex;
         if self.ports.pods.get(pod).is_some_and(|known| !same(known)) {
@@ -160,18 +173,25 @@ impl Agent {
         self.apply(Change::Attachment(Attachment {
             pod: pod.clone(),
             port,
-            mac,
-            mtu,
+            mac: wire.mac,
+            mtu: wire.mtu,
+            addresses: wire.addresses,
         }));
         self.publish().await
     }
 
     /// Lets go of a pod's wire; one that is not there is fine.
-    pub(super) async fn detach(&mut self, pod: &str) -> Result<Value, String> {
-        let pod = pod_name(pod)?;
-        let was_there = self.ports.pods.contains_key(&pod);
-        self.release(&pod).await.map_err(text)?;
-        Ok(json!({ "detached": was_there }))
+    pub(super) async fn detach(&mut self, detach: &Detach) -> Result<Value, String> {
+        let pod = pod_name(&detach.pod)?;
+        let is_meant = |known: &PodPort| match &detach.interface {
+            Some(interface) => known.interface == *interface,
+            None => true,
+        };
+        let is_there = self.ports.pods.get(&pod).is_some_and(is_meant);
+        if is_there {
+            self.release(&pod).await.map_err(text)?;
+        }
+        Ok(json!({ "detached": is_there }))
     }
 
     async fn release(&mut self, pod: &Name) -> Result<(), AgentError> {
@@ -187,8 +207,16 @@ impl Agent {
 
     /// Takes up the devices that an earlier agent had: their aliases say whose they are.
     pub(super) async fn adopt_pods(&mut self) -> Result<(), AgentError> {
+        let records = State::at(&self.config.cni_state).records();
+        let records = records.unwrap_or_else(|error| {
+            tracing::warn!(%error, "adopted pods have the addresses of their Pod objects");
+            Vec::new()
+        });
         for device in self.node.pods().await? {
-            let Ok(pod) = pod_name(&device.alias[POD_ALIAS.len()..]) else {
+            // What the CNI plugin recorded is more than an alias holds.
+            let record = records.iter().find(|it| it.interface == device.name);
+            let title = record.map_or(&device.alias[POD_ALIAS.len()..], |it| it.pod.as_str());
+            let Ok(pod) = pod_name(title) else {
                 tracing::warn!(
                     interface = device.name,
                     alias = device.alias,
@@ -196,8 +224,13 @@ impl Agent {
                 );
                 continue;
             };
-            let mac = Mac(podway_cni::pod_mac(&pod.to_string()));
-            match self.attach_device(&pod, &device, mac, device.mtu).await {
+            let recorded = record.and_then(|it| mac_of(&it.mac)).map(Mac);
+            let wire = Wire {
+                mac: recorded.unwrap_or_else(|| Mac(podway_cni::pod_mac(&pod.to_string()))),
+                mtu: device.mtu,
+                addresses: record.map_or(Vec::new(), |it| it.addresses.clone()),
+            };
+            match self.attach_device(&pod, &device, wire).await {
                 Ok(()) => tracing::info!(%pod, interface = device.name, "pod adopted"),
                 // The device stays closed; one pod's fault is not all pods' fault.
                 Err(error) => {
@@ -302,15 +335,7 @@ fn pod_name(text: &str) -> Result<Name, String> {
 }
 
 fn mac(text: &str) -> Result<Mac, String> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|part| match part.len() {
-            2 => u8::from_str_radix(part, 16).ok(),
-            _ => None,
-        })
-        .collect();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
+    mac_of(text)
         .map(Mac)
         .filter(|mac| !mac.is_group())
         .ok_or_else(|| {

@@ -1,5 +1,10 @@
 //! What `podway show` is answered: JSON whose keys are stable.
 
+use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
+
+use podway_cni::agent::NodeNetwork;
+use podway_cni::tunnel_mtu;
 use podway_engine::{Remembered, counter_names};
 use podway_state::{Flow, Phase};
 use podway_tables::{EndpointId, PortId};
@@ -32,6 +37,23 @@ impl Agent {
             Topic::Counters => self.counters_value().await,
             Topic::Status => self.status(),
         }
+    }
+
+    /// What a pod's wire on this node is made of.
+    pub(super) fn network(&self) -> Value {
+        let node = self.cluster.node(&self.config.node);
+        let setup = self.cluster.setup();
+        let uplink_mtu = setup.and_then(|it| it.uplink).map_or(0, |(_, _, mtu)| mtu);
+        let vtep = node.and_then(|node| node.addresses.first().copied());
+        let network = NodeNetwork {
+            pod_ranges: node.map_or(Vec::new(), |node| node.pod_ranges.clone()),
+            queues: NonZeroU16::new(self.config.workers as u16).expect("1 to 64 workers"),
+            pod_mtu: self.config.pod_mtu,
+            tunnel_mtu: tunnel_mtu(uplink_mtu, vtep.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+            gateway_mac: self.node.dataplane().mac.to_string(),
+            problem: self.not_in_force.clone(),
+        };
+        json!(network)
     }
 
     fn endpoints(&self) -> Value {

@@ -19,7 +19,7 @@ use crate::show::Topic;
 
 /// The longest request in bytes.
 const REQUEST_LIMIT: u64 = 64 << 10;
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 256;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// What the agent can be asked.
@@ -30,6 +30,8 @@ pub(super) enum Request {
     Attach(Attach),
     /// Let go of a pod's wire.
     Detach(Detach),
+    /// Say what pods' wires are made of.
+    Network,
     /// Show what is known.
     Show(Topic),
 }
@@ -238,7 +240,7 @@ mod tests {
             for (line, said) in [
                 (
                     "{\"dance\":1}\n",
-                    "unknown variant `dance`, expected one of `attach`, `detach`, `show`",
+                    "unknown variant `dance`, expected one of `attach`, `detach`, `network`, `show`",
                 ),
                 (
                     "{\"show\":\"all\"}\n",
@@ -290,7 +292,7 @@ mod tests {
                 .expect("read");
             assert_eq!(
                 answer,
-                "{\"error\":\"32 connections are open already: close one\"}\n"
+                "{\"error\":\"256 connections are open already: close one\"}\n"
             );
         });
     }

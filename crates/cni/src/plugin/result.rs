@@ -1,0 +1,70 @@
+//! What a runtime is told of a container's network, in the shape of the version that it asked in.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::config::Config;
+use super::version::Version;
+use crate::Record;
+use crate::agent::NodeNetwork;
+use crate::wire::gateway;
+
+/// The result of ADD.
+pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeNetwork) -> Value {
+    let version = config.version;
+    let mut interfaces = [
+        json!({"name": record.interface}),
+        json!({"name": record.wired.device, "mac": record.mac, "sandbox": netns}),
+    ];
+    if version >= Version::V1_1_0 {
+        interfaces
+            .iter_mut()
+            .for_each(|it| it["mtu"] = json!(node.pod_mtu));
+    }
+    let mut ips = Vec::new();
+    let mut routes = Vec::new();
+    for address in &record.addresses {
+        let range = node.pod_ranges.iter().find(|range| range.contains(address));
+        let gateway = range.map(|range| gateway(*range));
+        ips.push(ip(version, *address, gateway));
+        let everything = match address {
+            IpAddr::V4(_) => "0.0.0.0/0",
+            IpAddr::V6(_) => "::/0",
+        };
+        let next_door = range.map(|range| range.trunc().to_string());
+        for (to, mtu) in [
+            (next_door.as_deref(), node.pod_mtu),
+            (Some(everything), node.tunnel_mtu),
+        ] {
+            let mut route = json!({"dst": to, "gw": gateway});
+            if version >= Version::V1_1_0 {
+                route["mtu"] = json!(mtu);
+            }
+            routes.push(route);
+        }
+    }
+    json!({
+        "cniVersion": version.text(),
+        "interfaces": interfaces,
+        "ips": ips,
+        "routes": routes,
+        "dns": config.dns.clone().unwrap_or_else(|| json!({})),
+    })
+}
+
+/// The index of the container's interface among the interfaces above.
+const INSIDE: usize = 1;
+
+fn ip(version: Version, address: IpAddr, gateway: Option<IpAddr>) -> Value {
+    let mut ip = json!({
+        "address": IpNet::from(address).to_string(),
+        "gateway": gateway,
+        "interface": INSIDE,
+    });
+    if version < Version::V1_0_0 {
+        ip["version"] = json!(if address.is_ipv4() { "4" } else { "6" });
+    }
+    ip
+}

@@ -1,0 +1,213 @@
+//! A container's life as its runtime sees it.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::place::{Place, is_root, sh};
+
+const BOTH: &str = "10.244.1.0/24, \"fd44:0:0:1::/64\"";
+
+fn address(result: &Value, index: usize) -> IpAddr {
+    let text = result["ips"][index]["address"]
+        .as_str()
+        .expect("an address");
+    let (address, _) = text.split_once('/').expect("a length");
+    address.parse().expect("an address")
+}
+
+/// Answers every datagram at port 7777 of a pod until the process ends.
+fn serve(place: &Place, pod: usize) {
+    let bind = || UdpSocket::bind("[::]:7777").expect("bound");
+    let socket = place.pod(pod).inside(bind).expect("inside");
+    thread::spawn(move || {
+        let mut buffer = vec![0; 2_048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+}
+
+fn echoes(place: &Place, pod: usize, target: IpAddr) -> bool {
+    let dial = || {
+        let any = if target.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
+        let socket = UdpSocket::bind(any).expect("bound");
+        let timeout = Some(Duration::from_millis(500));
+        socket.set_read_timeout(timeout).expect("set");
+        socket.connect(SocketAddr::new(target, 7777)).is_ok()
+            && socket.send(b"podway").is_ok()
+            && socket.recv(&mut [0; 16]).is_ok()
+    };
+    place.pod(pod).inside(dial).expect("inside")
+}
+
+#[test]
+fn c1_c3_containers_are_added_checked_and_deleted_with_the_agent_dying_in_between() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("life", BOTH, 2);
+    let mut agent = place.start();
+    let quiet = |command: &str, pod, more| {
+        place
+            .run(command, pod, &place.network("1.1.0", more))
+            .done()
+    };
+    quiet("STATUS", 0, Value::Null);
+
+    let client = place.add(0).result();
+    let server = place.add(1).result();
+    let [v4, v6] = [0, 1].map(|index| address(&server, index));
+    serve(&place, 1);
+    for target in [v4, v6] {
+        assert!(echoes(&place, 0, target), "{target}");
+    }
+    let neighbours = sh(&place.pod(0), "ip neighbour show nud permanent");
+    assert!(neighbours.contains("10.244.1.1 dev eth0"), "{neighbours}");
+
+    // What later plugins add is theirs.
+    let mut chained = client.clone();
+    chained["interfaces"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"name": "ifb0"}));
+    chained["ips"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"address": "192.0.2.1/32"}));
+    for previous in [&client, &chained] {
+        quiet("CHECK", 0, json!({"prevResult": previous}));
+    }
+
+    agent.kill();
+    assert!(!echoes(&place, 0, v4), "D10: pods are closed");
+    let mut agent = place.start();
+    assert!(
+        echoes(&place, 0, v4),
+        "adopted with the addresses that it was given"
+    );
+    quiet("CHECK", 0, json!({"prevResult": client}));
+
+    agent.kill();
+    place.delete(0).done();
+    place.delete(0).done();
+    assert_eq!((place.wires(), place.records().len()), (1, 1));
+    let agent = place.start();
+    assert_eq!(
+        place.ports(),
+        1,
+        "what was deleted meanwhile is not adopted"
+    );
+    let again = place.add(0).result();
+    assert_ne!(
+        address(&again, 0),
+        address(&client, 0),
+        "a freed address rests"
+    );
+    assert!(echoes(&place, 0, v4));
+
+    sh(
+        &place.pod(0),
+        "ip address del $(ip -4 -o address show eth0 | awk '{print $4}') dev eth0",
+    );
+    let check = place.network("1.1.0", json!({"prevResult": again}));
+    let (code, text) = place.run("CHECK", 0, &check).error();
+    assert_eq!(
+        (code, text),
+        (
+            104,
+            format!("eth0 has lost its address {}", address(&again, 0))
+        )
+    );
+
+    for pod in [0, 1, 0] {
+        place.delete(pod).done();
+    }
+    let (code, _) = place.run("CHECK", 0, &check).error();
+    assert_eq!(code, 104);
+    place.is_clean();
+    assert_eq!(place.ports(), 0);
+    drop(agent);
+}
+
+#[test]
+fn c6_results_have_the_shape_of_the_version_that_asks() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("shape", BOTH, 1);
+    let _agent = place.start();
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let network = place.network(version, json!({"dns": {"nameservers": ["10.96.0.10"]}}));
+        let result = place.run("ADD", 0, &network).result();
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["dns"]["nameservers"][0], "10.96.0.10");
+        let interfaces = &result["interfaces"];
+        assert_eq!(interfaces[1]["name"], "eth0");
+        assert_eq!(interfaces[1]["sandbox"], json!(place.netns(0)));
+        let link = sh(&place.pod(0), "ip -o link show eth0");
+        assert!(
+            link.contains(interfaces[1]["mac"].as_str().expect("a MAC")),
+            "{link}"
+        );
+        let host = interfaces[0]["name"].as_str().expect("a name");
+        assert!(place.sh(&format!("ip -o link show {host}")).contains(",UP"));
+        for (index, gateway, family) in [(0, "10.244.1.1", "4"), (1, "fd44:0:0:1::1", "6")] {
+            let ip = &result["ips"][index];
+            assert_eq!(
+                (&ip["gateway"], &ip["interface"]),
+                (&json!(gateway), &json!(1))
+            );
+            let expected = if version < "1.0.0" {
+                json!(family)
+            } else {
+                Value::Null
+            };
+            assert_eq!(ip["version"], expected, "{version}");
+        }
+        let mtus = [&interfaces[1]["mtu"], &result["routes"][1]["mtu"]];
+        let expected = if version == "1.1.0" {
+            [json!(61_000), json!(1_450)]
+        } else {
+            [Value::Null, Value::Null]
+        };
+        assert_eq!(mtus, expected.each_ref(), "{version}");
+        place.run("DEL", 0, &network).done();
+    }
+    place.is_clean();
+}
+
+#[test]
+fn c5_gc_removes_what_is_not_listed_and_keeps_going_on_errors() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("gc", BOTH, 4);
+    let _agent = place.start();
+    for pod in 0..3 {
+        place.add(pod).result();
+    }
+    let other = place.network("1.1.0", json!({"name": "another"}));
+    place.run("ADD", 3, &other).result();
+    std::fs::write(place.path("state/broken@eth0.json"), "{").expect("written");
+
+    let valid =
+        json!({"cni.dev/valid-attachments": [{"containerID": "c0ffee-1", "ifname": "eth0"}]});
+    let (code, text) = place
+        .run("GC", 0, &place.network("1.1.0", valid.clone()))
+        .error();
+    assert_eq!(code, 5);
+    assert!(text.contains("broken@eth0.json"), "{text}");
+    std::fs::remove_file(place.path("state/broken@eth0.json")).expect("removed");
+    let left: Vec<_> = place.records().into_iter().map(|it| it.pod).collect();
+    assert_eq!(left, ["shop/pod-1", "shop/pod-3"]);
+    assert_eq!((place.wires(), place.ports()), (2, 2));
+    place.run("GC", 0, &place.network("1.1.0", valid)).done();
+    assert_eq!(place.wires(), 2);
+}

@@ -4,3 +4,4 @@ mod churn;
 mod failures;
 mod life;
 mod place;
+mod podman;

@@ -1,15 +1,25 @@
 //! Agents that die: pods fail closed, the node goes on, and a restart has traffic again.
 
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::bench::{Lab, eventually, podway, root, unprivileged};
+use crate::world::{copy, up_from};
 
 fn kill(pid: i32, signal: &str) {
     let killed = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status();
     assert!(killed.expect("kill runs").success());
+}
+
+/// True once nothing is left of a process but its number.
+fn is_gone(pid: i32) -> bool {
+    !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
 }
 
 /// Starts a node's agent again, as the lab started it.
@@ -42,9 +52,8 @@ fn dies_closed_and_comes_back(how: impl FnOnce(&Lab)) {
     assert!(lab.gets("shop/client", near) && lab.gets("shop/client", far));
     let agent = lab.agent("node1");
     how(&lab);
-    let gone = || !std::path::Path::new(&format!("/proc/{agent}/ns/net")).exists();
     assert!(
-        eventually(Duration::from_secs(3), gone),
+        eventually(Duration::from_secs(3), || is_gone(agent)),
         "the agent is gone"
     );
 
@@ -83,4 +92,95 @@ fn d10_a_killed_agent_closes_its_pods_and_leaves_the_node_alone() {
 fn d10_a_worker_that_dies_takes_its_agent_with_it() {
     // SIGABRT is what a worker's panic ends in.
     dies_closed_and_comes_back(|lab| kill(lab.agent("node1"), "-ABRT"));
+}
+
+/// A service of the pod `echo`, on node2, for connections that last.
+const TALK: &str = "apiVersion: v1
+kind: Service
+metadata: { name: talk }
+spec:
+  clusterIP: 10.96.0.70
+  selector: { app: echo }
+  ports: [{ name: talk, port: 70, targetPort: 7000 }]
+";
+
+/// Starts one end of a connection, once it says that it is ready.
+fn talker(at: &str, arguments: &[&str]) -> Child {
+    let script = ["python3", "-c", include_str!("keeps_talking.py")];
+    let mut command = Command::new(podway());
+    command.args(["lab", "exec", at, "--"]);
+    command.args(script).args(arguments);
+    let mut talker = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("podway runs");
+    let mut said = String::new();
+    let stdout = talker.stdout.as_mut().expect("piped");
+    BufReader::with_capacity(1, stdout)
+        .read_line(&mut said)
+        .expect("it says that it is ready");
+    assert!(!said.is_empty(), "{at}: {arguments:?} is not ready");
+    talker
+}
+
+#[test]
+fn f9_connections_survive_a_kill_and_restart_of_each_nodes_agent() {
+    if unprivileged() {
+        return;
+    }
+    let directory = copy("restart");
+    let talk = directory.join("talk.yaml");
+    fs::write(&talk, TALK).expect("written");
+    let lab = up_from(&directory);
+    let mut servers = [
+        talker("default/echo", &["serve", "7000"]),
+        talker("world", &["serve", "7001"]),
+    ];
+    let clients = [
+        talker("default/client", &["talk", "10.96.0.70", "70"]),
+        talker("default/client", &["talk", "192.168.50.254", "7001"]),
+    ];
+    let mut agents = Vec::new();
+    for (node, pod, gateway) in [
+        ("node1", "default/client", "10.244.1.1"),
+        ("node2", "default/remote", "10.244.2.1"),
+    ] {
+        let socket = lab.node(node)["socket"]
+            .as_str()
+            .expect("a socket")
+            .to_owned();
+        kill(lab.agent(node), "-KILL");
+        // Its socket goes with the last of its threads.
+        let listens = || UnixStream::connect(&socket).is_ok();
+        assert!(eventually(Duration::from_secs(3), || !listens()));
+        // A connection that was not remembered would be given the pod that serves now, and be reset.
+        fs::write(&talk, TALK.replace("app: echo", "app: echo-next")).expect("written");
+        agents.push(restart(&lab, node));
+        let back = eventually(Duration::from_secs(5), || lab.pings(pod, gateway));
+        assert!(back, "{node} is back");
+    }
+    // Some more lines through both new agents.
+    sleep(Duration::from_secs(1));
+    for client in clients {
+        let output = client.wait_with_output().expect("it ends with its input");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("lines that came back, and the longest wait in seconds: {text}");
+        assert!(output.status.success(), "{text}");
+        let lines = text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok());
+        assert!(lines.is_some_and(|lines: u32| lines > 100), "{text}");
+    }
+    for server in &mut servers {
+        let _ = server.kill();
+        let _ = server.wait();
+    }
+    for agent in &mut agents {
+        kill(agent.id() as i32, "-TERM");
+        assert!(agent.wait().expect("it ends").success());
+    }
+    drop(lab);
+    fs::remove_dir_all(directory).expect("removed");
 }

@@ -4,8 +4,8 @@
 //! It is bounded, shared between workers and swept as flows are, and costs no table of its own.
 
 use podway_state::{Decision, FlowTable, Handle, NewFlow, Refused};
-use podway_tables::{Backend, ServiceId};
-use podway_wire::{Addr, Protocol};
+use podway_tables::{Backend, ServiceKey};
+use podway_wire::{Addr, FlowKey, Protocol};
 
 use crate::track::Track;
 
@@ -16,7 +16,8 @@ pub(crate) const PROTOCOL: Protocol = Protocol(255);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     pub(crate) addr: Addr,
-    pub(crate) service: ServiceId,
+    /// By where it answers in the cluster: that outlives the process, which a number does not (F9).
+    pub(crate) service: ServiceKey,
 }
 
 /// The backend that a client had, and its entry.
@@ -28,8 +29,14 @@ pub(crate) struct Stays {
 
 impl Client {
     fn key(&self) -> [u64; 5] {
-        let [a, b] = self.addr.words();
-        [a, b, u64::from(self.service.0), 0, u64::from(PROTOCOL.0)]
+        let key = FlowKey {
+            source: self.addr,
+            target: self.service.addr,
+            source_port: self.service.protocol.0.into(),
+            target_port: self.service.port,
+            protocol: PROTOCOL,
+        };
+        key.words()
     }
 
     /// The backend that the client had last; whether it still serves is the caller's to say.

@@ -71,8 +71,13 @@ impl Shared {
 
     /// State for this many flows and workers; `seed` should be random, so that nobody can aim at one bucket.
     pub fn new(flows: usize, workers: usize, seed: u64) -> Shared {
+        Shared::with(FlowTable::new(flows, workers, seed), workers)
+    }
+
+    /// State for this many workers around a flow table that is there.
+    pub fn with(flows: FlowTable, workers: usize) -> Shared {
         Shared {
-            flows: Arc::new(FlowTable::new(flows, workers, seed)),
+            flows: Arc::new(flows),
             fragments: Arc::new(Fragments::new(DATAGRAMS)),
             counters: Arc::new(Counters::new(workers, crate::COUNTERS)),
             hits: Arc::new(Hits::new(workers)),

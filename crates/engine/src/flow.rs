@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use podway_state::{Counters, Direction, FlowTable, Hit, NewFlow, Refused};
+use podway_state::{Counters, Direction, FlowTable, Hit, INHERITED, NewFlow, Refused};
 use podway_tables::{Backend, Found, Hop, ServiceKey, Snapshot};
 use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, Protocol, macs};
 
-use crate::affinity::Client;
+use crate::affinity::{Client, Stays};
 use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Reply, Stop, decide, judge_egress, judge_ingress};
 use crate::emit::Towards;
 use crate::engine::{Existing, Moment, Settings, Shared};
+use crate::inherit::inherited;
 use crate::judged::Judged;
 use crate::remember::Remembered;
 use crate::serve::{SourceNat, affinity};
@@ -47,6 +48,16 @@ impl Way {
 pub(crate) struct Fresh {
     remembered: Remembered,
     source: SourceNat,
+    stay: Option<Stay>,
+}
+
+/// A client that is to stay with the backend that it was given.
+#[derive(Clone, Copy, Debug)]
+struct Stay {
+    client: Client,
+    last: Option<Stays>,
+    backend: Backend,
+    timeout_s: u32,
 }
 
 /// What a second look at a remembered decision says.
@@ -157,7 +168,7 @@ impl Flows {
         parsed: &Parsed,
         arrival: Arrival,
     ) -> Result<(Way, Fresh), Stop> {
-        let Moment { snapshot, now_ms } = moment;
+        let snapshot = moment.snapshot;
         let stays = affinity(snapshot, arrival, &parsed.key).map(|(service, timeout_s)| {
             let client = Client {
                 addr: parsed.key.source,
@@ -170,9 +181,14 @@ impl Flows {
         self.last = Some(decision);
         self.judged.first(moment, &decision);
         decision.outcome?;
-        if let (Some((client, timeout_s, last)), Some(backend)) = (stays, decision.backend) {
-            client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
-        }
+        let stay = stays
+            .zip(decision.backend)
+            .map(|((client, timeout_s, last), backend)| Stay {
+                client,
+                last,
+                backend,
+                timeout_s,
+            });
         let hop = decision.hop.ok_or(Stop::Drop(DropReason::NoRoute))?;
         let wire = match arrival {
             Arrival::World => macs(packet.frame.bytes()).map(|(_, source)| source),
@@ -186,7 +202,12 @@ impl Flows {
             hop,
             wire: None,
         };
-        Ok((way, Fresh { remembered, source }))
+        let fresh = Fresh {
+            remembered,
+            source,
+            stay,
+        };
+        Ok((way, fresh))
     }
 
     /// Notes that a packet of a remembered flow goes its way.
@@ -220,7 +241,11 @@ impl Flows {
         mut way: Way,
         fresh: Fresh,
     ) -> Result<Way, Stop> {
-        let Fresh { remembered, source } = fresh;
+        let Fresh {
+            remembered,
+            source,
+            stay,
+        } = fresh;
         let original = parsed.key.words();
         let track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
         for port in source_ports(moment.snapshot, &parsed.key, source) {
@@ -237,6 +262,9 @@ impl Flows {
             match self.table.insert(self.worker, &flow, moment.now_ms) {
                 Ok(_) => {
                     self.count(Event::Remembered);
+                    if let Some(stay) = stay {
+                        self.stay(stay, moment.now_ms);
+                    }
                     return Ok(way);
                 }
                 Err(Refused::Exists(hit)) => {
@@ -251,6 +279,16 @@ impl Flows {
             }
         }
         Err(Stop::Drop(DropReason::SourcePorts))
+    }
+
+    fn stay(&self, stay: Stay, now_ms: u32) {
+        let Stay {
+            client,
+            last,
+            backend,
+            timeout_s,
+        } = stay;
+        client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
     }
 
     /// The decision of a flow, if it still holds; a flow that no longer does is forgotten.
@@ -281,15 +319,23 @@ impl Flows {
             let _ = self.table.remove(hit.flow);
             return Ok(None);
         };
-        let Some(remembered) = Remembered::of_words(decision.words) else {
+        let pair = Pair::of(key, hit);
+        let remembered = match decision.sequence {
+            INHERITED => inherited(snapshot, &pair, decision.words),
+            _ => Remembered::of_words(decision.words),
+        };
+        let Some(remembered) = remembered else {
+            let _ = self.table.remove(hit.flow);
             return Ok(None);
         };
-        let current = remembered.is_current(snapshot, decision.sequence);
-        let second = match current && !remembered.awaits_service(key.protocol) {
+        let current = decision.sequence != INHERITED
+            && remembered.is_current(snapshot, decision.sequence)
+            && !remembered.awaits_service(key.protocol);
+        let second = match current {
             true => Second::Holds,
             false => {
                 self.count(Event::Judged);
-                second_look(snapshot, (key, hit), remembered, self.existing)
+                second_look(snapshot, &pair, remembered, self.existing)
             }
         };
         let outcome = match second {
@@ -346,21 +392,45 @@ impl Flows {
     }
 }
 
+/// The keys of a known flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    /// As packets of its original direction come.
+    pub(crate) original: FlowKey,
+    /// As they go on.
+    pub(crate) translated: FlowKey,
+    /// Which way the packet at hand goes.
+    direction: Direction,
+}
+
+impl Pair {
+    fn of(key: &FlowKey, hit: &Hit) -> Pair {
+        let other = FlowKey::of_words(hit.other);
+        let (original, reply) = match hit.direction {
+            Direction::Original => (*key, other),
+            Direction::Reply => (other, *key),
+        };
+        Pair {
+            original,
+            translated: reply.reverse(),
+            direction: hit.direction,
+        }
+    }
+}
+
 /// Judges a live flow again: the pods must be the same ones, the backend must not have gone under UDP (F1, F5), and
 /// both policies must still allow it, unless flows are kept that they once allowed (N12).
 fn second_look(
     snapshot: &Snapshot,
-    (key, hit): (&FlowKey, &Hit),
+    pair: &Pair,
     remembered: Remembered,
     existing: Existing,
 ) -> Second {
-    let this = *key;
-    let other = FlowKey::of_words(hit.other);
-    let (original, reply) = match hit.direction {
-        Direction::Original => (this, other),
-        Direction::Reply => (other, this),
-    };
-    let translated = reply.reverse();
+    let Pair {
+        original,
+        translated,
+        direction,
+    } = *pair;
     let arrival = match remembered.backward {
         Hop::Endpoint(id) => Arrival::Endpoint(id),
         Hop::Peer(id) => Arrival::Peer(id),
@@ -377,7 +447,7 @@ fn second_look(
     }
     if remembered.service.is_some()
         && original.protocol == Protocol::TCP
-        && hit.direction == Direction::Original
+        && direction == Direction::Original
         && is_gone(snapshot, &translated.target, remembered.forward)
     {
         return Second::Ended;

@@ -11,6 +11,7 @@ mod emit;
 mod engine;
 mod flow;
 mod hits;
+mod inherit;
 mod judged;
 mod observed;
 mod packet;

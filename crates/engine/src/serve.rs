@@ -2,7 +2,7 @@
 
 use podway_tables::{
     Backend, Choice, ClusterIpMasquerade, Found, Frontend, FrontendKind, Hop, Reach, Service,
-    ServiceId, ServiceKey, Snapshot,
+    ServiceKey, Snapshot,
 };
 use podway_wire::icmp::IcmpError;
 use podway_wire::{Addr, FlowKey};
@@ -21,15 +21,15 @@ pub enum SourceNat {
     Masquerade(Addr),
 }
 
-/// The service port that a packet is for and how long its clients stay with their backends, in seconds (S14).
+/// The service port that a packet is for, by its cluster address, and how long its clients stay with their backends, in seconds (S14).
 ///
 /// `None` if it is for none, or for one whose clients don't stay: then nothing is remembered of it.
-pub fn affinity(snapshot: &Snapshot, arrival: Arrival, key: &FlowKey) -> Option<(ServiceId, u32)> {
+pub fn affinity(snapshot: &Snapshot, arrival: Arrival, key: &FlowKey) -> Option<(ServiceKey, u32)> {
     let Ok(Some(frontend)) = frontend(snapshot, arrival, key) else {
         return None;
     };
     let service = snapshot.services.service(frontend.service)?;
-    Some((frontend.service, service.affinity_timeout_s?))
+    Some((service.key, service.affinity_timeout_s?))
 }
 
 /// What a service says of a packet's source.

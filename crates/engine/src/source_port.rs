@@ -3,8 +3,9 @@
 //! There is no allocator: the flow table refuses a flow whose replies would look like another's, so that a port is in
 //! use only towards the targets that it is in use for, and it is free again with its flow.
 
-use podway_tables::Snapshot;
-use podway_wire::FlowKey;
+use podway_state::spread;
+use podway_tables::{Found, ServiceKey, Snapshot};
+use podway_wire::{FlowKey, Protocol};
 
 use crate::serve::SourceNat;
 
@@ -31,14 +32,24 @@ pub(crate) fn source_ports(
     // What has no port keeps none, and can't be masqueraded: its answers would not be known for ours. An echo's
     // identifier is as good as a port.
     let tries = if numbered { tries } else { 0 };
-    let others = (0..tries).map(move |attempt| first + (mixed(entropy ^ attempt) % count) as u16);
+    let others = (0..tries).map(move |attempt| first + (spread(entropy ^ attempt) % count) as u16);
+    // F10: a host port may be among ours.
+    let others = others.filter(move |port| !is_served(snapshot, key.protocol, source, *port));
     own.into_iter().chain(others)
 }
 
-/// A permutation that leaves no pattern (splitmix64: Steele et al., OOPSLA 2014).
-fn mixed(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+/// True of a port at which a service or pod answers under the node's address.
+fn is_served(snapshot: &Snapshot, protocol: Protocol, source: SourceNat, port: u16) -> bool {
+    let SourceNat::Masquerade(addr) = source else {
+        return false;
+    };
+    let dialled = ServiceKey {
+        addr,
+        port,
+        protocol,
+    };
+    match snapshot.services.find(&dialled) {
+        Found::Frontend(_) => true,
+        Found::WrongPort | Found::Unallocated | Found::Nothing => false,
+    }
 }

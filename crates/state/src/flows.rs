@@ -5,6 +5,8 @@
 //! Times are milliseconds of one clock that may wrap; timeouts stay below 2^31 ms (24 days).
 
 mod insert;
+#[cfg(not(loom))]
+mod resume;
 mod sweep;
 
 use std::fmt;
@@ -15,7 +17,11 @@ use crate::hash::Seed;
 use crate::index::Index;
 use crate::partition::Partition;
 use crate::prefetch::prefetch;
-use crate::slot::{Decision, Direction, Key, Meta, Phase, Slot, State};
+use crate::slot::{Decision, Direction, Key, Meta, Phase, State};
+use crate::slots::Slots;
+
+#[cfg(not(loom))]
+pub use self::resume::{Foreign, Resumed};
 
 /// How stale the time of a flow's last packet may be, in milliseconds: it saves writes to a shared cache line.
 const TICK_MS: u32 = 64;
@@ -27,7 +33,7 @@ const MAX_WORKERS: usize = 128;
 pub struct FlowTable {
     seed: Seed,
     index: Index,
-    slots: Box<[Slot]>,
+    slots: Slots,
     partitions: Box<[CachePadded<Partition>]>,
 }
 
@@ -123,21 +129,26 @@ impl FlowTable {
     /// # Panics
     /// If there are no workers, more than 128, more than flows, or more than 2^30 flows.
     pub fn new(capacity: usize, workers: usize, seed: u64) -> FlowTable {
-        assert!((1..=MAX_WORKERS).contains(&workers), "{workers} workers");
-        let capacity = capacity.next_power_of_two();
-        assert!((workers..=1 << 30).contains(&capacity), "{capacity} flows");
-        let share = (capacity / workers) as u32;
-        let mut slots = Vec::with_capacity(share as usize * workers);
-        let partitions = (0..workers as u32).map(|worker| {
-            let (partition, its_slots) = Partition::new(worker * share..(worker + 1) * share);
-            slots.extend(its_slots);
-            CachePadded::new(partition)
-        });
+        let share = share(capacity, workers);
+        let table = FlowTable::over(Slots::own(share * workers), share, seed);
+        for own in &table.partitions {
+            own.range()
+                .rev()
+                .for_each(|slot| own.free(&table.slots, slot));
+        }
+        table
+    }
+
+    /// A table over these slots, so many for each worker, with nothing in its index and its free lists.
+    fn over(slots: Slots, share: usize, seed: u64) -> FlowTable {
+        let workers = slots.len() / share;
+        let range = |worker: usize| (worker * share) as u32..((worker + 1) * share) as u32;
+        let partitions = (0..workers).map(|worker| CachePadded::new(Partition::new(range(worker))));
         FlowTable {
             seed: Seed::new(seed),
-            index: Index::new(capacity),
+            index: Index::new(slots.len().next_power_of_two()),
             partitions: partitions.collect(),
-            slots: slots.into_boxed_slice(),
+            slots,
         }
     }
 
@@ -225,7 +236,7 @@ impl FlowTable {
 
     /// A copy of each flow, consistent in itself; flows that come or go meanwhile may be in or not.
     pub fn iter(&self) -> impl Iterator<Item = Flow> {
-        (0..).zip(&self.slots).filter_map(|(slot, contents)| {
+        (0..).zip(self.slots.iter()).filter_map(|(slot, contents)| {
             let contents = contents.contents()?;
             let [original, reply] = contents.keys;
             (contents.meta.state() == State::Live).then(|| Flow {
@@ -303,6 +314,14 @@ impl fmt::Debug for FlowTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FlowTable({} of {})", self.len(), self.capacity())
     }
+}
+
+/// How many slots each worker has.
+fn share(capacity: usize, workers: usize) -> usize {
+    assert!((1..=MAX_WORKERS).contains(&workers), "{workers} workers");
+    let capacity = capacity.next_power_of_two();
+    assert!((workers..=1 << 30).contains(&capacity), "{capacity} flows");
+    capacity / workers
 }
 
 fn handle(slot: u32, meta: Meta) -> Handle {

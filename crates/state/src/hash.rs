@@ -7,15 +7,10 @@ use crate::slot::Key;
 pub(crate) struct Seed([u64; 6]);
 
 impl Seed {
-    /// A secret that is stretched from 64 random bits (splitmix64: Steele et al., OOPSLA 2014).
+    /// A secret that is stretched from 64 random bits.
     pub(crate) fn new(seed: u64) -> Seed {
-        let mut state = seed;
-        Seed(std::array::from_fn(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = state;
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            word ^ (word >> 31)
+        Seed(std::array::from_fn(|word| {
+            spread(seed.wrapping_add((word as u64).wrapping_mul(STEP)))
         }))
     }
 
@@ -35,6 +30,18 @@ impl Seed {
     pub(crate) fn hash(&self, key: &Key) -> u64 {
         fold(key[0] ^ self.0[0], self.0[1] | 1)
     }
+}
+
+/// What splitmix64 adds from one number to the next: 2^64 divided by the golden ratio.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A permutation of all 64-bit numbers that leaves no pattern (splitmix64: Steele et al., OOPSLA 2014).
+#[inline]
+pub fn spread(word: u64) -> u64 {
+    let word = word.wrapping_add(STEP);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 /// Both halves of the product, one upon the other.

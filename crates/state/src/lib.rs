@@ -13,10 +13,14 @@ mod partition;
 mod prefetch;
 mod publication;
 mod slot;
+mod slots;
 mod sync;
 
 pub use counters::Counters;
 pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Tracked};
+#[cfg(not(loom))]
+pub use flows::{Foreign, Resumed};
 pub use fragments::{Fragments, Later, Range, Refusal, WAITING_BYTES};
+pub use hash::spread;
 pub use publication::{Publication, Reader};
-pub use slot::{Decision, Direction, Key, Phase};
+pub use slot::{Decision, Direction, INHERITED, Key, Phase};

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+#[cfg(not(loom))]
+use crate::slot::Phase;
 use crate::slot::Slot;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -28,19 +30,36 @@ pub(crate) enum Shortage {
 }
 
 impl Partition {
-    /// The partition of the slots of `range`, and these slots, all in its free list.
-    pub(crate) fn new(range: Range<u32>) -> (Partition, impl Iterator<Item = Slot>) {
-        let last = range.end - 1;
-        let next = move |slot| if slot == last { NONE } else { slot + 1 };
-        let slots = range.clone().map(move |slot| Slot::new(next(slot)));
-        let partition = Partition {
-            free: AtomicU32::new(range.start),
+    /// The partition of the slots of `range`, of which none is in its free list yet, and none taken.
+    pub(crate) fn new(range: Range<u32>) -> Partition {
+        Partition {
+            free: AtomicU32::new(NONE),
             used: AtomicU32::new(0),
             embryonic: AtomicU32::new(0),
             cursor: AtomicU32::new(range.start),
             range,
-        };
-        (partition, slots)
+        }
+    }
+
+    /// Its slots.
+    pub(crate) fn range(&self) -> Range<u32> {
+        self.range.clone()
+    }
+
+    /// Puts a slot into the free list that nobody knows of yet.
+    pub(crate) fn free(&self, slots: &[Slot], slot: u32) {
+        slots[slot as usize].empty(self.free.load(Ordering::Relaxed));
+        self.free.store(slot, Ordering::Relaxed);
+    }
+
+    /// Counts a slot that was found to be a flow's already.
+    #[cfg(not(loom))]
+    pub(crate) fn inherit(&self, phase: Phase) {
+        self.used.store(self.used() + 1, Ordering::Relaxed);
+        match phase {
+            Phase::Embryonic => drop(self.embryonic.fetch_add(1, Ordering::Relaxed)),
+            Phase::Answered => {}
+        }
     }
 
     /// Takes an empty slot for an embryonic flow.
@@ -61,8 +80,7 @@ impl Partition {
 
     /// Takes back a slot that is dead, closed and out of the index.
     pub(crate) fn give_back(&self, slots: &[Slot], slot: u32) {
-        slots[slot as usize].empty(self.free.load(Ordering::Relaxed));
-        self.free.store(slot, Ordering::Relaxed);
+        self.free(slots, slot);
         self.used.store(self.used() - 1, Ordering::Relaxed);
     }
 

@@ -42,6 +42,9 @@ pub struct Decision {
     pub sequence: u32,
 }
 
+/// The sequence number of a decision that an earlier process made, whose snapshots nobody has: none has this number.
+pub const INHERITED: u32 = 0;
+
 /// In `decided`: someone is writing the decision, or there is none.
 const UNDECIDED: u32 = u32::MAX;
 
@@ -150,18 +153,25 @@ pub(crate) struct Slot {
 const _: () = assert!(size_of::<Slot>() == 128);
 
 impl Slot {
-    /// An empty slot, linked to the next one of its free list.
-    pub(crate) fn new(next_free: u32) -> Slot {
+    /// An empty slot, in no free list.
+    pub(crate) fn new() -> Slot {
         let word = |_| AtomicU64::new(0);
-        let slot = Slot {
+        Slot {
             meta: AtomicU64::new(0),
             seen: AtomicU32::new(0),
             decided: AtomicU32::new(UNDECIDED),
             keys: std::array::from_fn(|_| std::array::from_fn(word)),
             decision: std::array::from_fn(word),
-        };
-        slot.link().store(next_free.into(), Ordering::Relaxed);
-        slot
+        }
+    }
+
+    /// Makes a live flow's decision one that an earlier process made; words that it died writing become 0.
+    #[cfg(not(loom))]
+    pub(crate) fn inherit(&self) {
+        if self.decided.load(Ordering::Relaxed) == UNDECIDED {
+            store(&self.decision, &[0; DECISION_WORDS]);
+        }
+        self.decided.store(INHERITED, Ordering::Relaxed);
     }
 
     /// Something in each of the slot's cache lines, to prefetch.
@@ -363,7 +373,7 @@ mod tests {
 
     #[test]
     fn decisions_only_get_newer_and_only_the_current_flows_change() {
-        let slot = Slot::new(3);
+        let slot = Slot::new();
         assert!(slot.contents().is_none());
         slot.fill(KEYS, &decision(5), 0, 0);
         let decided = || slot.contents().expect("pending").decision;

@@ -10,4 +10,5 @@ mod outside;
 mod path;
 mod policies;
 mod refusals;
+mod restart;
 mod world;

@@ -262,7 +262,12 @@ pub(crate) fn two_nodes_that(existing: Existing, more: &[Change]) -> [TestNode; 
 
 impl TestNode {
     fn new(name: &str, existing: Existing) -> TestNode {
-        let shared = Shared::new(1024, 1, 42);
+        TestNode::with(name, FlowTable::new(1024, 1, 42), existing)
+    }
+
+    /// A node whose flow table is there already.
+    pub(crate) fn with(name: &str, flows: FlowTable, existing: Existing) -> TestNode {
+        let shared = Shared::with(flows, 1);
         let (flows, counters) = (shared.flows.clone(), shared.counters.clone());
         let hits = shared.hits.clone();
         let settings = Settings {

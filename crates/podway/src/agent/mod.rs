@@ -2,6 +2,7 @@
 
 mod clock;
 mod health;
+mod kept;
 mod local_ports;
 mod look;
 mod policies;
@@ -222,7 +223,8 @@ impl Agent {
         let (publication, readers) = Publication::new(compiled.snapshot.clone(), config.workers);
 
         let seed = RandomState::new().hash_one(clock::boot_ns());
-        let state = podway_engine::Shared::new(config.flows, config.workers, seed);
+        let flows = kept::flow_table(&config, seed);
+        let state = podway_engine::Shared::with(flows, config.workers);
         let (flows, counters) = (state.flows.clone(), state.counters.clone());
         let hits = HitsByName::new(state.hits.clone());
         let shared = Shared {

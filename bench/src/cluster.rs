@@ -231,6 +231,7 @@ fn this_pod(name: &str, node: &str, address: Ipv4Addr, labels: Labels) -> Pod {
         labels,
         addresses: vec![address.into()],
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     }

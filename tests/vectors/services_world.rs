@@ -233,6 +233,7 @@ impl World {
                 labels: Labels::new(),
                 addresses: vec![*address],
                 ports: Vec::new(),
+                host_ports: Vec::new(),
                 network: PodNetwork::Own,
                 phase: PodPhase::Alive,
             };

@@ -154,6 +154,7 @@ fn pod(number: u32) -> Pod {
         labels: [("app".into(), app.into()), ("pod".into(), own.into())].into(),
         addresses: vec![address(number)],
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     }

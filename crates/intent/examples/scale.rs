@@ -101,6 +101,7 @@ fn pod(number: u32) -> Pod {
         labels: [("app".into(), format!("app-{service}").into())].into(),
         addresses: vec![address(number)],
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     }

@@ -98,6 +98,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Named container ports.
     pub ports: Vec<NamedPort>,
+    /// Ports of its node that lead to it.
+    pub host_ports: Vec<HostPort>,
     /// On whose network it is.
     pub network: PodNetwork,
     /// Whether it still owns its addresses.
@@ -113,6 +115,19 @@ pub struct NamedPort {
     pub protocol: Protocol,
     /// The number.
     pub port: u16,
+}
+
+/// A port of a pod's node that leads to one of the pod's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// At this address of the node only; `None`: at all of them.
+    pub ip: Option<IpAddr>,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The node's port.
+    pub port: u16,
+    /// The pod's port.
+    pub target: u16,
 }
 
 /// Which endpoints a service may use, by where they are.

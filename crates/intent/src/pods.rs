@@ -270,7 +270,7 @@ fn addresses<'a>(cluster: &'a Cluster, node: &Arc<str>, pod: &'a Pod) -> &'a [Ip
 }
 
 /// True of pods that have addresses of their own and still live.
-fn owns_addresses(pod: &Pod) -> bool {
+pub(crate) fn owns_addresses(pod: &Pod) -> bool {
     match (pod.network, pod.phase) {
         (PodNetwork::Own, PodPhase::Alive) => true,
         (PodNetwork::Host, _) | (_, PodPhase::Ended) => false,

@@ -17,6 +17,15 @@ pub struct ServiceKey {
     pub protocol: Protocol,
 }
 
+impl ServiceKey {
+    /// The first in order.
+    pub const FIRST: ServiceKey = ServiceKey {
+        addr: Addr::UNSPECIFIED,
+        port: 0,
+        protocol: Protocol(0),
+    };
+}
+
 /// What an address is to the service behind it; if it is several things to one service, the first of these counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FrontendKind {

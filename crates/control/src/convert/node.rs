@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use podway_intent::{NamedPort, NamespacePhase, PodNetwork, PodPhase};
+use podway_intent::{HostPort, NamedPort, NamespacePhase, PodNetwork, PodPhase};
 
 use crate::convert::{NAMESPACE_NAME, name, shared};
 use crate::fields::{Family, address, labels, port, protocol, range};
@@ -109,6 +109,7 @@ pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_
         labels: labels(pod.metadata.labels.as_ref()),
         addresses: pod_addresses(pod, findings),
         ports: named_ports(pod, findings),
+        host_ports: host_ports(pod, findings),
         network,
         phase,
     })
@@ -161,6 +162,35 @@ fn named_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<NamedPort> {
                     name,
                     protocol,
                     port,
+                });
+            }
+        }
+    }
+    ports
+}
+
+/// The ports of its node that a pod wants; 0 is none, as is every one of a pod on its node's network.
+fn host_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<HostPort> {
+    let mut ports = Vec::new();
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    for (outer, container) in containers.enumerate() {
+        for (inner, declared) in container.ports.iter().flatten().enumerate() {
+            let Some(number) = declared.host_port.filter(|number| *number != 0) else {
+                continue;
+            };
+            let at = |name: &str| format!("spec.containers[{outer}].ports[{inner}].{name}");
+            let number = findings.take(&at("hostPort"), port(number));
+            let target = port(declared.container_port).ok();
+            let protocol = protocol(declared.protocol.as_deref()).ok();
+            let asked = declared.host_ip.as_deref().filter(|ip| !ip.is_empty());
+            let ip = asked.and_then(|ip| findings.take_leniently(&at("hostIP"), ip, address));
+            if let (Some(port), Some(target), Some(protocol)) = (number, target, protocol) {
+                let ip = ip.filter(|ip| !ip.is_unspecified());
+                ports.push(HostPort {
+                    ip,
+                    protocol,
+                    port,
+                    target,
                 });
             }
         }

@@ -157,6 +157,7 @@ fn pod(pod: &str, node: u8) -> Pod {
         labels: Labels::new(),
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     }

@@ -101,6 +101,7 @@ pub(crate) fn pod(pod_name: &str, node: u8, last: u8) -> Change {
             format!("fd44:0:0:{node}::{last}").parse().expect("address"),
         ],
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     })

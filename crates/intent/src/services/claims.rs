@@ -22,6 +22,8 @@ pub(super) struct Site {
     pub(super) zone: Option<Arc<str>>,
     /// Its first address of each family.
     pub(super) primary: Vec<IpAddr>,
+    /// All of its addresses.
+    pub(super) addresses: Vec<IpAddr>,
     /// The addresses that answer node ports (S12).
     node_ports: Vec<IpAddr>,
     /// Where external IPs may be (S23).
@@ -60,6 +62,7 @@ impl Site {
             node: round.node.clone(),
             zone: zone.filter(|zone| !zone.is_empty()).cloned(),
             primary,
+            addresses: addresses.to_vec(),
             node_ports,
             external_ips: setup.map_or_else(Vec::new, |setup| setup.allowed_external_ips.clone()),
         }

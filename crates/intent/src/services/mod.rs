@@ -1,6 +1,7 @@
 //! Services and EndpointSlices become service ports with their usable backends, and the addresses that lead to them.
 
 mod claims;
+mod host_ports;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,6 +34,8 @@ pub(crate) struct ServiceTable {
     contested: BTreeSet<ServiceKey>,
     /// The keys in use that are no cluster addresses.
     outward: BTreeMap<ServiceKey, FrontendKind>,
+    /// What pods of this node want, by what they want it for.
+    host_ports: BTreeMap<Home, Backend>,
     refused_endpoints: BTreeMap<Name, Vec<IpAddr>>,
     refused_addresses: BTreeMap<Name, Vec<IpAddr>>,
 }
@@ -42,6 +45,8 @@ pub(crate) struct ServiceTable {
 struct Touched {
     keys: BTreeSet<ServiceKey>,
     homes: BTreeSet<Home>,
+    /// Pods whose host ports may differ, beside those that differ themselves.
+    pods: BTreeSet<Name>,
     /// Service ports that an address came to or left.
     renewed: BTreeSet<ServiceId>,
 }
@@ -56,6 +61,7 @@ impl ServiceTable {
     ) {
         let mut touched = Touched::default();
         self.claim(round, &mut touched);
+        self.claim_host_ports(round, &mut touched);
         for slice in &round.touched.slices {
             let before = round.before.slices.get(slice);
             let now = round.now.slices.get(slice);
@@ -100,10 +106,10 @@ impl ServiceTable {
             // What is two things to one service is no clash.
             losers.filter(|(claim, winner)| claim.service != winner.service || claim.kind == winner.kind)
                 .map(|(claim, winner)| Problem {
-                    object: Key::Service(claim.service.clone()),
+                    object: self.claimant(claim),
                     text: format!(
-                        "{} port {}/{} is already service {}'s, which is older; give this one another address or port",
-                        key.addr, key.port, key.protocol, winner.service
+                        "{} port {}/{} is already {}'s, which comes first; give this one another address or port",
+                        key.addr, key.port, key.protocol, self.claimant(winner)
                     ),
                 })
         });
@@ -126,11 +132,28 @@ impl ServiceTable {
         clashes.chain(endpoints).chain(addresses)
     }
 
+    /// The object that wants a key.
+    fn claimant(&self, claim: &Claim) -> Key {
+        let home = (claim.service.clone(), claim.home);
+        match self.host_ports.contains_key(&home) {
+            true => Key::Pod(home.0),
+            false => Key::Service(home.0),
+        }
+    }
+
     /// Renews the claims of services that were touched; of all, if it is this node that changed.
     fn claim(&mut self, round: &Round<'_>, touched: &mut Touched) {
         let site = Site::of(round);
         let changed = self.site != site;
         let before_site = std::mem::replace(&mut self.site, site);
+        if changed {
+            touched
+                .pods
+                .extend(round.before.pods.iter().map(|(name, _)| name.clone()));
+            touched
+                .pods
+                .extend(round.now.pods.iter().map(|(name, _)| name.clone()));
+        }
         let mut names: BTreeSet<&Name> = round.touched.services.iter().collect();
         if changed {
             names.extend(round.before.services.iter().map(|(name, _)| name));
@@ -156,6 +179,35 @@ impl ServiceTable {
             let refused = self.site.refused(service);
             if !refused.is_empty() {
                 self.refused_addresses.insert(name.clone(), refused);
+            }
+        }
+    }
+
+    /// Renews what pods that were touched want of this node's ports.
+    fn claim_host_ports(&mut self, round: &Round<'_>, touched: &mut Touched) {
+        let mut pods = std::mem::take(&mut touched.pods);
+        pods.extend(round.touched.pods.iter().cloned());
+        for name in pods {
+            let first = ServiceKey::FIRST;
+            let of_pod = self.host_ports.range((name.clone(), first)..);
+            let before: Vec<Home> = of_pod
+                .map(|(home, _)| home.clone())
+                .take_while(|home| home.0 == name)
+                .collect();
+            for home in before {
+                self.host_ports.remove(&home);
+                self.withdraw(&home.1, &host_ports::claim(&name, home.1));
+                touched.keys.insert(home.1);
+                touched.homes.insert(home);
+            }
+            let pod = round.now.pods.get(&name);
+            let wanted = pod.map_or_else(Vec::new, |pod| host_ports::host_ports(pod, &self.site));
+            for (key, backend) in wanted {
+                let claim = host_ports::claim(&name, key);
+                self.claims.entry(key).or_default().insert(claim);
+                touched.keys.insert(key);
+                touched.homes.insert((name.clone(), key));
+                self.host_ports.insert((name.clone(), key), backend);
             }
         }
     }
@@ -234,6 +286,13 @@ impl ServiceTable {
         services: &mut Services,
         names: &mut Slots<Arc<str>>,
     ) {
+        if let Some(backend) = self.host_ports.get(&home) {
+            let (id, _) = self.ids.assign(&home);
+            let before = services.service(ServiceId(id));
+            let compiled = host_ports::compiled(home.1, *backend, before);
+            names.set(id, Some(host_ports::name(&home).into()));
+            return put(ServiceId(id), compiled, round.sequence, services);
+        }
         let service = round.now.services.get(&home.0);
         let port = service.and_then(|it| Some((it, port_at(it, &home.1)?)));
         let Some((service, port)) = port else {
@@ -245,11 +304,8 @@ impl ServiceTable {
         };
         let (id, _) = self.ids.assign(&home);
         let before = services.service(ServiceId(id));
-        let mut compiled = self.compile(round, service, port, home.1, before);
-        if before != Some(&compiled) {
-            compiled.generation = round.sequence;
-            services.set(ServiceId(id), Some(compiled));
-        }
+        let compiled = self.compile(round, service, port, home.1, before);
+        put(ServiceId(id), compiled, round.sequence, services);
         let name = port_name(service, port);
         if names.get(id).map(Arc::as_ref) != Some(name.as_str()) {
             names.set(id, Some(name.into()));
@@ -299,6 +355,14 @@ impl ServiceTable {
             },
             generation: before.map_or(0, |before| before.generation),
         }
+    }
+}
+
+/// Puts a service port in its place if it differs from what is there.
+fn put(id: ServiceId, mut compiled: Compiled, sequence: u32, services: &mut Services) {
+    if services.service(id) != Some(&compiled) {
+        compiled.generation = sequence;
+        services.set(id, Some(compiled));
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn pod(pod: &str, node: &str, addresses: &str, text: &str) -> Pod {
         labels: labels(text),
         addresses: ips(addresses),
         ports: Vec::new(),
+        host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
     }

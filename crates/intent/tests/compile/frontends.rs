@@ -388,7 +388,7 @@ fn s24_a_node_port_that_two_want_is_the_older_ones_and_what_is_two_things_to_one
     let compiled = compiled(facts);
     let balancer = Some(FrontendKind::LoadBalancer);
     assert_eq!(found(&compiled, "198.51.100.1", 80), balancer);
-    let said = "service a/young: 192.168.0.1 port 30080/tcp is already service a/web's, which is older; give this one another address or port";
+    let said = "service a/young: 192.168.0.1 port 30080/tcp is already service a/web's, which comes first; give this one another address or port";
     assert_eq!(texts(&compiled), [said]);
 }
 
@@ -403,4 +403,101 @@ fn f2_an_address_that_leaves_a_service_renews_it() {
     let compiled = compiler.compile(&facts);
     assert_eq!(found(&compiled, "198.51.100.1", 80), None);
     assert_eq!(at(&compiled, "10.96.0.1").generation, 2);
+}
+
+#[test]
+fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
+    let host_port = |ip: Option<&str>, port| HostPort {
+        ip: ip.map(crate::build::ip),
+        protocol: Protocol::TCP,
+        port,
+        target: 80,
+    };
+    let of = |name: &str, node: &str, address: &str, host_ports: Vec<HostPort>| {
+        Change::Pod(Pod {
+            host_ports,
+            ..pod(name, node, address, "")
+        })
+    };
+    let own = "10.244.1.7 fd44::7";
+    let facts = cluster([
+        with(|_| ()),
+        here(""),
+        Change::Service(Service {
+            external_ips: Vec::new(),
+            ..outward()
+        }),
+        of(
+            "a/one",
+            HERE,
+            own,
+            vec![host_port(None, 8080), host_port(Some("192.168.0.3"), 81)],
+        ),
+        of(
+            "a/two",
+            HERE,
+            "10.244.1.8",
+            vec![host_port(None, 8080), host_port(None, 30_080)],
+        ),
+        of("a/far", "n2", "10.244.2.9", vec![host_port(None, 9090)]),
+    ]);
+    let mut compiler = Compiler::new(HERE);
+    let compiled = compiler.compile(&facts);
+    let node_port = Some(FrontendKind::NodePort);
+    for (addr, port, expected) in [
+        ("192.168.0.1", 8080, node_port),
+        ("192.168.0.3", 8080, node_port),
+        ("fd50::1", 8080, node_port),
+        ("192.168.0.1", 81, None),
+        ("192.168.0.3", 81, node_port),
+        ("192.168.0.1", 9090, None),
+    ] {
+        assert_eq!(found(&compiled, addr, port), expected, "{addr} {port}");
+    }
+    let key = ServiceKey {
+        addr: addr("fd50::1"),
+        port: 8080,
+        protocol: Protocol::TCP,
+    };
+    let Found::Frontend(frontend) = compiled.snapshot.services.find(&key) else {
+        panic!("a host port")
+    };
+    let table = compiled
+        .snapshot
+        .services
+        .service(frontend.service)
+        .expect("it is there");
+    for client in [Client::Inside, Client::Outside] {
+        let backends = table.candidates(FrontendKind::NodePort, client).all();
+        assert_eq!(backends.len(), 1);
+        assert_eq!((backends[0].addr, backends[0].port), (addr("fd44::7"), 80));
+    }
+    assert_eq!(
+        compiled.names.service(frontend.service),
+        Some("pod:a/one:8080")
+    );
+    assert!(compiled.plan.node_ports.contains(&(Protocol::TCP, 81)));
+    let clash = |addr: &str, port: u16, winner: &str| {
+        format!(
+            "pod a/two: {addr} port {port}/tcp is already {winner}'s, which comes first; give this one another address or port"
+        )
+    };
+    assert_eq!(
+        texts(&compiled),
+        [
+            clash("192.168.0.1", 30_080, "service a/web"),
+            clash("192.168.0.1", 8080, "pod a/one"),
+            clash("192.168.0.3", 8080, "pod a/one"),
+        ]
+    );
+    let mut facts = facts;
+    facts.apply(Change::Gone(Key::Pod(name("a/one"))));
+    let compiled = compiler.compile(&facts);
+    assert_eq!(
+        found(&compiled, "192.168.0.1", 8080),
+        node_port,
+        "the next one has it"
+    );
+    assert_eq!(found(&compiled, "fd50::1", 8080), None);
+    assert_eq!(found(&compiled, "192.168.0.3", 81), None);
 }

@@ -103,11 +103,12 @@ fn pod(clash: u32) -> impl Strategy<Value = Pod> {
         labels(),
         ports,
         life,
+        prop::collection::vec(host_port(), 0..2),
         network,
         select(vec!["u", "v"]),
     )
         .prop_map(
-            |((number, node, shared), labels, ports, phase, network, uid)| {
+            |((number, node, shared), labels, ports, phase, host_ports, network, uid)| {
                 let address = match shared {
                     true => SHARED.to_owned(),
                     false => {
@@ -120,11 +121,23 @@ fn pod(clash: u32) -> impl Strategy<Value = Pod> {
                     labels,
                     ports,
                     phase,
+                    host_ports,
                     network,
                     ..build::pod(&pod_name(number), &format!("n{node}"), &address, "")
                 }
             },
         )
+}
+
+/// A host port that services' node ports may want, too.
+fn host_port() -> impl Strategy<Value = HostPort> {
+    let ip = select(vec![None, Some("192.168.0.1"), Some("192.168.0.77")]);
+    (ip, protocol(), select(vec![30_080, 30_081, 8080])).prop_map(|(ip, protocol, port)| HostPort {
+        ip: ip.map(build::ip),
+        protocol,
+        port,
+        target: 80,
+    })
 }
 
 fn pod_name(number: u8) -> String {

@@ -32,7 +32,8 @@ pub const DATAPLANE_INTERFACE: &str = "podway-dp";
 /// How the alias of a pod's device starts; the pod's `NAMESPACE/NAME` follows.
 pub const POD_ALIAS: &str = "podway:";
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Links come and go under one lock of the kernel's, which many pods at once hold for seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the node is to be made of.
 #[derive(Clone, Debug)]
@@ -107,7 +108,7 @@ pub enum NodeError {
     #[error("{0} exists and is no veth device: rename it, or set `host_interface` to another name")]
     Foreign(String),
     /// The kernel did not answer.
-    #[error("{0}: the kernel did not answer within 5 s: look at its log (dmesg)")]
+    #[error("{0}: the kernel did not answer within 20 s: look at its log (dmesg)")]
     Silent(String),
     /// A setting of the kernel can't be written.
     #[error("{path}: {problem}: run podway as root with /proc/sys writable")]

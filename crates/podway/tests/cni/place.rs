@@ -1,5 +1,6 @@
 //! A node in a network namespace with a real agent, and containers' namespaces; the plugin is driven as runtimes do.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use podway_cni::agent::ask;
 use podway_cni::{Namespace, Record, State};
 use serde_json::{Value, json};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const PODWAY: &str = env!("CARGO_BIN_EXE_podway");
 const PLUGIN: &str = env!("CARGO_BIN_EXE_podway-cni");
 
@@ -137,8 +138,20 @@ impl Place {
         Namespace::named(&self.name).expect("the node")
     }
 
-    /// Starts the agent and waits until its tables are in force.
+    /// Starts the agent, again if it gives up as a kubelet would, and waits until its tables are in force.
     pub(crate) fn start(&self) -> Agent {
+        let agent = RefCell::new(self.spawn_agent());
+        self.until("in force", || {
+            if let Ok(Some(_)) = agent.borrow_mut().0.try_wait() {
+                agent.replace(self.spawn_agent());
+            }
+            let status = self.ask(&json!({"show": "status"}));
+            status.is_some_and(|status| status["in_force"] == true)
+        });
+        agent.into_inner()
+    }
+
+    fn spawn_agent(&self) -> Agent {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -147,11 +160,7 @@ impl Place {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, PODWAY, "run", "--config"]);
         let child = command.arg(self.path("podway.toml")).stderr(log).spawn();
-        let agent = Agent(child.expect("the agent starts"));
-        self.until("in force", || {
-            matches!(self.ask(&json!({"show": "status"})), Some(status) if status["in_force"] == true)
-        });
-        agent
+        Agent(child.expect("the agent starts"))
     }
 
     pub(crate) fn ask(&self, request: &Value) -> Option<Value> {
@@ -164,7 +173,7 @@ impl Place {
             if began.elapsed() > PATIENCE {
                 let log = fs::read_to_string(self.path("log")).unwrap_or_default();
                 let end = log.len().saturating_sub(8_000);
-                panic!("not {what} within 20 s; the agent's log:\n{}", &log[end..]);
+                panic!("not {what} within 60 s; the agent's log:\n{}", &log[end..]);
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -142,7 +142,10 @@ impl Place {
     pub(crate) fn start(&self) -> Agent {
         let agent = RefCell::new(self.spawn_agent());
         self.until("in force", || {
-            if let Ok(Some(_)) = agent.borrow_mut().0.try_wait() {
+            let ended = agent.borrow_mut().0.try_wait().expect("a child");
+            if ended.is_some() {
+                let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+                println!("the agent gave up: {}", log.lines().last().unwrap_or("?"));
                 agent.replace(self.spawn_agent());
             }
             let status = self.ask(&json!({"show": "status"}));

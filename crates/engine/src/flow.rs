@@ -344,7 +344,10 @@ impl Flows {
                 self.judged.again(moment, &decision);
                 decision.outcome
             }
-            Second::Ended => Err(Stop::Reply(Reply::Reset)),
+            Second::Ended => {
+                let _ = self.table.remove(hit.flow);
+                return Err(Stop::Reply(Reply::Reset));
+            }
             Second::Gone => {
                 let _ = self.table.remove(hit.flow);
                 return Ok(None);
@@ -359,8 +362,9 @@ impl Flows {
                 let _ = self.table.set_decision(hit.flow, &decision);
                 Ok(Some(remembered))
             }
+            // N12: it is remembered while its packets come, or the other end's would begin it anew the other way round.
             Err(stop) => {
-                let _ = self.table.remove(hit.flow);
+                self.table.touch(hit.flow, moment.now_ms);
                 Err(stop)
             }
         }

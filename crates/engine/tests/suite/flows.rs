@@ -39,8 +39,21 @@ fn n12_a_tightened_policy_cuts_a_live_flow_at_once_in_both_directions() {
     assert_eq!(sent.verdict, Verdict::Transmit(WEB1));
     node.change([ingress_policy("web1", None)]);
     let refused = node.send(CLIENT, &packet(CLIENT, &flow, 16, b"cut"));
-    assert_eq!(refused.verdict, Verdict::Drop(DropReason::IngressDenied));
-    assert_eq!(node.flows.iter().count(), 0);
+    let denied = Verdict::Drop(DropReason::IngressDenied);
+    assert_eq!(refused.verdict, denied);
+    // What the server sends again is no connection of its own, however often it is sent, and nothing follows on it.
+    for now_ms in [2_000, 30_000, 600_000] {
+        node.now_ms = now_ms;
+        let again = node.send(WEB1, &packet(WEB1, &flow.reverse(), 16, b"again"));
+        assert_eq!(again.verdict, denied);
+        let more = node.send(CLIENT, &packet(CLIENT, &flow, 16, b"more"));
+        assert_eq!(more.verdict, denied);
+    }
+    node.change([ingress_policy("web1", Some("client"))]);
+    let mended = node.send(CLIENT, &packet(CLIENT, &flow, 16, b"allowed again"));
+    assert_eq!(mended.verdict, Verdict::Transmit(WEB1));
+    let answer = node.send(WEB1, &packet(WEB1, &flow.reverse(), 16, b"y"));
+    assert_eq!(answer.verdict, Verdict::Transmit(CLIENT));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod instructions;
 mod machine;
 mod packets;
 mod pipeline;
+mod policies;
 mod report;
 mod run;
 mod statistics;

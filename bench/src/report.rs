@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::percent;
-use crate::{pipeline, wire};
+use crate::{pipeline, policies, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
@@ -26,6 +26,9 @@ pub(crate) struct Report {
     pub(crate) pipeline: Vec<pipeline::Row>,
     /// Through the kernel.
     pub(crate) wire: Vec<wire::Row>,
+    /// What policies cost.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) policies: Option<policies::Figures>,
 }
 
 impl Report {
@@ -76,6 +79,9 @@ impl Report {
         }
         if !self.wire.is_empty() {
             text += &self.wire_text();
+        }
+        if let Some(figures) = &self.policies {
+            text += &figures.text();
         }
         text
     }
@@ -218,6 +224,7 @@ mod tests {
             settings: String::new(),
             pipeline: vec![row],
             wire: Vec::new(),
+            policies: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::packets::PORTS;
 use crate::pipeline::{Effort, Kind, Pipeline};
 use crate::report::Report;
 use crate::wire::System;
-use crate::{cluster, instructions, pipeline, wire};
+use crate::{cluster, instructions, pipeline, policies, wire};
 
 /// Flows of measurements in full.
 const FLOWS: [u32; 4] = [1, 1_000, 20_000, 1_000_000];
@@ -26,7 +26,7 @@ pub(crate) struct Run {
     /// Fewer flows and repetitions: less than three minutes.
     #[arg(long)]
     quick: bool,
-    /// Only these: pipeline, instructions, wire, kinds of packets or systems, separated by commas.
+    /// Only these: pipeline, instructions, wire, policies, kinds of packets or systems, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<Name>,
     /// Numbers of flows.
@@ -56,6 +56,8 @@ enum Name {
     Instructions,
     /// All systems.
     Wire,
+    /// What policies cost.
+    Policies,
     /// Times of one kind.
     Kind(Kind),
     /// One system.
@@ -68,6 +70,7 @@ struct Chosen {
     timed: Vec<Kind>,
     counted: Vec<Kind>,
     systems: Vec<System>,
+    policies: bool,
 }
 
 impl Run {
@@ -84,6 +87,7 @@ impl Run {
             settings: self.settings(),
             pipeline: Vec::new(),
             wire: Vec::new(),
+            policies: None,
         };
         self.time(&chosen.timed, &mut report)?;
         self.count(&chosen.counted, &mut report);
@@ -92,6 +96,9 @@ impl Run {
             report
                 .wire
                 .extend(wire::measure(&plan, |line| eprintln!("{line}"))?);
+        }
+        if chosen.policies {
+            report.policies = Some(policies::measure()?);
         }
         print!("{}", report.text());
         println!("\nkept as {}", report.keep(&self.output)?.display());
@@ -154,6 +161,7 @@ impl Run {
             );
             let baseline = Report {
                 wire: Vec::new(),
+                policies: None,
                 ..report
             };
             println!(
@@ -245,6 +253,7 @@ impl Chosen {
                 timed: kinds.clone(),
                 counted: kinds,
                 systems,
+                policies: !quick,
             };
         }
         let mut chosen = Chosen::default();
@@ -253,6 +262,7 @@ impl Chosen {
                 Name::Pipeline => chosen.timed.clone_from(&kinds),
                 Name::Instructions => chosen.counted.clone_from(&kinds),
                 Name::Wire => chosen.systems.clone_from(&systems),
+                Name::Policies => chosen.policies = true,
                 Name::Kind(kind) => chosen.timed.push(*kind),
                 Name::System(system) => chosen.systems.push(*system),
             }
@@ -269,6 +279,7 @@ impl FromStr for Name {
             "pipeline" => return Ok(Name::Pipeline),
             "instructions" => return Ok(Name::Instructions),
             "wire" => return Ok(Name::Wire),
+            "policies" => return Ok(Name::Policies),
             _ => {}
         }
         let kind = || <Kind as ValueEnum>::from_str(name, false).map(Name::Kind);
@@ -278,7 +289,10 @@ impl FromStr for Name {
             let names: Vec<_> = kinds
                 .chain(System::ALL.iter().map(System::to_string))
                 .collect();
-            format!("give pipeline, instructions, wire, {}", names.join(", "))
+            format!(
+                "give pipeline, instructions, wire, policies, {}",
+                names.join(", ")
+            )
         })
     }
 }
@@ -323,7 +337,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("give pipeline, instructions, wire, plain"),
+                .contains("give pipeline, instructions, wire, policies, plain"),
             "{error}"
         );
         for bad in [

@@ -7,5 +7,7 @@ mod datagrams;
 mod deaths;
 mod flood;
 mod matrix;
+mod policies;
 mod services;
+mod window;
 mod world;

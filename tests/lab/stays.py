@@ -7,15 +7,14 @@ family = socket.AF_INET6 if ":" in host else socket.AF_INET
 s = socket.socket(family, kind)
 s.settimeout(5)
 s.connect((host, int(port)))
+# It goes on sending without an answer: the server's own retransmissions come ever more seldom.
+s.settimeout(0.2)
 if transport == "tcp":
-    s.settimeout(None)
     try:
         # TCP_RTO_MAX_MS: after a silence try again each second, not ever more seldom (Linux 6.15).
         s.setsockopt(socket.IPPROTO_TCP, 44, 1000)
     except OSError:
         pass
-else:
-    s.settimeout(0.2)
 count = 0
 while True:
     try:

@@ -38,6 +38,11 @@ fn every_cell_of_the_mixed_cluster_is_as_its_manifests_say() {
 }
 
 #[test]
+fn d8_every_cell_is_right_over_an_underlay_of_ipv6_only() {
+    no_wrong_cell("six");
+}
+
+#[test]
 fn every_cell_of_the_demo_is_right_with_two_workers_to_a_node() {
     no_wrong_cell_of("config", "lab", &["--workers", "2"]);
 }

@@ -124,7 +124,7 @@ fn f9_flows_through_services_and_out_into_the_world_keep_their_translation() {
 }
 
 #[test]
-fn f9_what_changed_meanwhile_counts_for_the_first_packet_after_it() {
+fn f8_f9_what_changed_meanwhile_counts_for_the_first_packet_after_it() {
     let memory = memory();
     let (mut before, _) = started(memory, &[], &served());
     let to_web1 = key(Protocol::TCP, ("10.244.1.10", 4_000), ("10.244.1.11", 8080));

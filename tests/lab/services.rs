@@ -78,6 +78,17 @@ fn services_of_every_kind_answer_everybody_as_their_policies_say() {
         ("S13", world, "203.0.113.82", Seen::Silence),
         ("S13", pod, "203.0.113.82", Seen::Silence),
         ("S13", world, "192.168.50.1:30082", node1()),
+        // A host port is the pod's on its own node only, and its clients are seen.
+        (
+            "host port",
+            world,
+            "192.168.50.2:8088",
+            seen_as("192.168.50.254"),
+        ),
+        ("host port", world, "[fd50::2]:8088", seen_as("fd50::254")),
+        ("host port", pod, "192.168.50.2:8088", seen_as(&v4)),
+        ("host port", "node:node1", "192.168.50.2:8088", node1()),
+        ("host port", world, "192.168.50.1:8088", Seen::Refused),
         ("S1", pod, "10.96.0.99", Seen::Refused),
         ("S1", world, "192.168.50.1:30099", Seen::Refused),
         ("S1", world, "[fd50::1]:30099", Seen::Refused),
@@ -275,6 +286,10 @@ fn explain_says_of_node_ports_what_the_dataplane_does() {
     assert_eq!(answer["candidates"].as_array().map(Vec::len), Some(0));
     let answer = explain("node2", "192.168.50.2", 30_081);
     assert_eq!(answer["source"], "192.168.50.254", "S20: {answer}");
+    assert_eq!(answer["egress"], "pod:default/web");
+    let answer = explain("node2", "192.168.50.2", 8088);
+    assert_eq!(answer["service"], "pod:default/web:8088", "{answer}");
+    assert_eq!(answer["source"], "192.168.50.254", "{answer}");
     assert_eq!(answer["egress"], "pod:default/web");
     let answer = explain("node1", "192.168.50.1", 30_099);
     assert_eq!(answer["verdict"], "reject", "S1: {answer}");

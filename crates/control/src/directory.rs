@@ -10,7 +10,7 @@ use podway_intent::{Change, Key, Name};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Manifests, Problem, Problems};
+use crate::{Batch, Manifests, Problem, Problems};
 
 /// How long a directory must be quiet before it is read: longer than an editor's or kubectl's burst of writes.
 const QUIET: Duration = Duration::from_millis(50);
@@ -30,15 +30,6 @@ pub struct Directory {
     manifests: Manifests,
     facts: BTreeMap<Key, Change>,
     problems: Vec<Problem>,
-}
-
-/// What leads from the last state of a directory to the one now, and what is wrong with the latter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The changes; none while something is wrong, for then the last state stays in force.
-    pub changes: Vec<Change>,
-    /// Everything that is wrong now; empty once it is mended.
-    pub problems: Vec<Problem>,
 }
 
 /// Device and inode of a directory.
@@ -95,8 +86,8 @@ impl Directory {
             let batch = match outcome {
                 Ok(state) => self.adopt(state),
                 Err(Problems(problems)) => Batch {
-                    changes: Vec::new(),
                     problems,
+                    ..Batch::default()
                 },
             };
             if let (Err(error), true) = (watching, batch.problems.is_empty()) {
@@ -163,7 +154,7 @@ impl Directory {
         (self.manifests, self.facts) = (manifests, facts);
         Batch {
             changes,
-            problems: Vec::new(),
+            ..Batch::default()
         }
     }
 

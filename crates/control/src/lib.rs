@@ -3,11 +3,13 @@
 //! A watched directory of manifests goes `read` → `complete` → `convert`; a Kubernetes watch only converts, because
 //! an API server and its controllers did the rest.
 
+mod batch;
 pub mod cluster_policy;
 mod complete;
 pub mod convert;
 mod directory;
 mod fields;
+mod kubernetes;
 mod manifests;
 mod object;
 mod problem;
@@ -16,9 +18,13 @@ mod read;
 mod validate;
 mod yaml;
 
+pub use batch::{Batch, Standing};
 pub use cluster_policy::ClusterNetworkPolicy;
 pub use complete::complete;
-pub use directory::{Batch, Directory};
+pub use directory::Directory;
+pub use kubernetes::{
+    AnnounceError, Announcer, ConnectError, Kind, Kubernetes, KubernetesSettings, Pace,
+};
 pub use manifests::{Manifests, load};
 pub use object::{Located, Object};
 pub use problem::{Place, Problem, Problems};

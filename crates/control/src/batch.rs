@@ -1,0 +1,33 @@
+//! What a source of facts hands over at a time.
+
+use std::collections::BTreeMap;
+
+use podway_intent::Change;
+use tokio::time::Instant;
+
+use crate::Problem;
+
+/// What leads from the last state of a source to the one now, and what is wrong with the latter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes; none from a directory while something is wrong, for then its last state stays in force.
+    pub changes: Vec<Change>,
+    /// Everything that is wrong now; empty once it is mended.
+    pub problems: Vec<Problem>,
+    /// When each change came in that a source told of as an event.
+    pub received: Vec<Instant>,
+    /// The resource versions up to which kinds are known; a directory has none.
+    pub versions: BTreeMap<&'static str, String>,
+    /// Whether there is a whole cluster yet.
+    pub standing: Standing,
+}
+
+/// Whether a source has told of the whole cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Some is missing: what is known must not be put in force.
+    Partial,
+    /// It has, and tells of changes now.
+    #[default]
+    Whole,
+}

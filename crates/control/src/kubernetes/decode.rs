@@ -1,0 +1,297 @@
+//! Objects as an API server sends them, one at a time: what is wrong with one says nothing about another.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, Namespace, Node, Pod, PodIP, PodSpec, PodStatus, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use podway_intent::{Change, Key, Name};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::Kind;
+use super::intern::Interner;
+use crate::{ClusterNetworkPolicy, Problem, Problems, convert};
+
+/// How the title of an object ends that doesn't say its name.
+pub(super) const NAMELESS: &str = " without a name";
+
+/// An object: which, of what version, and what it says.
+pub(super) struct Decoded {
+    pub(super) key: Key,
+    /// Differs if the object does.
+    pub(super) version: u64,
+    /// `None` if it is not for us to care about; the problems if it can't be used.
+    pub(super) fact: Result<Option<Change>, Problems>,
+}
+
+/// What every object has, however malformed the rest of it.
+#[derive(Deserialize)]
+struct Head {
+    metadata: HeadMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadMetadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    resource_version: String,
+}
+
+/// Reads an object; the error is about one whose name can't be told.
+pub(super) fn decode(kind: Kind, json: &str, texts: &mut Interner) -> Result<Decoded, Problem> {
+    let (key, version) = head(kind, json)?;
+    let title = title(kind, &key);
+    let fact = match kind {
+        Kind::Node => read(&title, json, |it: &Node| {
+            convert::node(it).map(|it| Some(Change::Node(it)))
+        }),
+        Kind::Namespace => read(&title, json, |it: &Namespace| {
+            convert::namespace(it).map(|it| Some(Change::Namespace(it)))
+        }),
+        Kind::Pod => read(&title, json, |it: &TrimmedPod| {
+            let pod = convert::pod(&it.whole())?;
+            Ok(Some(Change::Pod(texts.share(pod))))
+        }),
+        Kind::Service => read(&title, json, |it: &Service| {
+            Ok(convert::service(it)?.map(Change::Service))
+        }),
+        Kind::EndpointSlice => read(&title, json, |it: &EndpointSlice| {
+            Ok(convert::endpoint_slice(it)?.map(Change::EndpointSlice))
+        }),
+        Kind::NetworkPolicy => read(&title, json, |it: &NetworkPolicy| {
+            convert::network_policy(it).map(|it| Some(Change::NetworkPolicy(it)))
+        }),
+        Kind::ClusterNetworkPolicy => read(&title, json, |it: &ClusterNetworkPolicy| {
+            convert::cluster_network_policy(it).map(|it| Some(Change::ClusterNetworkPolicy(it)))
+        }),
+    };
+    // The same texts as the pod's, for there are many of them.
+    let key = match &fact {
+        Ok(Some(Change::Pod(pod))) => Key::Pod(pod.name.clone()),
+        Ok(_) | Err(_) => key,
+    };
+    Ok(Decoded { key, version, fact })
+}
+
+/// Which object this is, and a number for its version.
+pub(super) fn head(kind: Kind, json: &str) -> Result<(Key, u64), Problem> {
+    let metadata = match serde_json::from_str(json) {
+        Ok(Head { metadata }) => metadata,
+        Err(error) => {
+            let object = format!("{kind}{NAMELESS}");
+            return Err(problem(&object, "metadata", error));
+        }
+    };
+    let mut hasher = DefaultHasher::new();
+    (&metadata.uid, &metadata.resource_version).hash(&mut hasher);
+    let name: Arc<str> = metadata.name.into();
+    let namespace = metadata.namespace;
+    let place = |name| Name {
+        namespace: namespace.map_or_else(|| "default".into(), Arc::from),
+        name,
+    };
+    let key = match kind {
+        Kind::Node => Key::Node(name),
+        Kind::Namespace => Key::Namespace(name),
+        Kind::Pod => Key::Pod(place(name)),
+        Kind::Service => Key::Service(place(name)),
+        Kind::EndpointSlice => Key::EndpointSlice(place(name)),
+        Kind::NetworkPolicy => Key::NetworkPolicy(place(name)),
+        Kind::ClusterNetworkPolicy => Key::ClusterNetworkPolicy(name),
+    };
+    Ok((key, hasher.finish()))
+}
+
+/// Such as `Service shop/web`.
+pub(super) fn title(kind: Kind, key: &Key) -> String {
+    match key {
+        Key::Node(name) | Key::Namespace(name) | Key::ClusterNetworkPolicy(name) => {
+            format!("{kind} {name}")
+        }
+        Key::Pod(name)
+        | Key::Service(name)
+        | Key::EndpointSlice(name)
+        | Key::NetworkPolicy(name)
+        | Key::Attachment(name) => format!("{kind} {name}"),
+        Key::Neighbour(address) => format!("{kind} {address}"),
+        Key::Setup => kind.to_string(),
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    title: &str,
+    json: &str,
+    convert: impl FnOnce(&T) -> Result<Option<Change>, Problems>,
+) -> Result<Option<Change>, Problems> {
+    let mut input = serde_json::Deserializer::from_str(json);
+    match serde_path_to_error::deserialize(&mut input) {
+        Ok(object) => convert(&object),
+        Err(error) => {
+            let field = error.path().to_string();
+            Err(Problems(vec![problem(title, &field, error.inner())]))
+        }
+    }
+}
+
+fn problem(object: &str, field: &str, message: impl std::fmt::Display) -> Problem {
+    Problem {
+        file: "".into(),
+        line: 0,
+        object: object.to_owned(),
+        field: field.to_owned(),
+        message: message.to_string(),
+    }
+}
+
+/// A pod without what a dataplane has no use for, which is most of it.
+#[derive(Deserialize)]
+struct TrimmedPod {
+    metadata: TrimmedMetadata,
+    #[serde(default)]
+    spec: TrimmedSpec,
+    #[serde(default)]
+    status: TrimmedStatus,
+}
+
+#[derive(Deserialize)]
+struct TrimmedMetadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TrimmedSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    containers: Option<Vec<TrimmedContainer>>,
+}
+
+#[derive(Deserialize)]
+struct TrimmedContainer {
+    #[serde(default)]
+    ports: Option<Vec<ContainerPort>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TrimmedStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIP>>,
+}
+
+impl TrimmedPod {
+    /// The same as the API's type, which is what is converted.
+    fn whole(&self) -> Pod {
+        let containers = self.spec.containers.iter().flatten();
+        Pod {
+            metadata: ObjectMeta {
+                name: Some(self.metadata.name.clone()),
+                namespace: self.metadata.namespace.clone(),
+                uid: self.metadata.uid.clone(),
+                labels: self.metadata.labels.clone(),
+                ..ObjectMeta::default()
+            },
+            spec: Some(PodSpec {
+                node_name: self.spec.node_name.clone(),
+                host_network: self.spec.host_network,
+                containers: containers
+                    .map(|container| Container {
+                        ports: container.ports.clone(),
+                        ..Container::default()
+                    })
+                    .collect(),
+                ..PodSpec::default()
+            }),
+            status: Some(PodStatus {
+                phase: self.status.phase.clone(),
+                pod_ip: self.status.pod_ip.clone(),
+                pod_ips: self.status.pod_ips.clone(),
+                ..PodStatus::default()
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(kind: Kind, json: &str) -> Decoded {
+        decode(kind, json, &mut Interner::new()).expect("it has a name")
+    }
+
+    #[test]
+    fn a_trimmed_pod_says_what_the_whole_one_says() {
+        let json = r#"{"metadata":{"name":"web","namespace":"shop","uid":"u1","resourceVersion":"7",
+            "labels":{"app":"web"},"annotations":{"long":"text"},"managedFields":[{"manager":"kubelet"}]},
+            "spec":{"nodeName":"n1","containers":[{"name":"c","image":"i","ports":[{"name":"http","containerPort":8080}]}],
+            "volumes":[{"name":"v","emptyDir":{}}]},
+            "status":{"phase":"Running","podIP":"10.0.0.9","podIPs":[{"ip":"10.0.0.9"},{"ip":"fd00::9"}],"conditions":[]}}"#;
+        let whole: Pod = serde_json::from_str(json).expect("a pod");
+        let expected = convert::pod(&whole).expect("legal");
+        let fact = decoded(Kind::Pod, json).fact.expect("legal");
+        assert_eq!(fact, Some(Change::Pod(expected)));
+    }
+
+    #[test]
+    fn a_malformed_object_still_has_its_name_and_says_which_field_is_wrong() {
+        let json = r#"{"metadata":{"name":"web","namespace":"shop","resourceVersion":"7"},
+            "spec":{"clusterIP":"10.96.0.1","ports":[{"port":"http"}]}}"#;
+        let decoded = decoded(Kind::Service, json);
+        assert_eq!(decoded.key.to_string(), "service shop/web");
+        let problems = decoded.fact.expect_err("malformed").to_string();
+        assert!(
+            problems.starts_with("Service shop/web: spec.ports[0].port: invalid type"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_no_problem() {
+        let json = r#"{"metadata":{"name":"db","namespace":"shop"},"spec":{"clusterIP":"None"}}"#;
+        assert_eq!(decoded(Kind::Service, json).fact, Ok(None));
+    }
+
+    #[test]
+    fn versions_differ_with_uid_and_resource_version() {
+        let version = |uid, version| {
+            let json = format!(
+                r#"{{"metadata":{{"name":"a","uid":"{uid}","resourceVersion":"{version}"}}}}"#
+            );
+            decoded(Kind::Namespace, &json).version
+        };
+        assert_eq!(version("u", "1"), version("u", "1"));
+        assert_ne!(version("u", "1"), version("u", "2"));
+        assert_ne!(version("u", "1"), version("v", "1"));
+    }
+
+    #[test]
+    fn a_nameless_object_is_a_problem_of_its_kind() {
+        let error = decode(Kind::Pod, r#"{"metadata":{}}"#, &mut Interner::new());
+        let text = error.err().expect("nameless").to_string();
+        assert!(
+            text.starts_with("Pod without a name: metadata: missing field `name`"),
+            "{text}"
+        );
+    }
+}

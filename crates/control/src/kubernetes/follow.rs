@@ -1,0 +1,340 @@
+//! Follows the objects of one kind: a list, then what changes, and a list again when the server forgot where we were.
+
+use std::time::Duration;
+
+use podway_intent::Change;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::backoff::Backoff;
+use super::decode::{decode, head};
+use super::intern::Interner;
+use super::kind::Presence;
+use super::known::Known;
+use super::talk::{Line, Lines, Page, PageMetadata, Refusal, Talk, refusal};
+use super::{Kind, Pace};
+use crate::Problem;
+
+/// How often in a row a kind must be absent before its objects are taken to be gone.
+const ABSENT_LOOKS: u32 = 3;
+/// What is said of a kind that is absent, instead of its version.
+const ABSENT: &str = "absent";
+/// Changes of a first list that are handed over at once.
+const CHUNK: usize = 4096;
+
+/// What became known of one kind.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) kind: Kind,
+    pub(super) changes: Vec<Change>,
+    /// When each event came in; none for what was listed.
+    pub(super) received: Vec<Instant>,
+    /// The resource version up to which the kind is known; `None` while its first list is read.
+    pub(super) version: Option<String>,
+    /// All that is wrong with the kind now.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// One kind, followed for as long as somebody takes the steps.
+pub(super) struct Follow {
+    talk: Talk,
+    pace: Pace,
+    steps: mpsc::Sender<Step>,
+    known: Known,
+    texts: Interner,
+    backoff: Backoff,
+    /// Objects of a page.
+    limit: u32,
+    /// The version up to which the kind is known.
+    version: Option<String>,
+    absent: u32,
+    /// What keeps us from the server, if anything does.
+    trouble: Option<String>,
+}
+
+/// Nobody takes steps any more.
+struct Unwanted;
+
+/// How an attempt ended.
+enum Ended {
+    /// All objects are known, and from where to watch.
+    Listed,
+    /// The server ended the watch in good order.
+    Closed,
+    Refused(Refusal),
+}
+
+impl Follow {
+    pub(super) fn new(talk: Talk, pace: Pace, seed: u64, steps: mpsc::Sender<Step>) -> Follow {
+        Follow {
+            known: Known::new(talk.kind),
+            texts: Interner::new(),
+            backoff: Backoff::new(pace.first_delay, pace.longest_delay, seed),
+            limit: pace.page,
+            version: None,
+            absent: 0,
+            trouble: None,
+            talk,
+            pace,
+            steps,
+        }
+    }
+
+    /// Follows until nobody takes the steps.
+    pub(super) async fn run(mut self) {
+        // Whether the version that we know is one to watch from.
+        let mut is_listed = false;
+        loop {
+            let began = Instant::now();
+            let ended = match is_listed {
+                false => self.list().await,
+                true => self.watch().await,
+            };
+            let Ok(ended) = ended else { return };
+            if began.elapsed() > self.pace.longest_delay {
+                self.backoff.reset();
+            }
+            let delay = match ended {
+                Ended::Listed => {
+                    is_listed = true;
+                    continue;
+                }
+                Ended::Closed => self.backoff.delay(),
+                Ended::Refused(Refusal::Expired) => {
+                    tracing::info!(kind = %self.talk.kind, "the API server forgot our version: listing anew");
+                    is_listed = false;
+                    self.backoff.delay()
+                }
+                Ended::Refused(Refusal::TooLong) => {
+                    self.limit = (self.limit / 2).max(1);
+                    self.backoff.delay()
+                }
+                Ended::Refused(Refusal::Absent) => {
+                    is_listed = false;
+                    match self.absent().await {
+                        Ok(delay) => delay,
+                        Err(Unwanted) => return,
+                    }
+                }
+                Ended::Refused(Refusal::Failed(text, after)) => {
+                    if self.in_trouble(text).await.is_err() {
+                        return;
+                    }
+                    let least = after.unwrap_or_default().min(self.pace.longest_delay);
+                    least + self.backoff.delay()
+                }
+            };
+            sleep(delay).await;
+        }
+    }
+
+    /// Lists all objects; the first list is handed over in parts, for nothing is in force before its end, and later
+    /// ones as the difference to what is known.
+    async fn list(&mut self) -> Result<Ended, Unwanted> {
+        self.known.begin_list();
+        let mut changes = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let metadata = match self.page(token.as_deref(), &mut changes).await {
+                Ok(metadata) => metadata,
+                Err(refused) => {
+                    // What was read is true, and won't be told again.
+                    self.hand_over(changes, Vec::new()).await?;
+                    return Ok(Ended::Refused(refused));
+                }
+            };
+            token = metadata.next.filter(|token| !token.is_empty());
+            if token.is_none() {
+                changes.extend(self.known.end_list());
+                self.arrived(metadata.resource_version);
+                self.absent = 0;
+                self.hand_over(changes, Vec::new()).await?;
+                return Ok(Ended::Listed);
+            }
+            if self.version.is_none() && changes.len() >= CHUNK {
+                let changes = std::mem::take(&mut changes);
+                self.hand_over(changes, Vec::new()).await?;
+            }
+        }
+    }
+
+    async fn page(
+        &mut self,
+        token: Option<&str>,
+        changes: &mut Vec<Change>,
+    ) -> Result<PageMetadata, Refusal> {
+        let bytes = self.talk.page(self.limit, token).await?;
+        let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        for item in page.items.iter().flatten() {
+            changes.extend(self.take_object(item.get()));
+        }
+        Ok(page.metadata)
+    }
+
+    fn take_object(&mut self, json: &str) -> Option<Change> {
+        let kind = self.talk.kind;
+        // Most objects of a list are known already, and need not be read.
+        if let Ok((key, version)) = head(kind, json)
+            && self.known.has(&key, version)
+        {
+            return None;
+        }
+        match decode(kind, json, &mut self.texts) {
+            Ok(decoded) => self.known.take(decoded),
+            Err(problem) => {
+                self.known.nameless(problem);
+                None
+            }
+        }
+    }
+
+    /// Watches until the server ends it or falls silent.
+    async fn watch(&mut self) -> Result<Ended, Unwanted> {
+        let version = self.version.clone().unwrap_or_default();
+        let lasting = self.pace.watch + self.backoff.portion(self.pace.watch);
+        let mut lines = match self.talk.watch(&version, lasting).await {
+            Ok(lines) => lines,
+            Err(refused) => return Ok(Ended::Refused(refused)),
+        };
+        if self.trouble.take().is_some() {
+            tracing::info!(kind = %self.talk.kind, "the API server answers again");
+            self.hand_over(Vec::new(), Vec::new()).await?;
+        }
+        loop {
+            match self.wait(&mut lines).await {
+                Ok(Some(bytes)) => {
+                    let ended = self.take_lines(&bytes).await?;
+                    if let Some(refused) = ended {
+                        return Ok(Ended::Refused(refused));
+                    }
+                    self.backoff.reset();
+                }
+                Ok(None) => return Ok(Ended::Closed),
+                Err(refused) => return Ok(Ended::Refused(refused)),
+            }
+        }
+    }
+
+    /// The next lines; a server that doesn't even send bookmarks any more is not there.
+    async fn wait(&self, lines: &mut Lines) -> Result<Option<Vec<u8>>, Refusal> {
+        match timeout(self.pace.silence, lines.next()).await {
+            Ok(lines) => lines,
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn take_lines(&mut self, bytes: &[u8]) -> Result<Option<Refusal>, Unwanted> {
+        let now = Instant::now();
+        let mut changes = Vec::new();
+        let mut received = Vec::new();
+        let mut refused = None;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        for line in lines.filter(|line| !line.is_empty()) {
+            match self.take_line(line) {
+                Ok(Some(change)) => {
+                    changes.push(change);
+                    received.push(now);
+                }
+                Ok(None) => {}
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
+        }
+        self.hand_over(changes, received).await?;
+        Ok(refused)
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> Result<Option<Change>, Refusal> {
+        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
+        let json = line.object.get();
+        let change = match &*line.event {
+            "ERROR" => return Err(refusal(json)),
+            "ADDED" | "MODIFIED" => self.take_object(json),
+            "DELETED" => match head(self.talk.kind, json) {
+                Ok((key, _)) => self.known.remove(key),
+                Err(problem) => {
+                    self.known.nameless(problem);
+                    None
+                }
+            },
+            // BOOKMARK, and what later servers may say: only the version counts.
+            _ => None,
+        };
+        let seen: Page<'_> = serde_json::from_str(json).unwrap_or(Page {
+            metadata: PageMetadata::default(),
+            items: None,
+        });
+        let version = seen.metadata.resource_version;
+        if !version.is_empty() {
+            self.version = Some(version);
+        }
+        Ok(change)
+    }
+
+    /// The kind is not there: it has no objects, unless it had some a moment ago.
+    async fn absent(&mut self) -> Result<Duration, Unwanted> {
+        match self.talk.kind.presence() {
+            Presence::Always => {
+                let text = "has no such kind: is it an API server of Kubernetes?";
+                self.in_trouble(text.to_owned()).await?;
+                return Ok(self.backoff.delay());
+            }
+            Presence::Perhaps => {}
+        }
+        self.absent += 1;
+        let is_known = self.version.as_deref() == Some(ABSENT) && self.trouble.is_none();
+        if !is_known && (self.known.is_empty() || self.absent >= ABSENT_LOOKS) {
+            self.known.begin_list();
+            let gone = self.known.end_list();
+            self.arrived(ABSENT.to_owned());
+            self.hand_over(gone, Vec::new()).await?;
+        }
+        let look = self.pace.absent;
+        Ok(look / 2 + self.backoff.portion(look))
+    }
+
+    fn arrived(&mut self, version: String) {
+        self.version = Some(version);
+        self.trouble = None;
+    }
+
+    async fn in_trouble(&mut self, text: String) -> Result<(), Unwanted> {
+        if self.trouble.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        self.trouble = Some(text);
+        self.hand_over(Vec::new(), Vec::new()).await
+    }
+
+    async fn hand_over(
+        &mut self,
+        changes: Vec<Change>,
+        received: Vec<Instant>,
+    ) -> Result<(), Unwanted> {
+        let kind = self.talk.kind;
+        let trouble = self.trouble.as_ref().map(|text| Problem {
+            file: "".into(),
+            line: 0,
+            object: String::new(),
+            field: String::new(),
+            message: format!(
+                "the API server {text}: what is known of {} stays in force",
+                kind.plural()
+            ),
+        });
+        let step = Step {
+            kind,
+            changes,
+            received,
+            version: self.version.clone(),
+            problems: trouble.into_iter().chain(self.known.problems()).collect(),
+        };
+        self.steps.send(step).await.map_err(|_| Unwanted)
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    Refusal::Failed(format!("sends what can't be read ({error})"), None)
+}

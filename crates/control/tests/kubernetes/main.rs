@@ -1,0 +1,6 @@
+//! An API server is followed, whatever it does: against one of ours that makes trouble, and against a real one.
+
+mod announces;
+mod bench;
+mod follows;
+mod troubles;

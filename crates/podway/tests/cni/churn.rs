@@ -48,8 +48,8 @@ fn round(place: &Place, pod: usize, tally: &Tally, dice: &mut Dice) {
     if dice.below(4) == 0 {
         killed(place, "ADD", pod, 200, dice);
         tally.killed.fetch_add(1, Ordering::Relaxed);
-        // Runtimes delete what failed; but what died must not be in a new one's way either.
-        if dice.below(2) == 0 {
+        // Runtimes delete what failed; but what died half-way must not be in a new one's way either.
+        if dice.below(2) == 0 || place.is_added(pod) {
             place.delete(pod).done();
         }
     }

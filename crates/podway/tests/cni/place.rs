@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use podway_cni::agent::ask;
-use podway_cni::{Namespace, Record, State};
+use podway_cni::{Namespace, Phase, Record, State, Wired};
 use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -250,6 +250,18 @@ impl Place {
 
     pub(crate) fn records(&self) -> Vec<Record> {
         State::at(self.path("state")).records().expect("readable")
+    }
+
+    /// True if the last ADD of a pod's container got to its end.
+    pub(crate) fn is_added(&self, pod: usize) -> bool {
+        let wired = Wired {
+            container: container(pod),
+            device: "eth0".to_owned(),
+        };
+        let record = State::at(self.path("state"))
+            .find(&wired)
+            .expect("readable");
+        record.is_some_and(|record| record.phase == Phase::Added)
     }
 
     /// Host ends of pods' wires on the node.

@@ -10,6 +10,8 @@ s.connect((host, int(port)))
 # It goes on sending without an answer: the server's own retransmissions come ever more seldom.
 s.settimeout(0.2)
 if transport == "tcp":
+    # TCP_USER_TIMEOUT: a long silence doesn't end it.
+    s.setsockopt(socket.IPPROTO_TCP, 18, 600_000)
     try:
         # TCP_RTO_MAX_MS: after a silence try again each second, not ever more seldom (Linux 6.15).
         s.setsockopt(socket.IPPROTO_TCP, 44, 1000)

@@ -185,7 +185,8 @@ impl Lab<'_> {
             self.start_agent(node)?;
         }
         for agent in &mut self.agents {
-            agent.await_status(self.options, "it does not answer", |_| true)?;
+            let what = "its first tables are not in force";
+            agent.await_status(self.options, what, |status| status["in_force"] != false)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod values;
 
+use std::fmt;
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use serde::Deserialize;
 
 use self::values::{
     flows, frames, health_address, host_interface, interface, node, pod_mtu, ranges, seconds,
-    snat_ports, socket, source, tunnel_port, vni, workers,
+    snat_ports, socket, source, taint, tunnel_port, vni, workers,
 };
 
 /// The ports that clusters give to services of type NodePort unless told otherwise.
@@ -25,9 +26,15 @@ pub struct Config {
     /// This node's name, as its Node object has it.
     #[serde(deserialize_with = "node")]
     pub node: String,
-    /// The directory of manifests that describes the cluster.
+    /// What describes the cluster.
     #[serde(deserialize_with = "source")]
-    pub source: PathBuf,
+    pub source: Source,
+    /// How the API server is reached; without it, as a pod of the cluster does.
+    #[serde(default)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The key of the taint that is removed from the Node once tables are in force.
+    #[serde(default = "default_startup_taint", deserialize_with = "taint")]
+    pub startup_taint: String,
     /// The device that leads to the other nodes.
     #[serde(deserialize_with = "interface")]
     pub uplink: String,
@@ -107,6 +114,24 @@ impl ExistingConnections {
         match self {
             ExistingConnections::Judge => Existing::Judge,
             ExistingConnections::Keep => Existing::Keep,
+        }
+    }
+}
+
+/// What describes the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of manifests.
+    Directory(PathBuf),
+    /// The cluster's API server.
+    Kubernetes,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Directory(path) => path.display().fmt(f),
+            Source::Kubernetes => f.write_str("kubernetes"),
         }
     }
 }
@@ -254,6 +279,13 @@ fn parse(path: &str, text: &str) -> Result<Config, ConfigError> {
             format!("cores: {cores} cores for {workers} workers: list one core for each worker"),
         ));
     }
+    if config.kubeconfig.is_some() && config.source != Source::Kubernetes {
+        return Err(wrong(
+            line_of(text, "kubeconfig"),
+            "kubeconfig: is for source = \"kubernetes\" only: remove it, or change `source`"
+                .to_owned(),
+        ));
+    }
     if let Some(what) = reserved(&config) {
         let (first, last) = config.snat_ports;
         return Err(wrong(
@@ -299,6 +331,10 @@ fn default_socket() -> PathBuf {
 
 fn default_cni_state() -> PathBuf {
     PathBuf::from(podway_cni::STATE_DIRECTORY)
+}
+
+fn default_startup_taint() -> String {
+    "node.podway.dev/not-ready".to_owned()
 }
 
 fn default_workers() -> usize {
@@ -356,6 +392,8 @@ mod tests {
         for key in [
             "node",
             "source",
+            "kubeconfig",
+            "startup_taint",
             "uplink",
             "socket",
             "cni_state",
@@ -476,12 +514,17 @@ mod tests {
     }
 
     #[test]
-    fn kubernetes_is_promised_not_pretended() {
-        let text = "node = \"n1\"\nsource = \"kubernetes\"\nuplink = \"eth0\"\n";
-        let error = parse("c", text).expect_err("not yet");
+    fn a_source_is_a_directory_or_the_clusters_api_server() {
+        let of = |lines: &str| parse("c", &format!("node = \"n1\"\nuplink = \"eth0\"\n{lines}"));
+        let directory = of("source = \"/m\"").expect("legal");
+        assert_eq!(directory.source, Source::Directory("/m".into()));
+        let cluster = of("source = \"kubernetes\"\nkubeconfig = \"/k\"").expect("legal");
+        assert_eq!(cluster.source, Source::Kubernetes);
+        assert_eq!(cluster.kubeconfig, Some("/k".into()));
+        let error = of("source = \"/m\"\nkubeconfig = \"/k\"").expect_err("useless");
         assert_eq!(
             error.to_string(),
-            "c:2: source: \"kubernetes\" comes with a later version: give a directory of manifests"
+            "c:4: kubeconfig: is for source = \"kubernetes\" only: remove it, or change `source`"
         );
     }
 

@@ -76,6 +76,7 @@ mod tests {
             labels: [("app".into(), app.into())].into(),
             addresses: Vec::new(),
             ports: Vec::new(),
+            host_ports: Vec::new(),
             network: PodNetwork::Own,
             phase: PodPhase::Alive,
         }

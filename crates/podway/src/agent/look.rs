@@ -47,6 +47,9 @@ impl Agent {
             }
             self.node_problems = problems;
         }
+        if self.is_held_back() {
+            self.announce();
+        }
         self.forget_vanished().await;
         if self.plan != wanted::plan(&self.compiled.plan) || self.not_in_force.is_some() {
             self.stale.mark();

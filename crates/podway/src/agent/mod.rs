@@ -1,17 +1,22 @@
 //! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
 
+mod announce;
 mod clock;
 mod health;
 mod kept;
+mod latency;
 mod local_ports;
 mod look;
 mod policies;
 mod ports;
+mod programming;
 mod publish;
 mod report;
 mod services;
 mod settle;
 mod socket;
+mod source;
+mod waiting;
 mod wanted;
 mod worker;
 
@@ -22,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podway_cni::agent::Response;
-use podway_control::{Batch, Directory, Problem, Problems};
+use podway_control::{Batch, ConnectError, Problem, Problems};
 use podway_intent::{Change, Cluster, Compiled, Compiler};
 use podway_state::{Counters, FlowTable, Publication};
 use podway_tables::{NextHops, PortKind, Snapshot};
@@ -32,12 +37,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::announce::Announce;
 use self::health::{HealthPorts, Probed};
 use self::look::setup;
 use self::policies::HitsByName;
 use self::ports::{HOST, Ports, UPLINK};
+use self::programming::Programming;
 use self::settle::Settle;
 use self::socket::{AdminSocket, Asked, Request};
+use self::source::Opened;
+use self::waiting::Waited;
 use self::worker::{Shared, Worker};
 use crate::config::Config;
 use crate::node::{Node, NodeError, Settings};
@@ -60,8 +69,6 @@ const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(5);
 /// Requests that wait for control at most.
 const REQUESTS: usize = 64;
-/// Batches of a source that wait for control at most.
-const BATCHES: usize = 4;
 
 /// Why the agent can't run.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +88,9 @@ pub enum AgentError {
     /// The source of facts.
     #[error("{}", one_line(.0))]
     Source(Problems),
+    /// The way to the API server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The node's kernel.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -125,9 +135,15 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         .build()
         .map_err(AgentError::Runtime)?;
     let outcome = runtime.block_on(async {
-        let (mut agent, inputs) = Agent::start(config).await?;
-        agent.open_ports().await?;
-        agent.control(inputs).await;
+        let (mut agent, mut inputs, shared) = Agent::start(config).await?;
+        match agent.await_facts(&mut inputs).await {
+            Waited::ForFacts => {
+                agent.start_workers(&shared)?;
+                agent.open_ports().await?;
+                agent.control(inputs).await;
+            }
+            Waited::ForNothing => {}
+        }
         agent.stop();
         Ok(())
     });
@@ -164,6 +180,8 @@ struct Agent {
     next_hops: BTreeMap<IpAddr, Mac>,
     world: NextHops,
     source_problems: Vec<Problem>,
+    programming: Programming,
+    announce: Option<Announce>,
     node_problems: Vec<String>,
     /// Workers' loads when they were last sampled, for their busy shares.
     loads_ns: Vec<(u64, u64)>,
@@ -191,15 +209,14 @@ enum Event {
 
 impl Agent {
     /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
-    async fn start(config: Config) -> Result<(Agent, Inputs), AgentError> {
+    async fn start(config: Config) -> Result<(Agent, Inputs, Shared), AgentError> {
         local_ports::check(config.snat_ports)?;
         let socket = AdminSocket::bind(&config.socket)?;
-        let (directory, changes) = Directory::open(&config.source).map_err(|problems| {
-            for problem in &problems.0 {
-                tracing::error!(%problem, "the source is not in order");
-            }
-            AgentError::Source(problems)
-        })?;
+        let Opened {
+            first,
+            batches,
+            announcer,
+        } = source::open(&config).await?;
         let mut node = Node::open(Settings {
             uplink: config.uplink.clone(),
             host_interface: config.host_interface.clone(),
@@ -213,14 +230,11 @@ impl Agent {
         })?;
 
         let mut cluster = Cluster::default();
-        for change in changes {
-            cluster.apply(change);
-        }
         let seen = node.reconcile(&Default::default()).await?;
         cluster.apply(setup(&config, &node, &seen));
         let mut compiler = Compiler::new(&config.node);
         let compiled = compiler.compile(&cluster);
-        let (publication, readers) = Publication::new(compiled.snapshot.clone(), config.workers);
+        let (publication, _) = Publication::new(compiled.snapshot.clone(), 0);
 
         let seed = RandomState::new().hash_one(clock::boot_ns());
         let flows = kept::flow_table(&config, seed);
@@ -234,24 +248,21 @@ impl Agent {
             timeouts: config.timeouts.of_flows(),
             existing: config.existing_connections.of_flows(),
         };
-        let cores = cores(&config);
-        let workers = readers
-            .into_iter()
-            .enumerate()
-            .map(|(index, reader)| {
-                Worker::start(index, cores.get(index).copied(), shared.clone(), reader)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-
         let (health_ports, probes) = HealthPorts::open(config.health_address).await?;
         let inputs = Inputs {
             probes,
             requests: serve(socket),
-            batches: watch(directory),
+            batches,
             terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
             interrupt: signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?,
         };
-        let agent = Agent {
+        let announce = announcer.map(|announcer| {
+            let (node, taint) = (config.node.clone(), config.startup_taint.clone());
+            announce::spawn(announcer, node, taint)
+        });
+        let mut agent = Agent {
+            announce,
+            programming: Programming::new(),
             ports: Ports::new(PORTS, &seen.uplink, node.dataplane()),
             node_problems: Vec::new(),
             config,
@@ -262,12 +273,12 @@ impl Agent {
             publication,
             redirect,
             plan: Plan::default(),
-            loads_ns: workers.iter().map(Worker::load_ns).collect(),
+            loads_ns: Vec::new(),
             sampled: Instant::now(),
             uplink_closed: 0,
             health_ports,
             not_in_force: None,
-            workers,
+            workers: Vec::new(),
             flows,
             counters,
             hits,
@@ -277,7 +288,24 @@ impl Agent {
             stale: Settle::new(QUIET, PATIENCE),
             unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),
         };
-        Ok((agent, inputs))
+        agent.take(first);
+        Ok((agent, inputs, shared))
+    }
+
+    /// Starts the workers with the first tables: with none, they would end flows that go on over a restart (F9).
+    fn start_workers(&mut self, shared: &Shared) -> Result<(), AgentError> {
+        self.compiled = self.compiler.compile(&self.cluster);
+        let first = self.compiled.snapshot.clone();
+        let (publication, readers) = Publication::new(first, self.config.workers);
+        self.publication = publication;
+        let cores = cores(&self.config);
+        for (index, reader) in readers.into_iter().enumerate() {
+            let core = cores.get(index).copied();
+            let worker = Worker::start(index, core, shared.clone(), reader)?;
+            self.workers.push(worker);
+        }
+        self.loads_ns = self.workers.iter().map(Worker::load_ns).collect();
+        Ok(())
     }
 
     /// Takes up the host's port, the pods' that an earlier agent left, and last the uplink.
@@ -299,6 +327,7 @@ impl Agent {
             workers = self.workers.len(),
             "in force"
         );
+        self.announce();
         Ok(())
     }
 
@@ -356,8 +385,11 @@ impl Agent {
     }
 
     fn take(&mut self, batch: Batch) {
+        self.programming.take(&batch);
         for problem in &batch.problems {
-            tracing::warn!(%problem, "the last good state of the source stays in force");
+            if !self.source_problems.contains(problem) {
+                tracing::warn!(%problem, "the last good state of the source stays in force");
+            }
         }
         if batch.problems.is_empty() && !self.source_problems.is_empty() {
             tracing::info!("the source is in order again");
@@ -406,17 +438,4 @@ fn serve(socket: AdminSocket) -> mpsc::Receiver<Asked> {
     let (requests, asked) = mpsc::channel(REQUESTS);
     tokio::spawn(socket.serve(requests));
     asked
-}
-
-fn watch(mut directory: Directory) -> mpsc::Receiver<Batch> {
-    let (batches, taken) = mpsc::channel(BATCHES);
-    tokio::spawn(async move {
-        loop {
-            let batch = directory.next().await;
-            if batches.send(batch).await.is_err() {
-                return;
-            }
-        }
-    });
-    taken
 }

@@ -23,6 +23,7 @@ impl Agent {
         let number = self.publication.publish(compiled.snapshot.clone());
         let before = std::mem::replace(&mut self.compiled, compiled);
         self.reached(number).await?;
+        self.programming.reached();
         self.redirect_as(plan)?;
         self.publication.collect();
         self.stale.clear();

@@ -180,9 +180,11 @@ impl Agent {
             "node": self.config.node,
             "version": env!("CARGO_PKG_VERSION"),
             "sequence": self.compiled.snapshot.sequence,
-            "in_force": !self.stale.is_pending(),
+            "in_force": !self.stale.is_pending() && self.not_in_force.is_none(),
             "source": {
-                "path": self.config.source.display().to_string(),
+                "path": self.config.source.to_string(),
+                "versions": self.programming.versions(),
+                "event_to_workers": self.programming.latency(),
                 "problems": text(&mut self.source_problems.iter().map(ToString::to_string)),
             },
             "cluster_problems": text(&mut self.compiled.problems.iter().map(ToString::to_string)),

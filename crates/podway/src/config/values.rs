@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::Source;
+
 pub(super) fn node<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let name = String::deserialize(input)?;
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
@@ -18,15 +20,26 @@ pub(super) fn node<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Err
     Ok(name)
 }
 
-pub(super) fn source<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+pub(super) fn source<'de, D: Deserializer<'de>>(input: D) -> Result<Source, D::Error> {
     let source = String::deserialize(input)?;
     match source.as_str() {
-        "kubernetes" => Err(D::Error::custom(
-            "\"kubernetes\" comes with a later version: give a directory of manifests",
+        "kubernetes" => Ok(Source::Kubernetes),
+        "" => Err(D::Error::custom(
+            "is empty: give a directory of manifests, or \"kubernetes\"",
         )),
-        "" => Err(D::Error::custom("is empty: give a directory of manifests")),
-        path => Ok(PathBuf::from(path)),
+        path => Ok(Source::Directory(PathBuf::from(path))),
     }
+}
+
+pub(super) fn taint<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let key = String::deserialize(input)?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+    if key.is_empty() || key.len() > 317 || !key.bytes().all(legal) {
+        return Err(D::Error::custom(format!(
+            "{key:?} is no taint's key: give one such as \"node.podway.dev/not-ready\""
+        )));
+    }
+    Ok(key)
 }
 
 pub(super) fn interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use podway_control::Standing;
 use podway_intent::{Cluster, Name, Serving};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -139,8 +140,13 @@ fn is_being_deleted(cluster: &Cluster, node: &str) -> bool {
 impl Agent {
     /// What is answered to a question about health.
     pub(super) async fn health(&self, probe: Probe) -> Health {
-        let problems = self.unwell().await;
+        let mut problems = self.unwell().await;
         match probe {
+            Probe::Alive if self.programming.standing() == Standing::Partial => {
+                // A new process would know no more: only its workers can be at fault.
+                problems.retain(|problem| Some(problem) != self.not_in_force.as_ref());
+                health(problems.is_empty(), json!({"problems": problems}))
+            }
             Probe::Alive => health(problems.is_empty(), json!({"problems": problems})),
             Probe::Healthy => {
                 let stays = !is_being_deleted(&self.cluster, &self.config.node);

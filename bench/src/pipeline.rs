@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
-use podway_engine::{
-    BATCH, Batch, DropReason, Engine, Event, Packet, Settings, Shared, Verdict, event_index,
-};
+use podway_engine::{BATCH, Batch, Engine, Event, Packet, Settings, Shared, Verdict, event_index};
 use podway_state::Counters;
 use podway_tables::{PortId, Snapshot};
 use podway_wire::{Addr, Frame, vxlan};
@@ -205,11 +203,7 @@ impl Pipeline {
             self.traffic.write(flow, &mut chunk[HEADROOM..]);
             let frame = Frame::new(chunk, HEADROOM, HEADROOM + self.traffic.length(), 0)
                 .expect("inside its chunk");
-            packets.push(Packet {
-                frame,
-                ingress: self.ingress,
-                verdict: Verdict::Drop(DropReason::UnknownPort),
-            });
+            packets.push(Packet::received(frame, self.ingress));
         }
         self.made += BATCH as u64;
         self.fresh += BATCH as u64;
@@ -333,7 +327,7 @@ fn clock_cost() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use podway_engine::{counter_names, drop_index};
+    use podway_engine::{DropReason, counter_names, drop_index};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use podway_engine::{Batch, Engine, Packet, Remembered, Settings, Shared, Timeouts, Verdict};
+use podway_engine::{Batch, Engine, Packet, Remembered, Settings, Shared, Timeouts};
 use podway_intent::{Cluster, Compiler};
 use podway_state::{Decision, NewFlow};
 use podway_tables::{Found, ServiceKey};
@@ -144,12 +144,7 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
     let mut chunk = vec![0; 2048];
     chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(&bytes);
     let frame = Frame::new(&mut chunk, HEADROOM, HEADROOM + bytes.len(), 0).context("it fits")?;
-    let verdict = Verdict::Waits;
-    let mut packets = [Packet {
-        frame,
-        ingress,
-        verdict,
-    }];
+    let mut packets = [Packet::received(frame, ingress)];
     engine.process(snapshot, &mut Batch::new(&mut packets, &mut || None), 0);
     let mut flows = shared.flows.iter();
     let kept = flows.any(|it| it.original == flow.original && it.reply == flow.reply);

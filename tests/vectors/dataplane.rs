@@ -8,9 +8,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use podway_control::{ClusterNetworkPolicy, convert};
-use podway_engine::{
-    Batch, Decision, DropReason, Engine, Packet, Settings, Shared, Timeouts, Verdict,
-};
+use podway_engine::{Batch, Decision, Engine, Packet, Settings, Shared, Timeouts, Verdict};
 use podway_intent::{Attachment, Change, Cluster, Compiled, Compiler, NodeSetup, PodPhase};
 use podway_tables::{EndpointId, PortId, Snapshot};
 use podway_wire::{Frame, Mac, Protocol};
@@ -153,12 +151,7 @@ pub(crate) fn send(
     chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(&bytes);
     let frame = Frame::new(&mut chunk, HEADROOM, HEADROOM + bytes.len(), 0);
     let frame = frame.context("the packet fits")?;
-    let verdict = Verdict::Drop(DropReason::Malformed);
-    let mut packets = [Packet {
-        frame,
-        ingress,
-        verdict,
-    }];
+    let mut packets = [Packet::received(frame, ingress)];
     let mut none = || None;
     engine.process(snapshot, &mut Batch::new(&mut packets, &mut none), 0);
     let decision = engine.last_decision();

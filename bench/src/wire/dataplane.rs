@@ -118,7 +118,7 @@ fn counted(edge: &WorkerEdge, counters: &Counters) -> Counted {
     let (mut sent, mut sends, mut received, mut polls) = (0, 0, 0, 0);
     for port in edge.port_statistics() {
         add("ring-full", port.ring_full);
-        add("unsendable", port.unsendable);
+        add("unsendable", port.unsendable + port.unsound);
         add("fill-empty", port.fill_empty);
         add("kernel-rx-dropped", port.kernel.rx_dropped);
         add("kernel-rx-ring-full", port.kernel.rx_ring_full);

@@ -10,7 +10,7 @@ pub enum Event {
     Received,
     /// A packet went out: forwarded, or an answer in its place.
     Transmitted,
-    /// A packet was made of others: a part of one that was too big, or a fragment that had waited.
+    /// A fragment that had waited goes on.
     Made,
     /// A copy of a fragment waits for the first of its datagram.
     Waits,
@@ -28,6 +28,8 @@ pub enum Event {
     Pushed,
     /// A packet was taken out of the tunnel.
     Opened,
+    /// A packet leaves in parts, which the edge counts.
+    Cut,
 }
 
 impl Event {
@@ -44,6 +46,7 @@ impl Event {
         Event::Judged,
         Event::Pushed,
         Event::Opened,
+        Event::Cut,
     ];
 
     /// The name that users see.
@@ -60,6 +63,7 @@ impl Event {
             Event::Judged => "flow-judged-again",
             Event::Pushed => "tunnel-pushed",
             Event::Opened => "tunnel-opened",
+            Event::Cut => "cut",
         }
     }
 }

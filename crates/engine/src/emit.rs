@@ -1,6 +1,7 @@
 //! The last steps of the walk: TTL, size, Ethernet addresses, tunnel.
 
 use podway_tables::{Hop, PortId, Snapshot};
+use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
 use podway_wire::{Family, Frame, Mac, Parsed, edit};
@@ -91,8 +92,8 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, Dr
 pub(crate) enum Fit {
     /// As it is.
     Whole,
-    /// In parts of this many bytes.
-    Parts(usize),
+    /// In parts.
+    Cut(Cut),
 }
 
 /// Checks what a router checks before it sends on: hops left, and size.
@@ -102,18 +103,23 @@ pub(crate) fn fit(frame: &Frame<'_>, parsed: &Parsed, egress: &Egress) -> Result
     if parsed.ttl <= 1 && egress.hop != Hop::Host {
         return Err(Stop::Reply(Reply::Error(IcmpError::TimeExceeded)));
     }
-    if parsed.length <= egress.mtu {
-        return Ok(Fit::Whole);
+    match parsed.length <= egress.mtu {
+        true => Ok(Fit::Whole),
+        false => cut(frame.bytes(), parsed, egress.mtu).map(Fit::Cut),
     }
-    if parsed.forbids_fragments(frame.bytes()) {
-        let mtu = egress.mtu.min(u32::from(u16::MAX)) as u16;
+}
+
+/// How a packet is cut that is too long: TCP into segments, and else what its sender allows (D2).
+#[cold]
+fn cut(bytes: &[u8], parsed: &Parsed, longest: u32) -> Result<Cut, Stop> {
+    if let Some(segments) = Cut::segments(bytes, parsed, longest as usize) {
+        return Ok(segments);
+    }
+    if parsed.forbids_fragments(bytes) {
+        let mtu = longest.min(u32::from(u16::MAX)) as u16;
         return Err(Stop::Reply(Reply::Error(IcmpError::TooBig { mtu })));
     }
-    // The payload in other chunks can't be seen from here.
-    match frame.carried() {
-        0 => Ok(Fit::Parts(egress.mtu as usize)),
-        _ => Err(Stop::Drop(DropReason::TooBig)),
-    }
+    Cut::fragments(parsed, longest as usize).ok_or(Stop::Drop(DropReason::TooBig))
 }
 
 /// Takes one from the TTL, puts the Ethernet header on and the tunnel's around it; gives the port to send by.
@@ -144,5 +150,11 @@ impl Egress {
     #[inline]
     pub(crate) fn tunnels(&self) -> bool {
         self.tunnel.is_some()
+    }
+
+    /// How many bytes of headers are put in front of a packet that goes there.
+    pub(crate) fn headers(&self) -> usize {
+        let outer = self.tunnel.as_ref();
+        outer.map_or(0, |outer| vxlan::overhead(outer.target.family()))
     }
 }

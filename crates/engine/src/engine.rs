@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{PortId, Snapshot};
-use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, fragment, icmp, macs, neighbour, reset};
+use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, icmp, macs, neighbour, reset};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
@@ -17,7 +17,7 @@ use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
 use crate::related::related;
 use crate::track::Timeouts;
-use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Spares, Verdict};
+use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
 const ERRORS_PER_S: u32 = 1_000;
@@ -148,9 +148,7 @@ impl Engine {
                         self.count(Event::Opened);
                     }
                     match parsed.fragment {
-                        Fragment::Whole => {
-                            self.conclude(moment, packet, (parsed, *arrival), *hash, spares)
-                        }
+                        Fragment::Whole => self.conclude(moment, packet, (parsed, *arrival), *hash),
                         Fragment::First | Fragment::Later => {
                             self.fragment(moment, packet, (*parsed, *arrival), spares)
                         }
@@ -201,15 +199,14 @@ impl Engine {
                 self.count(Event::Waits);
                 Verdict::Waits
             }
-            Ok(Placed::Later) => self.conclude(moment, packet, (&parsed, arrival), hash, spares),
+            Ok(Placed::Later) => self.conclude(moment, packet, (&parsed, arrival), hash),
             Ok(Placed::First(release)) => {
-                let verdict = self.conclude(moment, packet, (&parsed, arrival), hash, spares);
+                let verdict = self.conclude(moment, packet, (&parsed, arrival), hash);
                 while let Some((mut waited, parsed, arrival)) =
                     released(&self.fragments, &release, spares)
                 {
                     self.count(Event::Made);
-                    waited.verdict =
-                        self.conclude(moment, &mut waited, (&parsed, arrival), hash, spares);
+                    waited.verdict = self.conclude(moment, &mut waited, (&parsed, arrival), hash);
                     spares.put(waited);
                 }
                 verdict
@@ -223,9 +220,8 @@ impl Engine {
         packet: &mut Packet<'_>,
         (parsed, arrival): (&Parsed, Arrival),
         hash: u64,
-        spares: &mut Spares<'_, '_>,
     ) -> Verdict {
-        let result = match self.carry(moment, packet, (parsed, arrival), hash, spares) {
+        let result = match self.carry(moment, packet, (parsed, arrival), hash) {
             Ok(port) => Ok(port),
             Err(Stop::Drop(reason)) => Err(reason),
             Err(Stop::Reply(reply)) => self.answer(moment, packet, parsed, arrival, reply),
@@ -240,7 +236,6 @@ impl Engine {
         packet: &mut Packet<'_>,
         (parsed, arrival): (&Parsed, Arrival),
         hash: u64,
-        spares: &mut Spares<'_, '_>,
     ) -> Result<PortId, Stop> {
         if parsed.icmp == Icmp::Error {
             return self.carry_error(moment, packet, parsed);
@@ -276,49 +271,11 @@ impl Engine {
         if way.translated != parsed.key {
             edit::translate(packet.frame.bytes_mut(), parsed, &way.translated);
         }
-        if let Fit::Parts(mtu) = fit {
-            self.cut(packet, (parsed, mtu), &egress, spares)
-                .map_err(Stop::Drop)?;
+        if let Fit::Cut(cut) = fit {
+            self.count(Event::Cut);
+            packet.parts = Parts::Cut(cut.behind(egress.headers()));
         }
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
-    }
-
-    /// Cuts a packet that is too big into parts: the first stays in its frame, the others are sent from new ones (D2).
-    #[cold]
-    fn cut(
-        &mut self,
-        packet: &mut Packet<'_>,
-        (parsed, mtu): (&Parsed, usize),
-        egress: &Egress,
-        spares: &mut Spares<'_, '_>,
-    ) -> Result<(), DropReason> {
-        let mut first = None;
-        for cut in fragment::cuts(parsed, mtu) {
-            if cut.is_first() {
-                first = Some(cut);
-                continue;
-            }
-            let mut part = spares.take().ok_or(DropReason::NoFrame)?;
-            let whole = packet.frame.bytes();
-            let length = cut.frame_length(parsed);
-            let written = part.frame.resize(length).is_ok()
-                && fragment::write(whole, parsed, cut, part.frame.bytes_mut()).is_some();
-            if written {
-                self.count(Event::Made);
-                let sent = self.send(&mut part, parsed, egress);
-                part.verdict = self.verdict(sent);
-            }
-            spares.put(part);
-        }
-        if let Some(first) = first {
-            fragment::head(packet.frame.bytes_mut(), parsed, first);
-            let length = first.frame_length(parsed);
-            packet
-                .frame
-                .resize(length)
-                .map_err(|_| DropReason::NoFrame)?;
-        }
-        Ok(())
     }
 
     #[inline]

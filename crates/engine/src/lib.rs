@@ -29,7 +29,7 @@ pub use decide::{Arrival, Decision, Reply, Stop, decide};
 pub use engine::{Engine, Existing, Settings, Shared};
 pub use hits::{Cause, Hits};
 pub use observed::Observed;
-pub use packet::{BATCH, Batch, Edge, MADE, Packet, Spares, Verdict};
+pub use packet::{BATCH, Batch, Edge, MADE, Packet, Parts, Spares, Verdict};
 pub use reason::DropReason;
 pub use remember::Remembered;
 pub use serve::{SourceNat, affinity};

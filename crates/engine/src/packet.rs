@@ -3,12 +3,13 @@
 use arrayvec::ArrayVec;
 use podway_tables::PortId;
 use podway_wire::Frame;
+use podway_wire::cut::Cut;
 
 use crate::DropReason;
 
 /// How many packets a batch holds at most.
 pub const BATCH: usize = 64;
-/// How many more packets may come out of a batch than went in.
+/// How many fragments that waited a batch can set free.
 pub const MADE: usize = 64;
 
 /// A packet on its way through a batch: the edge sets `ingress`, the engine sets `verdict`.
@@ -20,6 +21,29 @@ pub struct Packet<'a> {
     pub ingress: PortId,
     /// What the edge does with the frame after the batch.
     pub verdict: Verdict,
+    /// Whether it is sent in one piece.
+    pub parts: Parts,
+}
+
+/// Whether a packet is sent in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// As it is.
+    Whole,
+    /// Cut, as a NIC would: every part with headers of its own, one right after the other.
+    Cut(Cut),
+}
+
+impl<'a> Packet<'a> {
+    /// A packet that has come in; nothing is decided about it.
+    pub fn received(frame: Frame<'a>, ingress: PortId) -> Packet<'a> {
+        Packet {
+            frame,
+            ingress,
+            verdict: Verdict::Drop(DropReason::UnknownPort),
+            parts: Parts::Whole,
+        }
+    }
 }
 
 /// What the edge does with a frame after the engine had it.
@@ -41,7 +65,7 @@ pub struct Batch<'s, 'a> {
     pub spares: Spares<'s, 'a>,
 }
 
-/// Frames for packets that did not come in: parts of one that was too big, fragments that waited.
+/// Frames for packets that did not come in: fragments that waited.
 pub struct Spares<'s, 'a> {
     made: ArrayVec<Packet<'a>, MADE>,
     /// Packets that were taken and not put back yet.
@@ -77,11 +101,9 @@ impl<'a> Spares<'_, 'a> {
         }
         let frame = (self.spare)()?;
         self.taken += 1;
-        let verdict = Verdict::Drop(DropReason::NoFrame);
         Some(Packet {
-            frame,
-            ingress: PortId(u16::MAX),
-            verdict,
+            verdict: Verdict::Drop(DropReason::NoFrame),
+            ..Packet::received(frame, PortId(u16::MAX))
         })
     }
 

@@ -1,9 +1,8 @@
-//! Fragments: what part of a datagram one is, and cutting an IPv4 packet into several (RFC 791, RFC 8200).
+//! Fragments: what part of a datagram one is (RFC 791, RFC 8200).
 
-use crate::bytes::{put_u16, u16_at};
-use crate::checksum::checksum;
+use crate::bytes::u16_at;
 use crate::parse::{Fragment, Parsed};
-use crate::{Family, ParseError, Protocol};
+use crate::{Family, ParseError};
 
 /// A fragment's place in its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,67 +71,10 @@ fn fragment_header(bytes: &[u8], parsed: &Parsed) -> Option<usize> {
     None
 }
 
-/// A part of a packet's payload, in bytes from the end of its IP header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    start: usize,
-    end: usize,
-}
-
-/// The parts that an IPv4 packet is cut into so that each fits `mtu` bytes; at least one.
-pub fn cuts(parsed: &Parsed, mtu: usize) -> impl Iterator<Item = Cut> {
-    let payload = parsed.end() - parsed.l4 as usize;
-    let header = (parsed.l4 - parsed.l3) as usize;
-    let step = (mtu.saturating_sub(header) & !7).max(8);
-    (0..payload.max(1)).step_by(step).map(move |start| Cut {
-        start,
-        end: payload.min(start + step),
-    })
-}
-
-/// Writes one part of the IPv4 packet `whole` as a packet of its own, Ethernet header and all; its length in bytes.
-///
-/// `None` if it does not fit. All options go with each part: a receiver ignores those that it need not see twice.
-pub fn write(whole: &[u8], parsed: &Parsed, cut: Cut, into: &mut [u8]) -> Option<usize> {
-    let l4 = parsed.l4 as usize;
-    let length = l4 + (cut.end - cut.start);
-    let part = into.get_mut(..length)?;
-    part[..l4].copy_from_slice(&whole[..l4]);
-    part[l4..].copy_from_slice(whole.get(l4 + cut.start..l4 + cut.end)?);
-    head(part, parsed, cut);
-    Some(length)
-}
-
-/// Makes a packet's header that of its part `cut`; the payload is the caller's.
-pub fn head(bytes: &mut [u8], parsed: &Parsed, cut: Cut) {
-    debug_assert!(parsed.family == Family::V4 && parsed.key.protocol != Protocol(0));
-    let (l3, l4) = (parsed.l3 as usize, parsed.l4 as usize);
-    let bits = u16_at(bytes, l3 + 6).expect("parsed");
-    let is_last = l4 + cut.end == parsed.end();
-    let more = if is_last { bits & 0x2000 } else { 0x2000 };
-    let offset = (bits & 0x1fff) + (cut.start / 8) as u16;
-    put_u16(bytes, l3 + 2, (l4 - l3 + cut.end - cut.start) as u16);
-    put_u16(bytes, l3 + 6, more | offset & 0x1fff);
-    put_u16(bytes, l3 + 10, 0);
-    let sum = checksum(&bytes[l3..l4]);
-    put_u16(bytes, l3 + 10, sum);
-}
-
-impl Cut {
-    /// True of the part that has the transport header.
-    pub fn is_first(&self) -> bool {
-        self.start == 0
-    }
-
-    /// The frame's length once it carries this part only, in bytes.
-    pub fn frame_length(&self, parsed: &Parsed) -> usize {
-        parsed.l4 as usize + self.end - self.start
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::{Cut, parts};
     use crate::{Content, Frame};
 
     fn parsed(bytes: &[u8]) -> Parsed {
@@ -154,6 +96,9 @@ mod tests {
         builder.write(&mut bytes, &payload).expect("a packet");
         // Without DF, with an identification.
         bytes[18..22].copy_from_slice(&[0x12, 0x34, 0, 0]);
+        bytes[24..26].fill(0);
+        let sum = crate::checksum::checksum(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
         bytes
     }
 
@@ -165,10 +110,9 @@ mod tests {
                 let read = parsed(&whole);
                 let mut together = vec![0; whole.len() - 34];
                 let (mut reached, mut count) = (0, 0);
-                for cut in cuts(&read, mtu) {
-                    let mut part = [0; 2048];
-                    let length = write(&whole, &read, cut, &mut part).expect("it fits");
-                    let part = &part[..length];
+                let cut = Cut::fragments(&read, mtu).expect("room for payload");
+                for part in parts(&whole, cut).expect("parts") {
+                    let (part, length) = (&part[..], part.len());
                     assert!(length - 14 <= mtu);
                     let slice = etherparse::SlicedPacket::from_ethernet(part).expect("a packet");
                     let Some(etherparse::NetSlice::Ipv4(ip)) = slice.net else {

@@ -5,6 +5,7 @@
 mod addr;
 mod bytes;
 pub mod checksum;
+pub mod cut;
 pub mod edit;
 mod embedded;
 pub mod fragment;
@@ -14,6 +15,7 @@ mod key;
 pub mod neighbour;
 mod parse;
 pub mod reset;
+mod sum;
 pub mod vxlan;
 
 pub use addr::{Addr, Family, Mac};
@@ -21,5 +23,6 @@ pub use embedded::{Embedded, embedded};
 pub use frame::{Frame, NoRoom};
 pub use key::{FlowKey, Protocol};
 pub use parse::{
-    Content, ETHERNET, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, macs,
+    Content, ETHERNET, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST,
+    TCP_SYN, TCP_URG, macs,
 };

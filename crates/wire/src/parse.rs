@@ -92,8 +92,12 @@ pub const TCP_FIN: u8 = 0x01;
 pub const TCP_SYN: u8 = 0x02;
 /// TCP's RST flag.
 pub const TCP_RST: u8 = 0x04;
+/// TCP's PSH flag.
+pub const TCP_PSH: u8 = 0x08;
 /// TCP's ACK flag.
 pub const TCP_ACK: u8 = 0x10;
+/// TCP's URG flag.
+pub const TCP_URG: u8 = 0x20;
 
 /// The target and source Ethernet addresses of a frame.
 #[inline]

@@ -4,18 +4,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use podway_engine::{BATCH, Batch, Edge, Packet, Verdict};
+use podway_engine::{BATCH, Batch, Edge, Packet, Parts, Verdict};
 use podway_tables::PortId;
 use podway_wire::Frame;
 
 use crate::close::Closer;
 use crate::error::PortError;
 use crate::frames::{Chunk, Owner};
-use crate::kernel::CHUNK;
 use crate::pool::Pool;
 use crate::port::{Activity, Dirty, Port, PortStatistics};
 use crate::redirect::Sockets;
-use crate::ring::{CONTINUED, Descriptor};
 use crate::sleep::{Sleeper, Waker};
 
 /// Turns between looks at the ports that are not on the list.
@@ -23,7 +21,7 @@ const SCAN_TURNS: u64 = 32;
 /// Turns without a packet after which a port leaves the list.
 const QUIET_TURNS: u32 = 1024;
 /// Room in front of a packet that is made here, in bytes: as much as XDP leaves (XDP_PACKET_HEADROOM).
-const HEADROOM: usize = 256;
+pub(crate) const HEADROOM: usize = 256;
 /// The shortest packet that is sent: an Ethernet header.
 const SHORTEST: usize = 14;
 
@@ -49,7 +47,7 @@ pub struct WorkerEdge {
     pub(crate) active: Vec<PortId>,
     /// The ports with descriptors that the kernel has not been told of, or has not taken.
     pub(crate) dirty: Vec<PortId>,
-    turn: u64,
+    pub(crate) turn: u64,
     idle: Idle,
     unknown_port: u64,
     pub(crate) sleeper: Sleeper,
@@ -204,11 +202,7 @@ impl WorkerEdge {
                     let chunk = unsafe { memory.chunk(arrival.first) };
                     let frame = Frame::new(chunk, head, head + length, arrival.carried)
                         .expect("the kernel keeps packets inside their chunks");
-                    batch.push(Packet {
-                        frame,
-                        ingress: id,
-                        verdict: Verdict::Drop(podway_engine::DropReason::UnknownPort),
-                    });
+                    batch.push(Packet::received(frame, id));
                 });
                 if taken > 0 {
                     port.quiet = 0;
@@ -244,7 +238,13 @@ impl WorkerEdge {
             return;
         };
         match self.ports.get_mut(usize::from(target.0)) {
-            Some(Some(_)) => self.transmit(target, place, chunk, (head, tail)),
+            Some(Some(_)) => match packet.parts {
+                Parts::Whole => self.transmit(target, place, chunk, (head, tail)),
+                Parts::Cut(cut) => {
+                    let head = (chunk, packet.frame.bytes());
+                    self.transmit_parts(target, place, head, cut);
+                }
+            },
             _ => {
                 self.unknown_port += 1;
                 frames.put_chain(chunk);
@@ -286,30 +286,17 @@ impl WorkerEdge {
             };
             chunk = copy;
         }
-        let frames = &mut self.pools[port.pool]
+        let pool = self.pools[port.pool].as_mut().expect("the port's own");
+        port.put(&mut pool.frames, chunk, (head, tail));
+        self.note_sending(target);
+    }
+
+    /// Puts a port on the lists of those that have something to send.
+    #[inline]
+    pub(crate) fn note_sending(&mut self, target: PortId) {
+        let port = self.ports[usize::from(target.0)]
             .as_mut()
-            .expect("the port's own")
-            .frames;
-        let mut at = Some(chunk);
-        let mut place = (head, tail - head);
-        let mut bytes = 0;
-        while let Some(part) = at {
-            at = frames.next(part);
-            let (head, length) = place;
-            port.rings.transmit.write(Descriptor {
-                address: (part as usize * CHUNK + head) as u64,
-                length: length as u32,
-                options: at.map_or(0, |_| CONTINUED),
-            });
-            frames.pass(part, Owner::WORKER, port.owner());
-            bytes += length;
-            if let Some(next) = at {
-                place = frames.part(next);
-            }
-        }
-        port.sending += parts;
-        port.counted.tx_packets += 1;
-        port.counted.tx_bytes += bytes as u64;
+            .expect("looked up");
         if port.dirty == Dirty::No {
             port.dirty = Dirty::Listed;
             self.dirty.push(target);

@@ -9,6 +9,7 @@ mod frames;
 mod kernel;
 mod mapping;
 mod members;
+mod parts;
 mod plan;
 mod pool;
 mod port;

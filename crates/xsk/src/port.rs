@@ -3,7 +3,8 @@
 use podway_tables::PortId;
 
 use crate::frames::{Chunk, Frames, Owner};
-use crate::kernel::{Memory, More, Received, Rings, Sent};
+use crate::kernel::{CHUNK, Memory, More, Received, Rings, Sent};
+use crate::ring::{CONTINUED, Descriptor};
 
 /// Frames in the fill ring of a port that nothing comes from.
 pub(crate) const IDLE_FILL: u32 = 64;
@@ -35,6 +36,12 @@ pub struct PortStatistics {
     pub ring_full: u64,
     /// Packets not sent because the device takes none such: too short, or too many chunks.
     pub unsendable: u64,
+    /// Packets that were cut.
+    pub cut_packets: u64,
+    /// The parts that they became; as packets, they are counted as transmitted, too.
+    pub cut_parts: u64,
+    /// Packets not sent in parts because their checksum was wrong.
+    pub unsound: u64,
     /// Turns that left the fill ring short of its idle level because no frame was free.
     pub fill_empty: u64,
     /// What the kernel counted; zeroes if the device is gone.
@@ -227,6 +234,30 @@ impl Port {
         self.rings.wake_receiver();
     }
 
+    /// Puts a packet of the worker's, whose bytes in the first chunk are `head..tail`, into the transmit ring; it fits.
+    #[inline]
+    pub(crate) fn put(&mut self, frames: &mut Frames, chunk: Chunk, span: (usize, usize)) {
+        let (head, tail) = span;
+        let mut at = Some(chunk);
+        let mut place = (head, tail - head);
+        while let Some(part) = at {
+            at = frames.next(part);
+            let (head, length) = place;
+            self.rings.transmit.write(Descriptor {
+                address: (part as usize * CHUNK + head) as u64,
+                length: length as u32,
+                options: at.map_or(0, |_| CONTINUED),
+            });
+            frames.pass(part, Owner::WORKER, self.owner);
+            self.sending += 1;
+            self.counted.tx_bytes += length as u64;
+            if let Some(next) = at {
+                place = frames.part(next);
+            }
+        }
+        self.counted.tx_packets += 1;
+    }
+
     /// Takes back what the kernel has sent.
     #[inline]
     pub(crate) fn reap(&mut self, frames: &mut Frames) {
@@ -302,6 +333,9 @@ impl PortStatistics {
             sends: 0,
             ring_full: 0,
             unsendable: 0,
+            cut_packets: 0,
+            cut_parts: 0,
+            unsound: 0,
             fill_empty: 0,
             kernel: KernelStatistics::default(),
         }

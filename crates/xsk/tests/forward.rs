@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use podway_engine::{Batch, Verdict};
+use podway_engine::{Batch, Parts, Verdict};
 use podway_tables::PortId;
-use podway_xsk::{Bind, Bound};
+use podway_wire::cut::Cut;
+use podway_wire::{Content, Parsed};
+use podway_xsk::{Bind, Bound, PortStatistics};
 use support::Namespace;
 use support::traffic::{Worker, add, ask_echo, cross, echo, edge, load, settle};
 
@@ -117,4 +121,74 @@ fn a_veth_has_no_zero_copy_and_says_so() {
             "the memory went with its last port"
         );
     });
+}
+
+#[test]
+fn d2_large_packets_leave_in_parts_and_the_books_balance() {
+    if !support::privileged() {
+        return;
+    }
+    const LONGEST: usize = 1500;
+    let node = Namespace::new("parts");
+    let one = node.pod("pod1", "10.0.0.1/24", 61000);
+    let two = node.pod("pod2", "10.0.0.2/24", 61000);
+    let mut edge = node.inside(|| {
+        let redirect = load();
+        let mut edge = edge(&redirect, 4096);
+        add(&mut edge, &redirect, 1, "pod1");
+        add(&mut edge, &redirect, 2, "pod2");
+        edge
+    });
+    let mut pass = cross(&[(1, 2)]);
+    let cut = move |batch: &mut Batch<'_, '_>| {
+        pass(batch);
+        for packet in batch.packets.iter_mut() {
+            if let Ok(Content::Ip(parsed)) = Parsed::frame(&packet.frame)
+                && parsed.length as usize > LONGEST
+            {
+                let segments = Cut::segments(packet.frame.bytes(), &parsed, LONGEST);
+                let cut = segments.or_else(|| Cut::fragments(&parsed, LONGEST));
+                packet.parts = Parts::Cut(cut.expect("IPv4"));
+            }
+        }
+    };
+    edge = std::thread::scope(|scope| {
+        let worker = Worker::start(scope, &node, edge, cut);
+        let _echo = echo(scope, &two);
+        for length in [1473, 8000, 60_000] {
+            assert_eq!(ask_echo(&one, "10.0.0.2", 20, length), 20, "{length} bytes");
+        }
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let (listening, listens) = std::sync::mpsc::channel();
+        let two = &two;
+        let receiver = scope.spawn(move || {
+            two.inside(|| {
+                let listener = TcpListener::bind("10.0.0.2:80").expect("bind");
+                listening.send(()).expect("someone waits");
+                let (mut stream, _) = listener.accept().expect("accept");
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).expect("all of it");
+                bytes
+            })
+        });
+        listens.recv().expect("it listens");
+        one.inside(|| {
+            let mut stream = TcpStream::connect("10.0.0.2:80").expect("connect");
+            stream.write_all(&sent).expect("taken");
+        });
+        let got = receiver.join().expect("received");
+        assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        worker.stop()
+    });
+    settle(&mut edge);
+    let statistics = edge.port_statistics();
+    let sum = |of: fn(&PortStatistics) -> u64| statistics.iter().map(of).sum::<u64>();
+    assert!(sum(|port| port.cut_packets) > 100, "{statistics:?}");
+    assert!(sum(|port| port.cut_parts) > 10 * sum(|port| port.cut_packets));
+    assert_eq!(sum(|port| port.unsound + port.unsendable), 0);
+    assert_eq!(
+        sum(|port| port.rx_packets) + sum(|port| port.cut_parts),
+        sum(|port| port.tx_packets + port.ring_full + port.cut_packets),
+        "D13: every packet is accounted for"
+    );
 }

@@ -2,7 +2,8 @@
 
 use podway_engine::{DropReason, Verdict};
 use podway_tables::PortId;
-use podway_wire::Protocol;
+use podway_wire::cut::{Cut, parts};
+use podway_wire::{Protocol, checksum};
 
 use crate::world::{
     TestNode, UPLINK, addr, ingress_policy, key, packet, parsed, service, slice, two_nodes,
@@ -12,6 +13,15 @@ const CLIENT: PortId = PortId(2);
 const WEB1: PortId = PortId(3);
 const WEB2: PortId = PortId(2);
 
+/// An IPv4 packet without DF, and with an identification.
+fn may_be_cut(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[18..22].copy_from_slice(&[0x12, 0x34, 0, 0]);
+    bytes[24..26].fill(0);
+    let sum = checksum::checksum(&bytes[14..34]);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
 /// A UDP datagram to a service, as IPv4 packets of 8 + 24, 24, … bytes of payload.
 fn fragments(target: &str, payload: &[u8]) -> Vec<Vec<u8>> {
     let whole = packet(
@@ -20,17 +30,10 @@ fn fragments(target: &str, payload: &[u8]) -> Vec<Vec<u8>> {
         0,
         payload,
     );
-    let mut whole = whole;
-    whole[18..22].copy_from_slice(&[0x12, 0x34, 0, 0]);
+    let whole = may_be_cut(whole);
     let read = parsed(&whole);
-    podway_wire::fragment::cuts(&read, 20 + 32)
-        .map(|cut| {
-            let mut part = vec![0; 2048];
-            let length = podway_wire::fragment::write(&whole, &read, cut, &mut part).expect("room");
-            part.truncate(length);
-            part
-        })
-        .collect()
+    let cut = Cut::fragments(&read, 20 + 32).expect("room");
+    parts(&whole, cut).expect("parts")
 }
 
 /// IPv6 fragments of a UDP datagram, cut after `at` bytes of its transport part.
@@ -178,21 +181,17 @@ fn d2_what_may_be_cut_is_cut_to_fit_the_tunnel_and_arrives_whole() {
     let mut nodes = two_nodes(&[service("web", 5), slice("web", "web-1", &["10.244.2.12"])]);
     let flow = key(Protocol::UDP, ("10.244.1.10", 4000), ("10.96.0.5", 80));
     let payload: Vec<u8> = (0..3_000).map(|byte| byte as u8).collect();
-    let mut bytes = packet(CLIENT, &flow, 0, &payload);
-    // Without DF; the header checksum grows by what the flags lose.
-    bytes[20] = 0;
-    let sum = u16::from_be_bytes([bytes[24], bytes[25]]);
-    bytes[24..26].copy_from_slice(&sum.wrapping_add(0x4000).to_be_bytes());
+    let bytes = may_be_cut(packet(CLIENT, &flow, 0, &payload));
     let (head, moved) = nodes[0].send_counted(CLIENT, &bytes);
     assert_eq!(
         moved,
         [
             "received",
             "transmitted",
-            "made",
             "flow-miss",
             "flow-remembered",
-            "tunnel-pushed"
+            "tunnel-pushed",
+            "cut"
         ]
     );
     let parts = std::mem::take(&mut nodes[0].made);
@@ -207,7 +206,7 @@ fn d2_what_may_be_cut_is_cut_to_fit_the_tunnel_and_arrives_whole() {
         together[at..at + arrived.bytes.len() - 34].copy_from_slice(&arrived.bytes[34..]);
     }
     assert_eq!(together[8..], payload);
-    let sum = podway_wire::checksum::transport(
+    let sum = checksum::transport(
         &addr("10.244.1.10"),
         &addr("10.244.2.12"),
         Protocol::UDP,

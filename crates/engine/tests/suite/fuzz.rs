@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use podway_engine::{BATCH, Batch, DropReason, Packet, Verdict};
+use podway_engine::{BATCH, Batch, Packet};
 use podway_tables::PortId;
 use podway_wire::{Frame, Protocol};
 
@@ -75,11 +75,7 @@ fn d13_no_bytes_panic_and_every_packet_is_accounted_for() {
                     4 => UPLINK,
                     port => PortId(u16::from(port)),
                 };
-                packets.push(Packet {
-                    frame,
-                    ingress,
-                    verdict: Verdict::Drop(DropReason::Malformed),
-                });
+                packets.push(Packet::received(frame, ingress));
             }
             let before = near.totals();
             let snapshot = near.compiled.snapshot.clone();

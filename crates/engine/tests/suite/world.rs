@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use podway_engine::{
-    Batch, DropReason, Engine, Event, Existing, Hits, Packet, Settings, Shared, Timeouts, Verdict,
-    counter_names, event_index,
+    Batch, DropReason, Engine, Event, Existing, Hits, Packet, Parts, Settings, Shared, Timeouts,
+    Verdict, counter_names, event_index,
 };
 use podway_intent::{
     Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, Labels,
@@ -15,6 +15,7 @@ use podway_intent::{
 };
 use podway_state::{Counters, FlowTable};
 use podway_tables::PortId;
+use podway_wire::cut::parts;
 use podway_wire::{Addr, Content, FlowKey, Frame, Mac, Parsed, Protocol};
 
 pub(crate) const UPLINK: PortId = PortId(0);
@@ -32,7 +33,7 @@ pub(crate) struct TestNode {
     pub(crate) hits: Arc<Hits>,
     pub(crate) flows: Arc<FlowTable>,
     pub(crate) now_ms: u32,
-    /// What the last packet made come out beside itself.
+    /// What the last packet made come out beside itself: its other parts, fragments that had waited.
     pub(crate) made: Vec<Sent>,
 }
 
@@ -305,15 +306,10 @@ impl TestNode {
     /// The same, with the names of the counters that moved.
     pub(crate) fn send_counted(&mut self, port: PortId, bytes: &[u8]) -> (Sent, Vec<String>) {
         let before = self.counters.totals();
-        let mut chunk = vec![0xEE; 4096];
+        let mut chunk = vec![0xEE; 4096.max(HEADROOM + bytes.len())];
         chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
         let frame = Frame::new(&mut chunk, HEADROOM, HEADROOM + bytes.len(), 0).expect("fits");
-        let verdict = Verdict::Drop(DropReason::Malformed);
-        let mut packets = [Packet {
-            frame,
-            ingress: port,
-            verdict,
-        }];
+        let mut packets = [Packet::received(frame, port)];
         let mut chunks = vec![[0xEE; 4096]; 16];
         let mut free = chunks.iter_mut();
         let mut spare = || Frame::new(free.next()?, HEADROOM, HEADROOM, 0);
@@ -324,17 +320,13 @@ impl TestNode {
         self.made.clear();
         for packet in &made {
             if let Verdict::Transmit(_) = packet.verdict {
-                let bytes = packet.frame.bytes().to_vec();
-                assert_sound(&bytes);
-                let verdict = packet.verdict;
-                self.made.push(Sent { verdict, bytes });
+                self.made.extend(sent(packet));
             }
         }
-        let [packet] = packets;
-        let sent = Sent {
-            verdict: packet.verdict,
-            bytes: packet.frame.bytes().to_vec(),
-        };
+        let released = self.made.len() as u64;
+        let mut came = sent(&packets[0]);
+        let sent = came.remove(0);
+        self.made.extend(came);
         let after = self.counters.totals();
         let moved: Vec<u64> = after
             .iter()
@@ -344,13 +336,11 @@ impl TestNode {
         let drops: u64 = moved[Event::ALL.len()..].iter().sum();
         assert_balanced(&moved, 1);
         let sent_it = matches!(sent.verdict, Verdict::Transmit(_));
-        assert_eq!(
-            moved[1],
-            u64::from(sent_it) + self.made.len() as u64,
-            "{drops} drops"
-        );
-        if sent_it {
-            assert_sound(&sent.bytes);
+        assert_eq!(moved[1], u64::from(sent_it) + released, "{drops} drops");
+        for sent in [&sent].into_iter().chain(&self.made) {
+            if let Verdict::Transmit(_) = sent.verdict {
+                assert_sound(&sent.bytes);
+            }
         }
         let names = counter_names();
         let moved = moved.iter().zip(names).filter(|(count, _)| **count > 0);
@@ -372,6 +362,22 @@ impl TestNode {
             "a dropped packet leaves no flow"
         );
     }
+}
+
+/// A packet as the edge sends it: itself, or its parts.
+fn sent(packet: &Packet<'_>) -> Vec<Sent> {
+    let verdict = packet.verdict;
+    let bytes = packet.frame.bytes().to_vec();
+    let parts = match (verdict, packet.parts) {
+        (Verdict::Transmit(_), Parts::Cut(cut)) => parts(&bytes, cut).expect("a sound packet"),
+        (Verdict::Transmit(_), Parts::Whole) | (Verdict::Drop(_) | Verdict::Waits, _) => {
+            vec![bytes]
+        }
+    };
+    parts
+        .into_iter()
+        .map(|bytes| Sent { verdict, bytes })
+        .collect()
 }
 
 /// Sends a packet in by a port of node `from`, over the wire if it goes there, and says where it came out.

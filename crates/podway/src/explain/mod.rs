@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use podway_control::{Problems, load};
-use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts, Verdict};
+use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts};
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase,
 };
@@ -155,11 +155,7 @@ impl Explainer {
         let tail = HEADROOM + bytes.len();
         chunk[HEADROOM..tail].copy_from_slice(&bytes);
         let frame = Frame::new(&mut chunk, HEADROOM, tail, 0).expect("inside the chunk");
-        let mut packets = [Packet {
-            frame,
-            ingress,
-            verdict: Verdict::Drop(podway_engine::DropReason::UnknownPort),
-        }];
+        let mut packets = [Packet::received(frame, ingress)];
         let mut engine = engine();
         engine.process(snapshot, &mut Batch::new(&mut packets, &mut || None), 0);
         let [packet] = &packets;

@@ -1,5 +1,6 @@
 //! Packets in, packets out, with etherparse as the second opinion.
 
+mod cutting;
 mod errors;
 mod neighbours;
 mod packets;

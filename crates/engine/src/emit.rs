@@ -96,30 +96,47 @@ pub(crate) enum Fit {
     Cut(Cut),
 }
 
-/// Checks what a router checks before it sends on: hops left, and size.
+/// No flow's segments have to be shorter than this, in bytes of IP packet.
+const SHORT: u32 = 576;
+
+/// Checks what a router checks before it sends on: hops left, and size. `longest` says how long the packets of its flow
+/// may be at most, whatever fits the way.
 #[inline]
-pub(crate) fn fit(frame: &Frame<'_>, parsed: &Parsed, egress: &Egress) -> Result<Fit, Stop> {
+pub(crate) fn fit(
+    frame: &Frame<'_>,
+    parsed: &Parsed,
+    egress: &Egress,
+    longest: impl FnOnce() -> u32,
+) -> Result<Fit, Stop> {
     // What is delivered to this node's own stack makes no hop.
     if parsed.ttl <= 1 && egress.hop != Hop::Host {
         return Err(Stop::Reply(Reply::Error(IcmpError::TimeExceeded)));
     }
-    match parsed.length <= egress.mtu {
+    if parsed.length <= egress.mtu.min(SHORT) {
+        return Ok(Fit::Whole);
+    }
+    let longest = longest().min(egress.mtu);
+    match parsed.length <= longest {
         true => Ok(Fit::Whole),
-        false => cut(frame.bytes(), parsed, egress.mtu).map(Fit::Cut),
+        false => cut(frame.bytes(), parsed, egress.mtu, longest),
     }
 }
 
 /// How a packet is cut that is too long: TCP into segments, and else what its sender allows (D2).
 #[cold]
-fn cut(bytes: &[u8], parsed: &Parsed, longest: u32) -> Result<Cut, Stop> {
+fn cut(bytes: &[u8], parsed: &Parsed, mtu: u32, longest: u32) -> Result<Fit, Stop> {
     if let Some(segments) = Cut::segments(bytes, parsed, longest as usize) {
-        return Ok(segments);
+        return Ok(Fit::Cut(segments));
+    }
+    if parsed.length <= mtu {
+        return Ok(Fit::Whole);
     }
     if parsed.forbids_fragments(bytes) {
-        let mtu = longest.min(u32::from(u16::MAX)) as u16;
+        let mtu = mtu.min(u32::from(u16::MAX)) as u16;
         return Err(Stop::Reply(Reply::Error(IcmpError::TooBig { mtu })));
     }
-    Cut::fragments(parsed, longest as usize).ok_or(Stop::Drop(DropReason::TooBig))
+    let fragments = Cut::fragments(parsed, mtu as usize).map(Fit::Cut);
+    fragments.ok_or(Stop::Drop(DropReason::TooBig))
 }
 
 /// Takes one from the TTL, puts the Ethernet header on and the tunnel's around it; gives the port to send by.
@@ -150,6 +167,25 @@ impl Egress {
     #[inline]
     pub(crate) fn tunnels(&self) -> bool {
         self.tunnel.is_some()
+    }
+
+    /// Where it leads.
+    pub(crate) fn hop(&self) -> Hop {
+        self.hop
+    }
+
+    /// The largest IP packet, in bytes.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// True if it leads to the wire.
+    #[inline]
+    pub(crate) fn leads_out(&self) -> bool {
+        match self.hop {
+            Hop::Peer(_) | Hop::World => true,
+            Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => false,
+        }
     }
 
     /// How many bytes of headers are put in front of a packet that goes there.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{PortId, Snapshot};
-use podway_wire::{Fragment, Icmp, Parsed, edit, embedded, icmp, macs, neighbour, reset};
+use podway_wire::{Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
@@ -16,6 +16,7 @@ use crate::flow::Flows;
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Received, receive};
 use crate::related::related;
+use crate::segment_size::{longest, offer};
 use crate::track::Timeouts;
 use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Spares, Verdict};
 
@@ -258,7 +259,11 @@ impl Engine {
         };
         let towards = way.towards(parsed.family, hash);
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
-        let fit = fit(&packet.frame, parsed, &egress)?;
+        let longest = || match egress.leads_out() {
+            true => longest(moment.snapshot, hit.as_ref(), parsed, arrival),
+            false => u32::MAX,
+        };
+        let fit = fit(&packet.frame, parsed, &egress, longest)?;
         let way = match (fresh, &hit) {
             (Some(fresh), _) => self.flows.remember(moment, parsed, way, fresh)?,
             (None, hit) => {
@@ -270,6 +275,9 @@ impl Engine {
         };
         if way.translated != parsed.key {
             edit::translate(packet.frame.bytes_mut(), parsed, &way.translated);
+        }
+        if parsed.tcp_flags & TCP_SYN != 0 {
+            offer(&self.flows, moment, packet, (parsed, arrival), &egress);
         }
         if let Fit::Cut(cut) = fit {
             self.count(Event::Cut);
@@ -306,7 +314,7 @@ impl Engine {
             .ok_or(UNRELATED)?;
         let towards = way.towards(parsed.family, embedded.key.entropy());
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
-        if fit(&packet.frame, parsed, &egress)? != Fit::Whole {
+        if fit(&packet.frame, parsed, &egress, || u32::MAX)? != Fit::Whole {
             return Err(Stop::Drop(DropReason::TooBig));
         }
         let related = related(&parsed.key, &embedded, &other);

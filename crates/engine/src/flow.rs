@@ -14,6 +14,7 @@ use crate::engine::{Existing, Moment, Settings, Shared};
 use crate::inherit::inherited;
 use crate::judged::Judged;
 use crate::remember::Remembered;
+use crate::segment_size::{begins_midstream, is_large, shown};
 use crate::serve::{SourceNat, affinity};
 use crate::source_port::source_ports;
 use crate::track::{Heading, Timeouts, Track};
@@ -117,6 +118,14 @@ impl Flows {
         hash
     }
 
+    pub(crate) fn table(&self) -> &FlowTable {
+        &self.table
+    }
+
+    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
+        self.table.hash(&key.words())
+    }
+
     /// What is remembered of a packet's flow.
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey, hash: u64) -> Option<Hit> {
@@ -214,12 +223,12 @@ impl Flows {
     #[inline]
     pub(crate) fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) {
         self.table.touch(hit.flow, now_ms);
-        let heading = match hit.direction {
-            Direction::Original => Heading::Forward,
-            Direction::Reply => Heading::Backward,
-        };
+        let heading = Heading::of(hit.direction);
         let track = Track(hit.tracking);
-        let next = track.next(heading, parsed.tcp_flags);
+        let mut next = track.next(heading, parsed.tcp_flags);
+        if next.is_midstream() {
+            next = shown(next, heading, parsed);
+        }
         if next != track {
             // Another worker may have noted something meanwhile: then the next packet will note this.
             self.table.track(hit.flow, track.0, next.0);
@@ -247,7 +256,12 @@ impl Flows {
             stay,
         } = fresh;
         let original = parsed.key.words();
-        let track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
+        let mut track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
+        let ends = [remembered.forward, remembered.backward];
+        let large = ends.iter().any(|hop| is_large(moment.snapshot, *hop));
+        if begins_midstream(parsed, large) {
+            track = shown(track.begun_before(), Heading::Forward, parsed);
+        }
         for port in source_ports(moment.snapshot, &parsed.key, source) {
             way.translated.source_port = port;
             let flow = NewFlow {

@@ -20,6 +20,7 @@ mod reassembly;
 mod receive;
 mod related;
 mod remember;
+mod segment_size;
 mod serve;
 mod source_port;
 mod track;

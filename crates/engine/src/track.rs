@@ -1,5 +1,6 @@
 //! The life of a flow: TCP's states as far as a translator needs them, and how long an idle flow is kept.
 
+use podway_state::Direction;
 use podway_wire::{Protocol, TCP_FIN, TCP_RST, TCP_SYN};
 
 /// How long a flow may be idle, in milliseconds, by what is known of it (BEHAVIOURS, flow state).
@@ -47,7 +48,29 @@ pub enum Heading {
     Backward,
 }
 
-/// What is known of a flow, in one word: bits of what was seen, and the protocol in the top byte.
+impl Heading {
+    /// The way of packets with this one of a flow's keys.
+    #[inline]
+    pub(crate) fn of(direction: Direction) -> Heading {
+        match direction {
+            Direction::Original => Heading::Forward,
+            Direction::Reply => Heading::Backward,
+        }
+    }
+
+    /// The other way.
+    pub fn reverse(self) -> Heading {
+        match self {
+            Heading::Forward => Heading::Backward,
+            Heading::Backward => Heading::Forward,
+        }
+    }
+}
+
+/// What is known of a flow, in one word.
+///
+/// Of TCP: the top bit, what was seen (5 bits), and the longest segments that go each way (13 bits each). Of others:
+/// the kind in the top four bits, what was seen, and of a client's affinity its timeout (24 bits).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Track(pub u32);
 
@@ -55,16 +78,67 @@ const ANSWERED: u32 = 1;
 const FIN_FORWARD: u32 = 1 << 1;
 const FIN_BACKWARD: u32 = 1 << 2;
 const RESET: u32 = 1 << 3;
+/// The flow's SYN was not seen.
+const MIDSTREAM: u32 = 1 << 4;
+/// Where the sizes of segments are, by [`Heading`]; 0 is unknown.
+const SIZES: [u32; 2] = [5, 18];
+const SIZE: u32 = (1 << 13) - 1;
+/// Sizes are exact below this, and in steps of 16 from there on.
+const EXACT: u32 = 1 << 12;
+const TCP: u32 = 1 << 31;
+const UDP: u32 = 1 << 28;
+const ICMP: u32 = 2 << 28;
+const AFFINITY: u32 = 3 << 28;
+const KIND: u32 = 0xf << 28;
 
 impl Track {
     /// A flow of which one packet was seen.
     pub fn new(protocol: Protocol) -> Track {
-        Track(u32::from(protocol.0) << 24)
+        Track(match protocol {
+            Protocol::TCP => TCP,
+            Protocol::UDP => UDP,
+            Protocol::ICMP | Protocol::ICMPV6 => ICMP,
+            _ => 0,
+        })
     }
 
     /// A client's affinity, kept for so many seconds after its last use (24 bits).
     pub(crate) fn of_affinity(timeout_s: u32) -> Track {
-        Track(u32::from(crate::affinity::PROTOCOL.0) << 24 | timeout_s.min((1 << 24) - 1))
+        Track(AFFINITY | timeout_s.min((1 << 24) - 1))
+    }
+
+    /// The same flow, whose SYN was not seen.
+    pub(crate) fn begun_before(self) -> Track {
+        Track(self.0 | MIDSTREAM)
+    }
+
+    /// True if the flow's SYN was not seen, so that segment sizes are what segments showed.
+    #[inline]
+    pub(crate) fn is_midstream(self) -> bool {
+        self.0 & (TCP | MIDSTREAM) == TCP | MIDSTREAM
+    }
+
+    /// The longest segment that may go this way (RFC 9293's MSS), if anything but the path's MTU bounds it.
+    pub(crate) fn segment_size(self, way: Heading) -> Option<u16> {
+        let code = self.0 >> SIZES[way as usize] & SIZE;
+        let size = if code < EXACT {
+            code
+        } else {
+            (code - EXACT) * 16
+        };
+        (self.0 & TCP != 0 && size > 0).then_some(size as u16)
+    }
+
+    /// What is known once segments of this size may go this way.
+    pub(crate) fn with_segment_size(self, way: Heading, size: u16) -> Track {
+        let size = u32::from(size);
+        let code = if size < EXACT {
+            size
+        } else {
+            EXACT + size / 16
+        };
+        let at = SIZES[way as usize];
+        Track(self.0 & !(SIZE << at) | code << at)
     }
 
     /// True once a packet has come back.
@@ -83,7 +157,11 @@ impl Track {
         if way == Heading::Backward {
             bits |= ANSWERED;
         }
-        if self.protocol() == Protocol::TCP {
+        if self.0 & TCP != 0 {
+            // A new life: other sizes, too.
+            if tcp_flags & TCP_SYN != 0 && bits & (FIN_FORWARD | FIN_BACKWARD | RESET) != 0 {
+                bits &= !(MIDSTREAM | SIZE << SIZES[0] | SIZE << SIZES[1]);
+            }
             if tcp_flags & TCP_RST != 0 {
                 bits |= RESET;
             } else {
@@ -107,32 +185,32 @@ impl Track {
     #[inline]
     pub fn timeout_ms(self, timeouts: &Timeouts) -> u32 {
         let answered = self.is_answered();
-        match self.protocol() {
+        if self.0 & TCP != 0 {
+            return match self.0 {
+                bits if bits & RESET != 0 => timeouts.rst_ms,
+                bits if bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => timeouts.fin_ms,
+                _ if answered => timeouts.established_ms,
+                _ => timeouts.syn_ms,
+            };
+        }
+        match self.0 & KIND {
             // Half of the wrapping clock at most: 24 days; Kubernetes allows one.
-            crate::affinity::PROTOCOL => (self.0 & 0x00ff_ffff).min(2_000_000) * 1_000,
-            Protocol::TCP if self.0 & RESET != 0 => timeouts.rst_ms,
-            Protocol::TCP if self.0 & (FIN_FORWARD | FIN_BACKWARD) != 0 => timeouts.fin_ms,
-            Protocol::TCP if answered => timeouts.established_ms,
-            Protocol::TCP => timeouts.syn_ms,
-            Protocol::UDP if answered => timeouts.udp_ms,
-            Protocol::UDP => timeouts.udp_one_way_ms,
-            Protocol::ICMP | Protocol::ICMPV6 => timeouts.icmp_ms,
+            AFFINITY => (self.0 & 0x00ff_ffff).min(2_000_000) * 1_000,
+            UDP if answered => timeouts.udp_ms,
+            UDP => timeouts.udp_one_way_ms,
+            ICMP => timeouts.icmp_ms,
             _ => timeouts.other_ms,
         }
     }
 
     /// The state's name, for people.
     pub fn name(self) -> &'static str {
-        match self.protocol() {
-            Protocol::TCP if self.0 & RESET != 0 => "reset",
-            Protocol::TCP if self.0 & (FIN_FORWARD | FIN_BACKWARD) != 0 => "closing",
+        match self.0 {
+            bits if bits & TCP != 0 && bits & RESET != 0 => "reset",
+            bits if bits & TCP != 0 && bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => "closing",
             _ if self.is_answered() => "established",
             _ => "unanswered",
         }
-    }
-
-    fn protocol(self) -> Protocol {
-        Protocol((self.0 >> 24) as u8)
     }
 }
 
@@ -150,6 +228,32 @@ mod tests {
         let reset = open.next(Heading::Forward, TCP_RST);
         assert_eq!(reset.timeout_ms(&timeouts), 10_000);
         assert_eq!(reset.next(Heading::Backward, TCP_ACK), open);
+    }
+
+    #[test]
+    fn sizes_of_segments_are_kept_apart_from_all_else() {
+        let open = Track::new(Protocol::TCP).next(Heading::Backward, TCP_SYN | TCP_ACK);
+        for (size, kept) in [
+            (1, 1),
+            (536, 536),
+            (4095, 4095),
+            (8_960, 8_960),
+            (65_535, 65_520),
+        ] {
+            for way in [Heading::Forward, Heading::Backward] {
+                let known = open.with_segment_size(way, size);
+                assert_eq!(known.segment_size(way), Some(kept));
+                assert_eq!(known.segment_size(way.reverse()), None);
+                assert_eq!(known.with_segment_size(way, 0), open);
+                assert_eq!(known.name(), "established");
+                let both = known.with_segment_size(way.reverse(), size);
+                let closing = both.next(Heading::Forward, TCP_FIN | TCP_ACK);
+                assert_eq!(closing.segment_size(way), Some(kept));
+                let again = closing.begun_before().next(Heading::Forward, TCP_SYN);
+                assert_eq!((again, again.is_midstream()), (open, false), "a new life");
+            }
+        }
+        assert_eq!(Track(u32::MAX >> 1).segment_size(Heading::Forward), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod fragment;
 mod frame;
 pub mod icmp;
 mod key;
+pub mod mss;
 pub mod neighbour;
 mod parse;
 pub mod reset;

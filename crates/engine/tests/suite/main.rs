@@ -11,4 +11,5 @@ mod path;
 mod policies;
 mod refusals;
 mod restart;
+mod segment_sizes;
 mod world;

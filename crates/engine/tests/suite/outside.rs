@@ -48,7 +48,7 @@ fn outward(external: TrafficPolicy) -> Change {
 }
 
 /// Two nodes with a way out and source ports of their own.
-fn nodes(more: &[Change]) -> [TestNode; 2] {
+pub(crate) fn nodes(more: &[Change]) -> [TestNode; 2] {
     let mut number = 0;
     two_nodes(more).map(|mut node| {
         number += 1;

@@ -9,5 +9,6 @@ mod flood;
 mod matrix;
 mod policies;
 mod services;
+mod transfers;
 mod window;
 mod world;

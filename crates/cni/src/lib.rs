@@ -13,7 +13,7 @@ mod wire;
 
 pub use install::{Install, InstallError, install};
 pub use namespace::{Namespace, NamespaceError};
-pub use netlink::{NetlinkError, Network, Route};
+pub use netlink::{NetlinkError, Network, PathMtu, Route};
 pub use offload::checksum_in_software;
 pub use state::{Phase, Record, STATE_DIRECTORY, State, StateError, Wired};
 pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};

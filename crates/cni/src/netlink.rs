@@ -48,6 +48,9 @@ pub enum NetlinkError {
     },
 }
 
+/// The bit of RTAX_MTU in RTAX_LOCK.
+const LOCK_MTU: u32 = 1 << 2;
+
 /// A route by way of one link.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
@@ -55,8 +58,17 @@ pub struct Route {
     pub destination: IpNet,
     /// The next hop, which is on the link whatever its address; `None`: the destination itself is.
     pub gateway: Option<IpAddr>,
-    /// The largest IP packet on this way, in bytes; `None`: as the link's.
-    pub mtu: Option<u32>,
+    /// How large packets may be on this way; `None`: as the link's.
+    pub mtu: Option<PathMtu>,
+}
+
+/// The largest IP packet on a way, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathMtu {
+    /// Less if a router says so.
+    Learning(u32),
+    /// Whatever routers say; the stack lets them cut what its programs don't forbid to (`mtu lock`).
+    Locked(u32),
 }
 
 /// The links, addresses and routes of one namespace.
@@ -147,7 +159,11 @@ impl Network {
             None => builder.scope(RouteScope::Link),
         };
         if let Some(mtu) = mtu {
-            let metrics = RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]);
+            let metrics = match mtu {
+                PathMtu::Learning(mtu) => vec![RouteMetric::Mtu(mtu)],
+                PathMtu::Locked(mtu) => vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)],
+            };
+            let metrics = RouteAttribute::Metrics(metrics);
             builder.get_mut().attributes.push(metrics);
         }
         let asked = self.handle.route().add(builder.build()).execute().await;

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use crate::{Namespace, NetlinkError, Network, Route};
+use crate::{Namespace, NetlinkError, Network, PathMtu, Route};
 
 /// The largest IP packet in bytes that fits into a tunnel to a VTEP: VXLAN takes 50 bytes of the uplink's MTU for
 /// outer IPv4, UDP, VXLAN and the inner Ethernet header, and 70 with outer IPv6 (RFC 7348).
@@ -21,6 +21,17 @@ pub fn tunnel_mtu(uplink_mtu: u32, vtep: IpAddr) -> u32 {
 
 /// IFALIASZ of if.h without the final zero; the names of namespaces and pods are ASCII, and longer ones are cut.
 const ALIAS_LIMIT: usize = 255;
+
+/// The MTU of a pod's way to all but its node's other pods: its device's, if that is larger than the wire's, since the
+/// dataplane cuts what is too long; else what fits into the tunnel.
+pub(crate) fn far_mtu(pod_mtu: u32, tunnel_mtu: u32) -> u32 {
+    /// What the longest tunnel headers take off the wire's MTU.
+    const HEADERS: u32 = 70;
+    match pod_mtu > tunnel_mtu.saturating_add(HEADERS) {
+        true => pod_mtu,
+        false => tunnel_mtu,
+    }
+}
 
 /// What a pod's wire is made of.
 #[derive(Clone, Debug)]
@@ -47,7 +58,7 @@ pub struct PodWiring<'a> {
     pub queues: NonZeroU16,
     /// MTU in bytes of the wire, and of the way to the node's other pods.
     pub pod_mtu: u32,
-    /// MTU in bytes of all other ways: what fits into the tunnel.
+    /// What fits into the tunnel, in bytes: the MTU of all other ways of pods whose own is no larger than the wire's.
     pub tunnel_mtu: u32,
 }
 
@@ -174,7 +185,7 @@ fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
     .map_err(failed)
 }
 
-/// A pod's routes: all by the gateway, large packets only to the pods next door.
+/// A pod's routes, all by the gateway.
 fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
     let mut routes = Vec::new();
     for &address in wiring.addresses {
@@ -192,16 +203,20 @@ fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
             IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
             IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
         };
-        let (next_door, far) = (wiring.pod_mtu, wiring.tunnel_mtu);
+        let far = far_mtu(wiring.pod_mtu, wiring.tunnel_mtu);
         routes.push(Route {
             destination: range,
             gateway: Some(gateway),
-            mtu: Some(next_door),
+            mtu: Some(PathMtu::Learning(wiring.pod_mtu)),
         });
         routes.push(Route {
             destination: everything,
             gateway: Some(gateway),
-            mtu: Some(far),
+            mtu: Some(match (address, far > wiring.tunnel_mtu) {
+                // What is not TCP is cut by the dataplane, as the stack would have done; IPv6 has no such way.
+                (IpAddr::V4(_), true) => PathMtu::Locked(far),
+                (IpAddr::V4(_), false) | (IpAddr::V6(_), _) => PathMtu::Learning(far),
+            }),
         });
     }
     Ok(routes)
@@ -242,6 +257,13 @@ mod tests {
     fn tunnels_cost_what_their_headers_need() {
         assert_eq!(tunnel_mtu(1_500, "192.168.50.1".parse().unwrap()), 1_450);
         assert_eq!(tunnel_mtu(1_500, "fd50::1".parse().unwrap()), 1_430);
+    }
+
+    #[test]
+    fn large_packets_go_everywhere_or_nowhere() {
+        assert_eq!(far_mtu(61_000, 1_450), 61_000);
+        assert_eq!(far_mtu(1_500, 1_450), 1_450);
+        assert_eq!(far_mtu(9_000, 8_930), 8_930);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::version::Version;
 use crate::Record;
 use crate::agent::NodeNetwork;
-use crate::wire::gateway;
+use crate::wire::{far_mtu, gateway};
 
 /// The result of ADD.
 pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeNetwork) -> Value {
@@ -36,7 +36,7 @@ pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeN
         let next_door = range.map(|range| range.trunc().to_string());
         for (to, mtu) in [
             (next_door.as_deref(), node.pod_mtu),
-            (Some(everything), node.tunnel_mtu),
+            (Some(everything), far_mtu(node.pod_mtu, node.tunnel_mtu)),
         ] {
             let mut route = json!({"dst": to, "gw": gateway});
             if version >= Version::V1_1_0 {

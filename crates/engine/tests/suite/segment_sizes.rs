@@ -71,13 +71,13 @@ fn lengths(node: &mut TestNode, port: PortId, bytes: &[u8]) -> Vec<usize> {
 
 /// A pod with a device of 1 500 bytes.
 fn small(name: &str, port: u16) -> Change {
-    match attachment(name, port) {
-        Change::Attachment(attachment) => Change::Attachment(Attachment {
-            mtu: 1500,
-            ..attachment
-        }),
-        other => panic!("{other:?}"),
-    }
+    let Change::Attachment(attachment) = attachment(name, port) else {
+        panic!("an attachment")
+    };
+    Change::Attachment(Attachment {
+        mtu: 1500,
+        ..attachment
+    })
 }
 
 /// The flow from node 1's client to node 2's pod as that sees it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use arrayvec::ArrayVec;
-use podway_engine::{BATCH, Batch, DropReason, Engine, Packet, Settings, Shared, Verdict};
+use podway_engine::{BATCH, Batch, Engine, Packet, Settings, Shared, Verdict};
 use podway_intent::{Change, Cluster, Compiler};
 use podway_tables::Snapshot;
 use podway_wire::Frame;
@@ -131,11 +131,7 @@ fn miss(snapshot: &Snapshot) -> anyhow::Result<f64> {
             let traffic = Traffic::udp(&ends, Varied::Target, LENGTH, FLOWS as u32);
             traffic.write(flow as u32, &mut chunk[HEADROOM..]);
             let frame = Frame::new(chunk, HEADROOM, HEADROOM + LENGTH, 0).context("too long")?;
-            packets.push(Packet {
-                frame,
-                ingress,
-                verdict: Verdict::Drop(DropReason::UnknownPort),
-            });
+            packets.push(Packet::received(frame, ingress));
         }
         let start = Instant::now();
         engine.process(snapshot, &mut Batch::new(&mut packets, &mut || None), 1);

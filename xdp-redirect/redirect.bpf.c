@@ -4,8 +4,8 @@
  *
  * It decides by device first: all that a pod sends is ours, and dropped when nobody listens, so that policy
  * never fails open; all that the host sends into its veth is ours, and passed when nobody listens; of what the
- * wire brings, ours are tunnels, local ranges, node ports and answers to masqueraded flows. Packets are only
- * looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
+ * wire brings, ours are tunnels, local ranges, node ports and answers to masqueraded flows, unless behind a VLAN
+ * tag. Packets are only looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
  * the host's, whose reassembly can't complete without the first.
  */
 #include <linux/bpf.h>
@@ -18,7 +18,7 @@
 
 #include "redirect.h"
 
-#define MAX_VLAN_TAGS 2
+#define MAX_VLAN_TAGS 8 /* as deep as the kernel stacks devices */
 #define MAX_EXTENSION_HEADERS 8 /* as many as the engine follows */
 
 const volatile __u32 queues = 1; /* sockets a port; set before loading */
@@ -258,31 +258,63 @@ static __always_inline __u32 classify6(struct xdp_md *ctx, __u32 at)
 	return REASON_UPLINK_UNREAD;
 }
 
+static __always_inline int is_tag(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+static __always_inline int is_local(struct xdp_md *ctx, __u32 at, __be16 type)
+{
+	if (type == bpf_htons(ETH_P_IP)) {
+		struct prefix4 prefix = { .length = 32 };
+
+		return !bpf_xdp_load_bytes(ctx, at + offsetof(struct iphdr, daddr), prefix.address, 4) &&
+		       bpf_map_lookup_elem(&local4, &prefix);
+	}
+	if (type == bpf_htons(ETH_P_IPV6)) {
+		struct prefix6 prefix = { .length = 128 };
+
+		return !bpf_xdp_load_bytes(ctx, at + offsetof(struct ipv6hdr, daddr), prefix.address, 16) &&
+		       bpf_map_lookup_elem(&local6, &prefix);
+	}
+	return 0;
+}
+
+/*
+ * Tagged frames are for the host's VLAN devices. But the host would forward those for the cluster's addresses to
+ * the dataplane, as its own; and it takes any number of tags with the number 0 off.
+ */
+static __always_inline __u32 classify_tagged(struct xdp_md *ctx)
+{
+	__u32 at = sizeof(struct ethhdr);
+	int i;
+
+	for (i = 0; i < MAX_VLAN_TAGS; i++) {
+		__be16 type;
+
+		/* A tag is followed by the type of what it is before. */
+		if (bpf_xdp_load_bytes(ctx, at + 2, &type, sizeof(type)))
+			return REASON_UPLINK_UNREAD;
+		at += 4;
+		if (!is_tag(type))
+			return is_local(ctx, at, type) ? REASON_UPLINK_TAGGED : REASON_UPLINK_PASS;
+	}
+	return REASON_UPLINK_TAGGED;
+}
+
 static __always_inline __u32 classify(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = data;
-	__u32 at = sizeof(*ethernet);
-	__be16 type;
-	int i;
 
 	if ((void *)(ethernet + 1) > end)
 		return REASON_UPLINK_UNREAD;
-	type = ethernet->h_proto;
-	for (i = 0; i < MAX_VLAN_TAGS; i++) {
-		struct { __be16 tag, type; } *vlan = data + at;
-
-		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
-			break;
-		if ((void *)(vlan + 1) > end)
-			return REASON_UPLINK_UNREAD;
-		type = vlan->type;
-		at += sizeof(*vlan);
-	}
-	if (type == bpf_htons(ETH_P_IP))
-		return classify4(ctx, at);
-	if (type == bpf_htons(ETH_P_IPV6))
-		return classify6(ctx, at);
+	if (is_tag(ethernet->h_proto))
+		return classify_tagged(ctx);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return classify4(ctx, sizeof(*ethernet));
+	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return classify6(ctx, sizeof(*ethernet));
 	return REASON_UPLINK_PASS;
 }
 
@@ -301,6 +333,10 @@ int podway_redirect(struct xdp_md *ctx)
 	reason = classify(ctx);
 	if (reason == REASON_UPLINK_PASS || reason == REASON_UPLINK_UNREAD)
 		return for_host(reason);
+	if (reason == REASON_UPLINK_TAGGED) {
+		count(reason);
+		return XDP_DROP;
+	}
 	return for_us(ctx, port, reason);
 }
 

@@ -61,6 +61,7 @@ enum reason {
 	REASON_UPLINK_CLOSED,   /* from the wire and ours, dropped: nobody listens */
 	REASON_UPLINK_PASS,     /* from the wire, the host's own */
 	REASON_UPLINK_UNREAD,   /* from the wire, headers cut short or too many; the host's to judge */
+	REASON_UPLINK_TAGGED,   /* from the wire behind a VLAN tag, for an address of the cluster: dropped */
 	REASON_UNKNOWN_DEVICE,  /* attached to a device that no port names */
 	REASONS,
 };

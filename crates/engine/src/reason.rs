@@ -26,6 +26,8 @@ reasons! {
     Malformed = "malformed",
     /// Neither IPv4, IPv6 nor ARP.
     NotIp = "not-ip",
+    /// A frame behind a VLAN tag: pods and nodes have none between them.
+    VlanTag = "vlan-tag",
     /// The port is not (or no longer) in the tables.
     UnknownPort = "unknown-port",
     /// A UDP datagram over IPv6 without a checksum (RFC 8200, 8.1).

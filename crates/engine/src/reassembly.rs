@@ -40,9 +40,10 @@ pub(crate) fn place(
     let bytes = packet.frame.bytes();
     let piece = fragment::piece(bytes, parsed).map_err(|error| match error {
         ParseError::Truncated => DropReason::Truncated,
-        ParseError::Malformed | ParseError::NotIp | ParseError::ExtensionHeaders => {
-            DropReason::Malformed
-        }
+        ParseError::Malformed
+        | ParseError::NotIp
+        | ParseError::VlanTag
+        | ParseError::ExtensionHeaders => DropReason::Malformed,
     })?;
     let [a, b] = parsed.key.source.words();
     let [c, d] = parsed.key.target.words();

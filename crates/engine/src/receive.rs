@@ -208,6 +208,7 @@ fn parse(packet: &Packet<'_>) -> Result<Content, DropReason> {
         ParseError::Truncated => DropReason::Truncated,
         ParseError::Malformed => DropReason::Malformed,
         ParseError::NotIp => DropReason::NotIp,
+        ParseError::VlanTag => DropReason::VlanTag,
         ParseError::ExtensionHeaders => DropReason::ExtensionHeaders,
     })
 }

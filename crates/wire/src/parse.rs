@@ -8,6 +8,8 @@ pub const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q and 802.1ad.
+const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 /// How many IPv6 extension headers we follow.
 const EXTENSIONS_MAX: usize = 8;
 
@@ -20,6 +22,8 @@ pub enum ParseError {
     Malformed,
     /// It is neither IPv4, IPv6 nor ARP.
     NotIp,
+    /// It is behind a VLAN tag.
+    VlanTag,
     /// The chain of IPv6 extension headers is longer than we follow, or has one that we don't know.
     ExtensionHeaders,
 }
@@ -117,6 +121,7 @@ impl Parsed {
             ETHERTYPE_IPV4 => ipv4(bytes, ETHERNET, frame.len()).map(Content::Ip),
             ETHERTYPE_IPV6 => ipv6(bytes, ETHERNET, frame.len()).map(Content::Ip),
             ETHERTYPE_ARP => Ok(Content::Arp),
+            tag if ETHERTYPES_VLAN.contains(&tag) => Err(ParseError::VlanTag),
             _ => Err(ParseError::NotIp),
         }
     }

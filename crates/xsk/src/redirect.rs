@@ -25,7 +25,7 @@ mod skeleton {
 }
 
 /// The counters' names, in the order of `enum reason` in redirect.h.
-const REASONS: [&str; 12] = [
+const REASONS: [&str; 13] = [
     "pod",
     "pod-closed",
     "host",
@@ -37,6 +37,7 @@ const REASONS: [&str; 12] = [
     "uplink-closed",
     "uplink-pass",
     "uplink-unread",
+    "uplink-tagged",
     "unknown-device",
 ];
 

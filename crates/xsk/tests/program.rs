@@ -146,16 +146,45 @@ fn from_the_wire() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "VXLAN behind a VLAN tag",
             ethernet(0x0800, 1, &ipv4(NODE4, udp, 0, 0, &to_tunnel)),
-            "tunnel",
+            "uplink-pass",
         ),
         (
             "VXLAN behind two tags",
             ethernet(0x86dd, 2, &ipv6(node6(), &[], udp, &to_tunnel)),
-            "tunnel",
+            "uplink-pass",
         ),
         (
-            "three tags",
-            ethernet(0x0800, 3, &ipv4(NODE4, udp, 0, 0, &to_tunnel)),
+            "a node port behind 8 tags",
+            ethernet(0x0800, 8, &ipv4(NODE4, tcp, 0, 0, &transport(1, 30080))),
+            "uplink-pass",
+        ),
+        (
+            "behind 9 tags",
+            ethernet(0x0800, 9, &ipv4(NODE4, tcp, 0, 0, &transport(5000, 22))),
+            "uplink-tagged",
+        ),
+        (
+            "to a pod behind a tag",
+            ethernet(0x0800, 1, &ipv4(POD4, tcp, 0, 0, &transport(5000, 80))),
+            "uplink-tagged",
+        ),
+        (
+            "to a service behind two tags",
+            ethernet(
+                0x0800,
+                2,
+                &ipv4([10, 96, 3, 3], udp, 0, 0, &transport(1, 2)),
+            ),
+            "uplink-tagged",
+        ),
+        (
+            "to a pod over IPv6 behind 8 tags",
+            ethernet(0x86dd, 8, &ipv6(pod6(), &[], tcp, &transport(5000, 80))),
+            "uplink-tagged",
+        ),
+        (
+            "ARP behind a tag",
+            ethernet(0x0806, 1, &[0; 28]),
             "uplink-pass",
         ),
         (
@@ -494,27 +523,39 @@ fn worker(redirect: &Redirect) -> WorkerEdge {
     edge
 }
 
+/// What becomes of a packet from the wire by its counter; `open` is the fate of what is ours.
+fn action_of(counter: &str, open: u32) -> u32 {
+    match counter {
+        "uplink-tagged" => DROP,
+        _ if is_ours(counter) => open,
+        _ => PASS,
+    }
+}
+
+fn is_ours(counter: &str) -> bool {
+    !counter.starts_with("uplink-")
+}
+
+/// D9: of tagged frames, those for the cluster's addresses end here, and the others are the host's.
 #[test]
-fn the_wire_is_classified_packet_by_packet() {
+fn d9_the_wire_is_classified_packet_by_packet() {
     if !support::privileged() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {
         let edge = worker(redirect);
         for (name, packet, counter) in from_the_wire() {
-            let ours = !counter.starts_with("uplink-");
             let (action, moved) = moved(redirect, || run(redirect, &packet));
             assert_eq!(moved, [(counter, 1)], "{name}");
-            assert_eq!(action, if ours { REDIRECT } else { PASS }, "{name}");
+            assert_eq!(action, action_of(counter, REDIRECT), "{name}");
         }
         drop(edge);
         // Nobody listens now: what is ours is dropped, the host's passes.
         for (name, packet, counter) in from_the_wire() {
-            let ours = !counter.starts_with("uplink-");
             let (action, moved) = moved(redirect, || run(redirect, &packet));
-            let counter = if ours { "uplink-closed" } else { counter };
-            assert_eq!(moved, [(counter, 1)], "{name}");
-            assert_eq!(action, if ours { DROP } else { PASS }, "{name}");
+            assert_eq!(action, action_of(counter, DROP), "{name}");
+            let closed = is_ours(counter).then_some("uplink-closed");
+            assert_eq!(moved, [(closed.unwrap_or(counter), 1)], "{name}");
         }
     });
 }

@@ -122,6 +122,24 @@ fn s11_what_nobody_owns_of_the_service_range_is_dropped_and_pings_are_not_answer
 }
 
 #[test]
+fn d9_frames_behind_vlan_tags_are_dropped_by_name_whoever_sends_them() {
+    let [mut node, _] = two_nodes(&[]);
+    for (source, target, port) in [
+        ("10.244.1.10", "10.244.1.11", CLIENT),
+        ("fd44:0:0:1::10", "fd44:0:0:1::11", CLIENT),
+        ("192.168.50.1", "10.244.1.11", HOST),
+        ("203.0.113.5", "10.244.1.11", UPLINK),
+    ] {
+        let flow = key(Protocol::UDP, (source, 4000), (target, 53));
+        let bytes = packet(port, &flow, 0, b"");
+        for tags in [&[0x81, 0, 0, 5][..], &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 0]] {
+            let tagged = [&bytes[..12], tags, &bytes[12..]].concat();
+            node.drops(port, &tagged, DropReason::VlanTag);
+        }
+    }
+}
+
+#[test]
 fn addresses_that_no_pod_or_route_has_are_dropped_by_name() {
     let [mut node, _] = two_nodes(&[]);
     let cases = [

@@ -341,8 +341,9 @@ fn what_is_no_ip_packet_says_so() {
     let bytes = packet(&four(Protocol::UDP), b"");
     for (ethertype, expected) in [
         ([0x08, 0x06], Ok(Content::Arp)),
-        ([0x81, 0x00], Err(ParseError::NotIp)),
-        ([0x88, 0xa8], Err(ParseError::NotIp)),
+        ([0x81, 0x00], Err(ParseError::VlanTag)),
+        ([0x88, 0xa8], Err(ParseError::VlanTag)),
+        ([0x88, 0xcc], Err(ParseError::NotIp)),
         ([0x86, 0xdd], Err(ParseError::Truncated)),
     ] {
         let mut other = bytes.clone();

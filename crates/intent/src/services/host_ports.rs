@@ -15,9 +15,7 @@ const LAST: i64 = i64::MAX;
 
 /// What a pod of this node wants to answer at, and where it does.
 pub(super) fn host_ports(pod: &Pod, site: &Site) -> Vec<(ServiceKey, Backend)> {
-    let here = pod.node.as_ref() == Some(&site.node) && owns_addresses(pod);
-    let ports = pod.host_ports.iter().filter(|_| here);
-    let all = ports.flat_map(|port| {
+    let all = asked(pod, site).flat_map(|port| {
         let backends = pod.addresses.iter().copied();
         backends
             .flat_map(move |own| places(port, site, own.is_ipv4()).map(move |ip| (port, own, ip)))
@@ -35,6 +33,21 @@ pub(super) fn host_ports(pod: &Pod, site: &Site) -> Vec<(ServiceKey, Backend)> {
         (key, backend)
     })
     .collect()
+}
+
+/// The addresses and ports that a pod of this node asks for, though they are not this node's.
+pub(super) fn strange(pod: &Pod, site: &Site) -> Vec<(IpAddr, u16)> {
+    let known = asked(pod, site).filter(|_| !site.addresses.is_empty());
+    known
+        .filter_map(|port| Some((port.ip?, port.port)))
+        .filter(|(ip, _)| !site.addresses.contains(ip))
+        .collect()
+}
+
+/// The host ports of a pod, if it is this node's and has a network of its own.
+fn asked<'a>(pod: &'a Pod, site: &Site) -> impl Iterator<Item = &'a HostPort> {
+    let here = pod.node.as_ref() == Some(&site.node) && owns_addresses(pod);
+    pod.host_ports.iter().filter(move |_| here)
 }
 
 /// The node's addresses of a family that a host port is at.

@@ -38,6 +38,7 @@ pub(crate) struct ServiceTable {
     host_ports: BTreeMap<Home, Backend>,
     refused_endpoints: BTreeMap<Name, Vec<IpAddr>>,
     refused_addresses: BTreeMap<Name, Vec<IpAddr>>,
+    strange_host_ports: BTreeMap<Name, Vec<(IpAddr, u16)>>,
 }
 
 /// What one compilation has to look at.
@@ -129,7 +130,15 @@ impl ServiceTable {
                 ),
             })
         });
-        clashes.chain(endpoints).chain(addresses)
+        let host_ports = self.strange_host_ports.iter().flat_map(|(pod, ports)| {
+            ports.iter().map(|(addr, port)| Problem {
+                object: Key::Pod(pod.clone()),
+                text: format!(
+                    "host port {port} asks for {addr}, which is none of this node's addresses, and is not served; give it an InternalIP of the Node object, or none"
+                ),
+            })
+        });
+        clashes.chain(endpoints).chain(addresses).chain(host_ports)
     }
 
     /// The object that wants a key.
@@ -202,6 +211,11 @@ impl ServiceTable {
             }
             let pod = round.now.pods.get(&name);
             let wanted = pod.map_or_else(Vec::new, |pod| host_ports::host_ports(pod, &self.site));
+            let strange = pod.map_or_else(Vec::new, |pod| host_ports::strange(pod, &self.site));
+            self.strange_host_ports.remove(&name);
+            if !strange.is_empty() {
+                self.strange_host_ports.insert(name.clone(), strange);
+            }
             for (key, backend) in wanted {
                 let claim = host_ports::claim(&name, key);
                 self.claims.entry(key).or_default().insert(claim);

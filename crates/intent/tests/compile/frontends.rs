@@ -437,7 +437,11 @@ fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
             "a/two",
             HERE,
             "10.244.1.8",
-            vec![host_port(None, 8080), host_port(None, 30_080)],
+            vec![
+                host_port(None, 8080),
+                host_port(None, 30_080),
+                host_port(Some("192.168.0.2"), 82),
+            ],
         ),
         of("a/far", "n2", "10.244.2.9", vec![host_port(None, 9090)]),
     ]);
@@ -450,6 +454,7 @@ fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
         ("fd50::1", 8080, node_port),
         ("192.168.0.1", 81, None),
         ("192.168.0.3", 81, node_port),
+        ("192.168.0.2", 82, None),
         ("192.168.0.1", 9090, None),
     ] {
         assert_eq!(found(&compiled, addr, port), expected, "{addr} {port}");
@@ -488,6 +493,7 @@ fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
             clash("192.168.0.1", 30_080, "service a/web"),
             clash("192.168.0.1", 8080, "pod a/one"),
             clash("192.168.0.3", 8080, "pod a/one"),
+            "pod a/two: host port 82 asks for 192.168.0.2, which is none of this node's addresses, and is not served; give it an InternalIP of the Node object, or none".to_owned(),
         ]
     );
     let mut facts = facts;

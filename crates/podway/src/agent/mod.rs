@@ -211,7 +211,7 @@ impl Agent {
     /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
     async fn start(config: Config) -> Result<(Agent, Inputs, Shared), AgentError> {
         local_ports::check(config.snat_ports)?;
-        let socket = AdminSocket::bind(&config.socket)?;
+        let socket = AdminSocket::take(&config.socket).await?;
         let Opened {
             first,
             batches,

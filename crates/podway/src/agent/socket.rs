@@ -21,6 +21,9 @@ use crate::show::Topic;
 const REQUEST_LIMIT: u64 = 64 << 10;
 const CONNECTIONS: usize = 256;
 const SILENCE: Duration = Duration::from_secs(30);
+/// How often a path is tried that another agent has: a killed one has it until its last thread is gone.
+const TRIES: usize = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// What the agent can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -65,8 +68,19 @@ pub(super) struct AdminSocket {
 }
 
 impl AdminSocket {
+    /// Takes the path as soon as no live agent has it, and gives up if one still has after some seconds.
+    pub(super) async fn take(path: &Path) -> Result<AdminSocket, SocketError> {
+        for _ in 1..TRIES {
+            match AdminSocket::bind(path) {
+                Err(SocketError::InUse(_)) => tokio::time::sleep(BETWEEN_TRIES).await,
+                taken @ (Ok(_) | Err(SocketError::Unusable { .. })) => return taken,
+            }
+        }
+        AdminSocket::bind(path)
+    }
+
     /// Takes the path, unless a live agent has it; the file is its owner's only (0600).
-    pub(super) fn bind(path: &Path) -> Result<AdminSocket, SocketError> {
+    fn bind(path: &Path) -> Result<AdminSocket, SocketError> {
         let unusable = |problem| SocketError::Unusable {
             path: path.to_owned(),
             problem,
@@ -317,7 +331,9 @@ mod tests {
                 path.display()
             )
         );
-        drop(live);
+        let dies = async { drop(live) };
+        let (taken, ()) = runtime.block_on(async { tokio::join!(AdminSocket::take(&path), dies) });
+        drop(taken.expect("who comes while it lives waits for its end"));
         assert!(!path.exists());
         fs::write(&path, "somebody's file").expect("written");
         assert!(matches!(

@@ -197,6 +197,10 @@ impl<'a> Survey<'a> {
             }
             Kind::Service(service, port) => (service, port),
         };
+        // Who has no address of the family has no way to ask, and none to be refused.
+        if source.address(target.address).is_none() {
+            return Some((Outcome::Closed, 1));
+        }
         let at = match self
             .cluster
             .endpoints(service, port, target.address, source.node_name())

@@ -38,9 +38,10 @@ fn services_of_every_kind_answer_everybody_as_their_policies_say() {
     let lab = up();
     let v4 = lab.address("default/client", |ip| !ip.contains(':'));
     let v6 = lab.address("default/client", |ip| ip.contains(':'));
+    let remote4 = lab.address("default/remote", |ip| !ip.contains(':'));
     let seen_as = |ip: &str| Seen::As(ip.to_owned());
     let (node1, node2) = (|| seen_as("192.168.50.1"), || seen_as("192.168.50.2"));
-    let (pod, world) = ("default/client", "world");
+    let (pod, remote, world) = ("default/client", "default/remote", "world");
     let cells = [
         // A pod is seen by its own address through a cluster address (S20).
         ("S20", pod, "10.96.0.80", seen_as(&v4)),
@@ -71,6 +72,12 @@ fn services_of_every_kind_answer_everybody_as_their_policies_say() {
             seen_as("192.168.50.254"),
         ),
         ("S20", world, "[fd50::2]:30081", seen_as("fd50::254")),
+        // Inside, policy Local is the cluster address's only (S3, S4).
+        ("S3", pod, "10.96.0.81", Seen::Silence),
+        ("S3", pod, "[fd96::81]", Seen::Silence),
+        ("S3", "node:node1", "10.96.0.81", Seen::Silence),
+        ("S4", remote, "10.96.0.81", seen_as(&remote4)),
+        ("S4", "node:node2", "10.96.0.81", node2()),
         // What a pod sends to an external address is cluster traffic (S9).
         ("S9", pod, "203.0.113.81", seen_as(&v4)),
         ("S9", pod, "[2001:db8::81]", seen_as(&v6)),
@@ -145,31 +152,64 @@ h.HTTPServer(('192.0.2.9', 80), S).serve_forever()";
     }
 }
 
+/// Where a server on node2 is, behind a service of policy Cluster and one of policy Local.
+fn clients(last: [u16; 2], port: u16, node_ports: [u16; 2]) -> Vec<(&'static str, String)> {
+    let [open, local] = last;
+    let [open_port, local_port] = node_ports;
+    let mut all = vec![
+        ("node:node1", format!("10.96.0.{open}:{port}")),
+        ("default/client", format!("10.96.0.{open}:{port}")),
+        ("default/client", format!("[fd96::{open}]:{port}")),
+        ("default/remote", format!("10.96.0.{local}:{port}")),
+        ("default/remote", format!("[fd96::{local}]:{port}")),
+        ("default/client", format!("203.0.113.{local}:{port}")),
+        ("world", format!("192.168.50.1:{open_port}")),
+        ("world", format!("[fd50::1]:{open_port}")),
+        ("world", format!("192.168.50.2:{local_port}")),
+        ("world", format!("[fd50::2]:{local_port}")),
+        ("world", format!("198.51.100.{open}:{port}")),
+        ("world", format!("[2001:db8:1::{open}]:{port}")),
+    ];
+    for last in [open, local] {
+        all.push(("world", format!("203.0.113.{last}:{port}")));
+        all.push(("world", format!("[2001:db8::{last}]:{port}")));
+    }
+    all
+}
+
+/// The address and the port of a socket's.
+fn parts(server: &str) -> (&str, &str) {
+    let (host, port) = server.rsplit_once(':').expect("a port");
+    (host.trim_matches(['[', ']']), port)
+}
+
+/// The addresses of services of policy Local are announced by the node that has the servers.
+fn announce(lab: &Lab, last: u16) {
+    for (address, node) in [
+        (format!("203.0.113.{last}/32"), "192.168.50.2"),
+        (format!("2001:db8::{last}/128"), "fd50::2"),
+    ] {
+        lab.must("world", &["ip", "route", "add", &address, "via", node]);
+    }
+}
+
+/// S4, S9, S10, S12, S20, S22, S23 with a name server and a speed meter.
 #[test]
-fn names_are_resolved_and_streams_flow_through_node_ports_and_cluster_addresses() {
+fn names_are_resolved_and_streams_flow_through_services_of_every_kind_and_policy() {
     if unprivileged() {
         return;
     }
     let lab = up();
-    for (from, server) in [
-        ("default/client", "10.96.0.53:53"),
-        ("default/client", "[fd96::53]:53"),
-        ("world", "192.168.50.1:30053"),
-        ("world", "[fd50::1]:30053"),
-        ("node:node1", "10.96.0.53:53"),
-    ] {
-        let (host, port) = server.rsplit_once(':').expect("a port");
-        let host = host.trim_matches(['[', ']']);
+    announce(&lab, 54);
+    announce(&lab, 51);
+    for (from, server) in clients([53, 54], 53, [30_053, 30_054]) {
+        let (host, port) = parts(&server);
         for transport in ["udp", "tcp"] {
             lab.must(from, &["python3", "-c", ASK, host, port, transport, "10"]);
         }
     }
-    for (from, host, port) in [
-        ("default/client", "10.96.0.52", "5201"),
-        ("default/client", "fd96::52", "5201"),
-        ("world", "192.168.50.1", "30201"),
-        ("world", "fd50::1", "30201"),
-    ] {
+    for (from, server) in clients([52, 51], 5201, [30_201, 30_202]) {
+        let (host, port) = parts(&server);
         let iperf3 = [
             "iperf3", "--json", "--time", "1", "--client", host, "--port", port,
         ];

@@ -4,7 +4,7 @@ use podway_tables::{Hop, PortId, Snapshot};
 use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
-use podway_wire::{Family, Frame, Mac, Parsed, edit};
+use podway_wire::{Family, Fragment, Frame, Mac, Parsed, Protocol, edit};
 
 use crate::DropReason;
 use crate::decide::{Reply, Stop};
@@ -92,6 +92,8 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, Dr
 pub(crate) enum Fit {
     /// As it is.
     Whole,
+    /// As it is, or as the beginning of a larger packet.
+    Loose,
     /// In parts.
     Cut(Cut),
 }
@@ -116,9 +118,13 @@ pub(crate) fn fit(
         return Ok(Fit::Whole);
     }
     let longest = longest().min(egress.mtu);
-    match parsed.length <= longest {
-        true => Ok(Fit::Whole),
-        false => cut(frame.bytes(), parsed, egress.mtu, longest),
+    if parsed.length > longest {
+        return cut(frame.bytes(), parsed, egress.mtu, longest);
+    }
+    let data = parsed.key.protocol == Protocol::TCP && parsed.fragment == Fragment::Whole;
+    match data && !egress.leads_out() && parsed.length * 2 <= egress.mtu {
+        true => Ok(Fit::Loose),
+        false => Ok(Fit::Whole),
     }
 }
 

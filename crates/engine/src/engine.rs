@@ -279,9 +279,17 @@ impl Engine {
         if parsed.tcp_flags & TCP_SYN != 0 {
             offer(&self.flows, moment, packet, (parsed, arrival), &egress);
         }
-        if let Fit::Cut(cut) = fit {
-            self.count(Event::Cut);
-            packet.parts = Parts::Cut(cut.behind(egress.headers()));
+        match fit {
+            Fit::Whole => {}
+            Fit::Loose => {
+                packet.parts = Parts::Joined {
+                    longest: egress.mtu(),
+                }
+            }
+            Fit::Cut(cut) => {
+                self.count(Event::Cut);
+                packet.parts = Parts::Cut(cut.behind(egress.headers()));
+            }
         }
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
@@ -314,8 +322,9 @@ impl Engine {
             .ok_or(UNRELATED)?;
         let towards = way.towards(parsed.family, embedded.key.entropy());
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
-        if fit(&packet.frame, parsed, &egress, || u32::MAX)? != Fit::Whole {
-            return Err(Stop::Drop(DropReason::TooBig));
+        match fit(&packet.frame, parsed, &egress, || u32::MAX)? {
+            Fit::Whole | Fit::Loose => {}
+            Fit::Cut(_) => return Err(Stop::Drop(DropReason::TooBig)),
         }
         let related = related(&parsed.key, &embedded, &other);
         edit::translate_error(

@@ -21,15 +21,20 @@ pub struct Packet<'a> {
     pub ingress: PortId,
     /// What the edge does with the frame after the batch.
     pub verdict: Verdict,
-    /// Whether it is sent in one piece.
+    /// In how many pieces it is sent.
     pub parts: Parts,
 }
 
-/// Whether a packet is sent in one piece.
+/// In how many pieces a packet is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
-    /// As it is.
+    /// In one, as it is.
     Whole,
+    /// With the segments right behind it, if they continue it and the packet has `longest` bytes at most.
+    Joined {
+        /// The largest IP packet that is taken where it goes, in bytes.
+        longest: u32,
+    },
     /// Cut, as a NIC would: every part with headers of its own, one right after the other.
     Cut(Cut),
 }

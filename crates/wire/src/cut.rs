@@ -72,7 +72,7 @@ impl Cut {
 }
 
 /// Where the TCP header ends, options included.
-fn tcp_end(bytes: &[u8], l4: usize) -> Option<usize> {
+pub(crate) fn tcp_end(bytes: &[u8], l4: usize) -> Option<usize> {
     let end = l4 + (bytes.get(l4 + 12)? >> 4) as usize * 4;
     (end >= l4 + 20 && end <= bytes.len()).then_some(end)
 }
@@ -277,7 +277,7 @@ pub fn parts(packet: &[u8], cut: Cut) -> Option<Vec<Vec<u8>>> {
     cutting.is_sound().then_some(parts)
 }
 
-fn family(bytes: &[u8], l3: usize) -> Option<Family> {
+pub(crate) fn family(bytes: &[u8], l3: usize) -> Option<Family> {
     match bytes.get(l3)? >> 4 {
         4 => Some(Family::V4),
         6 => Some(Family::V6),
@@ -300,7 +300,7 @@ fn shorten(bytes: &mut [u8], l3: usize, by: u16) {
 }
 
 /// Sets a field of an IPv4 header; its checksum changes by that, so that a wrong one stays wrong.
-fn set(bytes: &mut [u8], l3: usize, at: usize, value: u16) {
+pub(crate) fn set(bytes: &mut [u8], l3: usize, at: usize, value: u16) {
     let mut delta = Delta::default();
     delta.word(u16_at(bytes, l3 + at).expect("parsed"), value);
     put_u16(bytes, l3 + at, value);
@@ -308,7 +308,7 @@ fn set(bytes: &mut [u8], l3: usize, at: usize, value: u16) {
 }
 
 /// The sum of TCP's pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
-fn pseudo(bytes: &[u8], l3: usize, length: usize) -> Sum {
+pub(crate) fn pseudo(bytes: &[u8], l3: usize, length: usize) -> Sum {
     let addresses = match family(bytes, l3) {
         Some(Family::V6) => &bytes[l3 + 8..l3 + 40],
         Some(Family::V4) | None => &bytes[l3 + 12..l3 + 20],

@@ -83,6 +83,12 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
+    /// Counts so many more bytes that follow in other chunks.
+    #[inline]
+    pub fn carry(&mut self, count: usize) {
+        self.carried += count;
+    }
+
     /// Shortens or lengthens the packet to `length` bytes in this chunk and drops what was carried.
     #[inline]
     pub fn resize(&mut self, length: usize) -> Result<(), NoRoom> {

@@ -11,6 +11,7 @@ mod embedded;
 pub mod fragment;
 mod frame;
 pub mod icmp;
+pub mod join;
 mod key;
 pub mod mss;
 pub mod neighbour;

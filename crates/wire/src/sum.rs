@@ -11,6 +11,15 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
+    /// The sum of so many bytes that has this [value](Sum::value).
+    #[inline]
+    pub(crate) fn of(value: u16, length: usize) -> Sum {
+        Sum {
+            words: u64::from(u16::from_ne_bytes(value.to_be_bytes())),
+            length,
+        }
+    }
+
     /// Adds the next bytes.
     #[inline]
     pub(crate) fn add(&mut self, bytes: &[u8]) {

@@ -218,17 +218,38 @@ impl WorkerEdge {
         }
     }
 
+    /// The packet memory that a packet of the batch lies in, and its first chunk there.
+    #[inline]
+    pub(crate) fn chunk_of(&self, packet: &Packet<'_>) -> (usize, Chunk) {
+        let start = packet
+            .frame
+            .bytes()
+            .as_ptr()
+            .wrapping_sub(packet.frame.head());
+        let mut pools = self.pools.iter().enumerate();
+        pools
+            .find_map(|(place, pool)| Some((place, pool.as_ref()?.memory.chunk_at(start)?)))
+            .expect("packets of a batch stay where they were received")
+    }
+
+    /// Sends or takes back every packet, in order; those that belong together leave as one.
+    fn carry_out_all(&mut self, packets: &mut [Packet<'_>]) {
+        let mut at = 0;
+        while at < packets.len() {
+            let count = match packets[at].parts {
+                Parts::Joined { longest } => self.join(&mut packets[at..], longest as usize),
+                Parts::Whole | Parts::Cut(_) => 1,
+            };
+            self.carry_out(&packets[at]);
+            at += count;
+        }
+    }
+
     /// Sends or takes back one packet.
     #[inline]
     fn carry_out(&mut self, packet: &Packet<'_>) {
         let (head, tail) = (packet.frame.head(), packet.frame.tail());
-        let start = packet.frame.bytes().as_ptr().wrapping_sub(head);
-        let (place, chunk) = self
-            .pools
-            .iter()
-            .enumerate()
-            .find_map(|(place, pool)| Some((place, pool.as_ref()?.memory.chunk_at(start)?)))
-            .expect("packets of a batch stay where they were received");
+        let (place, chunk) = self.chunk_of(packet);
         let frames = &mut self.pools[place].as_mut().expect("just found").frames;
         if packet.frame.carried() == 0 {
             frames.cut(chunk);
@@ -239,7 +260,9 @@ impl WorkerEdge {
         };
         match self.ports.get_mut(usize::from(target.0)) {
             Some(Some(_)) => match packet.parts {
-                Parts::Whole => self.transmit(target, place, chunk, (head, tail)),
+                Parts::Whole | Parts::Joined { .. } => {
+                    self.transmit(target, place, chunk, (head, tail))
+                }
                 Parts::Cut(cut) => {
                     let head = (chunk, packet.frame.bytes());
                     self.transmit_parts(target, place, head, cut);
@@ -362,10 +385,9 @@ impl Edge for WorkerEdge {
             let mut spare = || empty_frame(pools);
             let mut batch = Batch::new(&mut packets, &mut spare);
             process(&mut batch);
-            let made = batch.into_made();
-            for packet in packets.iter().chain(&made) {
-                self.carry_out(packet);
-            }
+            let mut made = batch.into_made();
+            self.carry_out_all(&mut packets);
+            self.carry_out_all(&mut made);
         }
         self.send();
         self.reap();

@@ -6,6 +6,7 @@ mod close;
 mod edge;
 mod error;
 mod frames;
+mod join;
 mod kernel;
 mod mapping;
 mod members;

@@ -40,6 +40,10 @@ pub struct PortStatistics {
     pub cut_packets: u64,
     /// The parts that they became; as packets, they are counted as transmitted, too.
     pub cut_parts: u64,
+    /// Packets made of several that came one after the other.
+    pub joined_packets: u64,
+    /// Those that they were made of.
+    pub joined_parts: u64,
     /// Packets not sent in parts because their checksum was wrong.
     pub unsound: u64,
     /// Turns that left the fill ring short of its idle level because no frame was free.
@@ -335,6 +339,8 @@ impl PortStatistics {
             unsendable: 0,
             cut_packets: 0,
             cut_parts: 0,
+            joined_packets: 0,
+            joined_parts: 0,
             unsound: 0,
             fill_empty: 0,
             kernel: KernelStatistics::default(),

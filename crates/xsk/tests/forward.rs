@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use podway_engine::{Batch, Parts, Verdict};
+use podway_engine::{Batch, Packet, Parts, Verdict};
 use podway_tables::PortId;
 use podway_wire::cut::Cut;
 use podway_wire::{Content, Parsed};
@@ -158,26 +158,7 @@ fn d2_large_packets_leave_in_parts_and_the_books_balance() {
         for length in [1473, 8000, 60_000] {
             assert_eq!(ask_echo(&one, "10.0.0.2", 20, length), 20, "{length} bytes");
         }
-        let sent: Vec<u8> = (0..8_000_000_u32).map(|at| (at % 251) as u8).collect();
-        let (listening, listens) = std::sync::mpsc::channel();
-        let two = &two;
-        let receiver = scope.spawn(move || {
-            two.inside(|| {
-                let listener = TcpListener::bind("10.0.0.2:80").expect("bind");
-                listening.send(()).expect("someone waits");
-                let (mut stream, _) = listener.accept().expect("accept");
-                let mut bytes = Vec::new();
-                stream.read_to_end(&mut bytes).expect("all of it");
-                bytes
-            })
-        });
-        listens.recv().expect("it listens");
-        one.inside(|| {
-            let mut stream = TcpStream::connect("10.0.0.2:80").expect("connect");
-            stream.write_all(&sent).expect("taken");
-        });
-        let got = receiver.join().expect("received");
-        assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        transfer(&one, &two);
         worker.stop()
     });
     settle(&mut edge);
@@ -191,4 +172,74 @@ fn d2_large_packets_leave_in_parts_and_the_books_balance() {
         sum(|port| port.tx_packets + port.ring_full + port.cut_packets),
         "D13: every packet is accounted for"
     );
+}
+
+#[test]
+fn segments_that_follow_each_other_arrive_as_one_packet_and_the_books_balance() {
+    if !support::privileged() {
+        return;
+    }
+    let node = Namespace::new("joined");
+    let one = node.pod("pod1", "10.0.0.1/24", 1500);
+    let two = node.pod("pod2", "10.0.0.2/24", 61000);
+    let mut edge = node.inside(|| {
+        let redirect = load();
+        let mut edge = edge(&redirect, 4096);
+        add(&mut edge, &redirect, 1, "pod1");
+        add(&mut edge, &redirect, 2, "pod2");
+        edge
+    });
+    let mut pass = cross(&[(1, 2)]);
+    let join = move |batch: &mut Batch<'_, '_>| {
+        pass(batch);
+        let from_one = |packet: &&mut Packet<'_>| packet.ingress == PortId(1);
+        for packet in batch.packets.iter_mut().filter(from_one) {
+            packet.parts = Parts::Joined { longest: 61_000 };
+        }
+    };
+    edge = std::thread::scope(|scope| {
+        let worker = Worker::start(scope, &node, edge, join);
+        let _echo = echo(scope, &two);
+        assert_eq!(ask_echo(&one, "10.0.0.2", 20, 1_000), 20, "others pass");
+        transfer(&one, &two);
+        worker.stop()
+    });
+    settle(&mut edge);
+    let statistics = edge.port_statistics();
+    let sum = |of: fn(&PortStatistics) -> u64| statistics.iter().map(of).sum::<u64>();
+    let (packets, parts) = (
+        sum(|port| port.joined_packets),
+        sum(|port| port.joined_parts),
+    );
+    assert!(packets > 0 && parts >= 2 * packets, "{statistics:?}");
+    assert_eq!(
+        sum(|port| port.rx_packets) + packets,
+        sum(|port| port.tx_packets + port.ring_full + port.unsendable) + parts,
+        "D13: every packet is accounted for"
+    );
+    let counted = two.run("nstat -asz TcpInCsumErrors");
+    assert!(
+        counted.contains("TcpInCsumErrors                 0"),
+        "{counted}"
+    );
+}
+
+/// Sends eight megabytes from one pod to another; they must arrive as they were.
+fn transfer(one: &Namespace, two: &Namespace) {
+    let sent: Vec<u8> = (0..8_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let listener = two.inside(|| TcpListener::bind("10.0.0.2:80").expect("bind"));
+    let got = std::thread::scope(|scope| {
+        let receiver = scope.spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("all of it");
+            bytes
+        });
+        one.inside(|| {
+            let mut stream = TcpStream::connect("10.0.0.2:80").expect("connect");
+            stream.write_all(&sent).expect("taken");
+        });
+        receiver.join().expect("received")
+    });
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
 }

@@ -370,7 +370,8 @@ fn sent(packet: &Packet<'_>) -> Vec<Sent> {
     let bytes = packet.frame.bytes().to_vec();
     let parts = match (verdict, packet.parts) {
         (Verdict::Transmit(_), Parts::Cut(cut)) => parts(&bytes, cut).expect("a sound packet"),
-        (Verdict::Transmit(_), Parts::Whole) | (Verdict::Drop(_) | Verdict::Waits, _) => {
+        (Verdict::Transmit(_), Parts::Whole | Parts::Joined { .. })
+        | (Verdict::Drop(_) | Verdict::Waits, _) => {
             vec![bytes]
         }
     };

@@ -243,6 +243,8 @@ fn port_counters(reports: &[Report], port: PortId) -> Map<String, Value> {
         ("unsendable", sum(|it| it.unsendable)),
         ("cut_packets", sum(|it| it.cut_packets)),
         ("cut_parts", sum(|it| it.cut_parts)),
+        ("joined_packets", sum(|it| it.joined_packets)),
+        ("joined_parts", sum(|it| it.joined_parts)),
         ("unsound", sum(|it| it.unsound)),
         ("fill_empty", sum(|it| it.fill_empty)),
         ("kernel_rx_dropped", sum(|it| it.kernel.rx_dropped)),

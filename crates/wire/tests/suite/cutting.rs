@@ -123,6 +123,13 @@ impl Receiver {
         }
     }
 
+    /// All that came, and where the stream ended.
+    pub(crate) fn held(&self) -> (BTreeMap<u32, u8>, Vec<u32>) {
+        let mut ended = self.ended.clone();
+        ended.dedup();
+        (self.bytes.clone(), ended)
+    }
+
     /// The stream without gaps from its start, and where it ended.
     pub(crate) fn stream(&self) -> (Vec<u8>, Vec<u32>) {
         let bytes = (0..)

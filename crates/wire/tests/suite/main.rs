@@ -2,6 +2,7 @@
 
 mod cutting;
 mod errors;
+mod joining;
 mod neighbours;
 mod packets;
 mod parsing;

@@ -39,10 +39,19 @@ impl Client {
         key.words()
     }
 
-    /// The backend that the client had last; whether it still serves is the caller's to say.
-    pub(crate) fn stays(&self, table: &FlowTable) -> Option<Stays> {
+    /// The backend that the client had last, and not too long ago; whether it still serves is the caller's to say.
+    pub(crate) fn stays(
+        &self,
+        table: &FlowTable,
+        (timeout_s, now_ms): (u32, u32),
+    ) -> Option<Stays> {
         let key = self.key();
         let hit = table.lookup(&key, table.hash(&key))?;
+        // The sweep may be seconds late.
+        if table.idle_ms(hit.flow, now_ms) >= timeout_s.saturating_mul(1_000) {
+            let _ = table.remove(hit.flow);
+            return None;
+        }
         let [a, b, port, _] = hit.decision?.words;
         let backend = Backend {
             addr: Addr::of_words([a, b]),

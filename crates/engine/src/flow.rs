@@ -183,7 +183,11 @@ impl Flows {
                 addr: parsed.key.source,
                 service,
             };
-            (client, timeout_s, client.stays(&self.table))
+            (
+                client,
+                timeout_s,
+                client.stays(&self.table, (timeout_s, moment.now_ms)),
+            )
         });
         let last = stays.and_then(|(_, _, last)| last);
         let decision = decide(snapshot, arrival, parsed, last.map(|last| last.backend));

@@ -185,6 +185,14 @@ impl FlowTable {
         })
     }
 
+    /// How long ago the flow's last packet came, in ms.
+    pub fn idle_ms(&self, flow: Handle, now_ms: u32) -> u32 {
+        // Without a look at the incarnation, and another worker's clock may be a little ahead of ours.
+        let seen_ms = self.slots[flow.slot as usize].seen();
+        let idle_ms = now_ms.wrapping_sub(seen_ms).cast_signed().max(0);
+        idle_ms.cast_unsigned()
+    }
+
     /// Notes that a packet of the flow came; writes nothing if one came just now.
     #[inline]
     pub fn touch(&self, flow: Handle, now_ms: u32) {

@@ -214,12 +214,10 @@ fn s14_a_client_stays_with_its_backend_until_time_or_the_backend_goes() {
     assert_ne!(second, first, "its backend went");
     node.change([slice("web", "web-1", &backends)]);
     assert_eq!(backend(&mut node), second);
-    node.now_ms += 61_000;
-    node.engine.sweep(1_024, node.now_ms);
+    // Nothing is swept: that may be seconds late.
     let seen: std::collections::BTreeSet<String> = (0..30)
         .map(|_| {
-            node.now_ms += 61_000;
-            node.engine.sweep(1_024, node.now_ms);
+            node.now_ms += 60_000;
             backend(&mut node)
         })
         .collect();

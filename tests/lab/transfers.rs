@@ -141,9 +141,9 @@ fn bytes_arrive_outside_whatever_segments_the_peer_takes() {
         ("fd50::254", "fd50::/96"),
     ] {
         for size in ["1460", "536"] {
-            // Of IPv6 a peer never offers less than 1 220.
+            // The nodes are in the lower half of their network.
             let route = [
-                "ip", "route", "change", range, "dev", "eth0", "advmss", size,
+                "ip", "route", "replace", range, "dev", "eth0", "advmss", size,
             ];
             all.lab.must("world", &route);
             all.between("default/client", world, "7000");

@@ -9,7 +9,7 @@ pub(super) struct Backoff {
     first: Duration,
     longest: Duration,
     ceiling: Duration,
-    random: u64,
+    random: fastrand::Rng,
 }
 
 impl Backoff {
@@ -18,7 +18,7 @@ impl Backoff {
             first,
             longest,
             ceiling: first,
-            random: seed,
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -36,16 +36,7 @@ impl Backoff {
 
     /// A part of a duration, any as likely as another.
     pub(super) fn portion(&mut self, of: Duration) -> Duration {
-        of.mul_f64(self.draw() as f64 / u64::MAX as f64)
-    }
-
-    /// SplitMix64.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.random;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        of.mul_f64(self.random.f64())
     }
 }
 

@@ -66,18 +66,23 @@ pub(crate) enum Told {
 impl Store {
     /// A store that serves these resources, without objects.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> Store {
+        Store::starting_at(1, resources)
+    }
+
+    /// The same with its first version: what was before it is compacted away.
+    pub fn starting_at(version: u64, resources: impl IntoIterator<Item = Resource>) -> Store {
         Store {
             state: Mutex::new(State {
                 served: resources.into_iter().collect(),
                 objects: BTreeMap::new(),
-                version: 1,
-                compacted: 0,
+                version,
+                compacted: version - 1,
                 history: VecDeque::new(),
                 faults: BTreeMap::new(),
                 fault: Fault::None,
                 answered: BTreeMap::new(),
             }),
-            newest: watch::Sender::new(1),
+            newest: watch::Sender::new(version),
         }
     }
 
@@ -343,6 +348,13 @@ mod tests {
         store.delete(&pods(), "shop", "a").expect("it is there");
         assert_eq!(store.delete(&pods(), "shop", "a"), Err(NoSuchObject));
         assert_eq!(told(&store, begin), Some(3));
+    }
+
+    #[test]
+    fn what_was_before_a_store_is_compacted_away() {
+        let store = Store::starting_at(1_000, [pods()]);
+        assert_eq!(told(&store, 998), None);
+        assert_eq!(told(&store, 1_000), Some(0));
     }
 
     #[test]

@@ -25,11 +25,22 @@ pub(crate) struct Agent {
     log: PathBuf,
 }
 
+/// Where an agent learns of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Follows<'a> {
+    /// From a directory of manifests.
+    Directory(&'a Path),
+    /// From the API server of this kubeconfig.
+    ApiServer(&'a Path),
+}
+
 /// What `podway run` reads.
 #[derive(Serialize)]
 struct Config<'a> {
     node: &'a str,
     source: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubeconfig: Option<&'a Path>,
     uplink: &'a str,
     socket: &'a Path,
     workers: NonZeroU16,
@@ -40,7 +51,7 @@ struct Config<'a> {
 impl Agent {
     pub(crate) fn start(
         options: &Up,
-        source: &Path,
+        follows: Follows<'_>,
         node: &str,
     ) -> Result<(Self, Recorded), Error> {
         let place = &options.place;
@@ -49,9 +60,14 @@ impl Agent {
             place.agent_log(node),
             place.config(node),
         );
+        let (source, kubeconfig) = match follows {
+            Follows::Directory(directory) => (directory, None),
+            Follows::ApiServer(kubeconfig) => (Path::new("kubernetes"), Some(kubeconfig)),
+        };
         let config = Config {
             node,
             source,
+            kubeconfig,
             uplink: underlay::UPLINK,
             socket: &socket,
             workers: options.workers,

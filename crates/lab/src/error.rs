@@ -81,6 +81,9 @@ pub enum Error {
         /// The process.
         pid: i32,
     },
+    /// Nodes can't reach an API server.
+    #[error("no node has an InternalIP, so that none reaches an API server; give nodes addresses")]
+    NoAddress,
     /// A node's agent refused.
     #[error("node {node}: {source}")]
     Agent {
@@ -115,6 +118,7 @@ impl Error {
             | Error::Start { .. }
             | Error::NotReady { .. }
             | Error::Stuck { .. }
+            | Error::NoAddress
             | Error::Agent { .. }
             | Error::Serve { .. } => 1,
         }

@@ -5,6 +5,7 @@
 //! [`down`] finds all of it by name, whatever became of the process that made it.
 
 mod agent;
+mod api;
 mod check;
 mod cluster;
 mod down;
@@ -22,6 +23,7 @@ mod status;
 mod underlay;
 mod up;
 
+pub use api::{ApiService, serve_api};
 pub use error::Error;
 pub use exec::Target;
 pub use place::Place;
@@ -29,7 +31,7 @@ pub use process::Recorded;
 pub use report::{Cell, Outcome, Report};
 pub use serve::{Serve, Service, serve};
 pub use status::{NodeStatus, PodStatus, ProcessStatus, Status};
-pub use up::Up;
+pub use up::{Source, Up};
 
 /// Brings a lab up; returns when all its servers listen and all tables are in force. A lab that fails is taken down.
 pub async fn up(options: &Up) -> Result<(), Error> {

@@ -48,6 +48,15 @@ impl Place {
         self.directory.join(format!("{node}.toml"))
     }
 
+    /// How a node's agent reaches the API server.
+    pub(crate) fn kubeconfig(&self, node: &str) -> PathBuf {
+        self.directory.join(format!("{node}.kubeconfig"))
+    }
+
+    pub(crate) fn api_server_log(&self) -> PathBuf {
+        self.directory.join("log").join("api-server.log")
+    }
+
     pub(crate) fn agent_log(&self, node: &str) -> PathBuf {
         self.directory.join(format!("{node}.log"))
     }

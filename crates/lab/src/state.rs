@@ -15,6 +15,8 @@ use crate::{Error, Place};
 pub(crate) struct State {
     /// The directory of manifests.
     pub(crate) source: PathBuf,
+    /// The API server, if agents follow one.
+    pub(crate) api_server: Option<Recorded>,
     /// Nodes by name.
     pub(crate) nodes: BTreeMap<String, NodeState>,
     /// Pods by `NAMESPACE/NAME`.
@@ -69,6 +71,7 @@ impl State {
             .pods
             .values()
             .flat_map(|pod| pod.processes.iter().cloned());
-        agents.chain(containers).collect()
+        let api_server = self.api_server.iter().cloned();
+        agents.chain(containers).chain(api_server).collect()
     }
 }

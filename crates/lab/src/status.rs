@@ -14,6 +14,8 @@ use crate::{Error, Place};
 pub struct Status {
     /// The directory of manifests that it was made from.
     pub source: String,
+    /// The API server that agents follow, if they follow one.
+    pub api_server: Option<ProcessStatus>,
     /// Its nodes, by name.
     pub nodes: Vec<NodeStatus>,
     /// Its pods, by namespace and name.
@@ -79,6 +81,7 @@ pub(crate) fn status(place: &Place) -> Result<Status, Error> {
     });
     Ok(Status {
         source: state.source.display().to_string(),
+        api_server: state.api_server.map(process_status),
         nodes: nodes.collect(),
         pods: pods.collect(),
     })
@@ -101,6 +104,9 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "lab of {}", self.source)?;
         row(f, ["NAME", "NODE", "ADDRESSES", "PROCESSES"])?;
+        if let Some(server) = &self.api_server {
+            row(f, ["api-server", "", "", &server.to_string()])?;
+        }
         for node in &self.nodes {
             let addresses = joined(&node.addresses);
             let agent = joined(node.agent.as_slice());

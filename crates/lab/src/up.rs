@@ -15,20 +15,32 @@ use ipnet::IpNet;
 use podway_cni::agent::{Attach, Request, ask, mac_text};
 use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, tunnel_mtu, wire};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Follows};
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
 use crate::process::{Recorded, listeners, start};
 use crate::state::{NodeState, PodState, State};
-use crate::{Error, Place, down, underlay};
+use crate::{Error, Place, api, down, underlay};
 
 /// How much of a log is shown when something fails, in lines.
 const LOG_LINES: usize = 12;
+
+/// Where the agents of a lab learn of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// From the directory of manifests.
+    #[default]
+    Directory,
+    /// From an API server in the world outside, which says what the directory says.
+    Kubernetes,
+}
 
 /// What a lab is made from.
 #[derive(Clone, Debug)]
 pub struct Up {
     /// The directory of manifests.
     pub directory: PathBuf,
+    /// Where agents learn what it says.
+    pub source: Source,
     /// Its names.
     pub place: Place,
     /// The program whose `run --config FILE` is a node's agent.
@@ -52,6 +64,7 @@ impl Up {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            source: Source::default(),
             place: Place::default(),
             executable: env::current_exe().unwrap_or_else(|_| PathBuf::from("podway")),
             underlay_mtu: 1_500,
@@ -180,6 +193,10 @@ impl Lab<'_> {
             let gateways: Vec<_> = outside.iter().filter(of_family).copied().collect();
             underlay::lead_out(&namespace, &gateways)?;
         }
+        match self.options.source {
+            Source::Directory => {}
+            Source::Kubernetes => self.start_api_server(cluster, &outside)?,
+        }
         // Agents look for their peers at once, and find them only if all are wired.
         for node in &cluster.nodes {
             self.start_agent(node)?;
@@ -204,9 +221,26 @@ impl Lab<'_> {
         Ok(())
     }
 
+    /// Starts the API server and says to each node's agent where it is.
+    fn start_api_server(&mut self, cluster: &Cluster, outside: &[IpNet]) -> Result<(), Error> {
+        let place = &self.options.place;
+        for node in &cluster.nodes {
+            let path = place.kubeconfig(&node.name);
+            let text = api::kubeconfig(node, outside)?;
+            file(&path, fs::write(&path, text))?;
+        }
+        self.state.api_server = Some(api::start(self.options, &self.state.source)?);
+        self.state.save(place)
+    }
+
     fn start_agent(&mut self, node: &Node) -> Result<(), Error> {
         let place = &self.options.place;
-        let (agent, process) = Agent::start(self.options, &self.state.source, &node.name)?;
+        let kubeconfig = place.kubeconfig(&node.name);
+        let follows = match self.options.source {
+            Source::Directory => Follows::Directory(&self.state.source),
+            Source::Kubernetes => Follows::ApiServer(&kubeconfig),
+        };
+        let (agent, process) = Agent::start(self.options, follows, &node.name)?;
         self.agents.push(agent);
         let node_state = NodeState {
             namespace: place.node(&node.name),

@@ -153,6 +153,9 @@ pub enum Lab {
         /// The manifests: nodes, pods, services, policies.
         #[arg(value_name = "DIR")]
         manifests: PathBuf,
+        /// Where agents learn what the manifests say.
+        #[arg(long, value_enum, default_value_t)]
+        source: Source,
         /// The MTU of the network between the nodes, in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1350..=65535))]
         underlay_mtu: u32,
@@ -201,6 +204,26 @@ pub enum Lab {
         #[arg(long, default_value = "::")]
         bind: std::net::IpAddr,
     },
+    /// Be the API server that agents of a lab follow.
+    #[command(hide = true)]
+    ApiServer {
+        /// The manifests.
+        #[arg(value_name = "DIR")]
+        manifests: PathBuf,
+        /// Where to listen; `[::]` takes both families.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:6443")]
+        bind: std::net::SocketAddr,
+    },
+}
+
+/// Sources of `podway lab up`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// The directory itself, which each agent watches.
+    #[default]
+    Directory,
+    /// An API server in the world outside, which says what the directory says.
+    Kubernetes,
 }
 
 /// Servers of `podway lab serve`.

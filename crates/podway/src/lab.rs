@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use podway_lab::{Error, Place, Report, Serve, Service, Target, Up};
+use podway_lab::{ApiService, Error, Place, Report, Serve, Service, Target, Up};
 use serde::Serialize;
 
 use crate::arguments::{self, Lab, Output};
@@ -22,12 +22,17 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
     match command {
         Lab::Up {
             manifests,
+            source,
             underlay_mtu,
             pod_mtu,
             workers,
             external_ips,
         } => {
             let up = Up {
+                source: match source {
+                    arguments::Source::Directory => podway_lab::Source::Directory,
+                    arguments::Source::Kubernetes => podway_lab::Source::Kubernetes,
+                },
                 underlay_mtu,
                 pod_mtu,
                 workers,
@@ -60,6 +65,13 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
                 port,
             };
             match podway_lab::serve(&serve).await? {}
+        }
+        Lab::ApiServer { manifests, bind } => {
+            let service = ApiService {
+                manifests: &manifests,
+                address: bind,
+            };
+            match podway_lab::serve_api(service).await? {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Labs of real agents, as root: real sockets, real clients, killed agents, changed manifests.
 
+mod affinity;
 mod bench;
 mod changes;
 mod churn;

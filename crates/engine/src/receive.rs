@@ -2,7 +2,9 @@
 
 use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot};
 use podway_wire::vxlan::{self, OpenError};
-use podway_wire::{Content, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs};
+use podway_wire::{
+    Addr, Content, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs,
+};
 
 use crate::decide::Arrival;
 use crate::{DropReason, Packet};
@@ -32,7 +34,7 @@ pub(crate) fn receive(
             let endpoint = snapshot.endpoint(id).ok_or(DropReason::UnknownPort)?;
             from_pod(endpoint, packet, content, Arrival::Endpoint(id))?
         }
-        PortKind::Host => from_host(content),
+        PortKind::Host => from_host(snapshot, content)?,
         PortKind::Uplink => from_uplink(snapshot, packet, content)?,
     };
     if let Received::Ip(parsed, _) = &received {
@@ -108,15 +110,32 @@ fn from_pod(
     }
 }
 
+/// D11: the host sends as itself and forwards for the world; pods have ports of their own, and others' pods a tunnel.
 #[inline]
-fn from_host(content: Content) -> Received {
-    match content {
-        Content::Arp => Received::Neighbour(Arrival::Host, None),
+fn from_host(snapshot: &Snapshot, content: Content) -> Result<Received, DropReason> {
+    let parsed = match content {
+        Content::Arp => return Ok(Received::Neighbour(Arrival::Host, None)),
         Content::Ip(parsed) if parsed.icmp == Icmp::Neighbour => {
-            Received::Neighbour(Arrival::Host, Some(parsed))
+            return Ok(Received::Neighbour(Arrival::Host, Some(parsed)));
         }
-        Content::Ip(parsed) => Received::Ip(parsed, Arrival::Host),
+        Content::Ip(parsed) => parsed,
+    };
+    let source = &parsed.key.source;
+    let may_send = match snapshot.routes.hop(source) {
+        Hop::Host | Hop::World | Hop::Gateway => true,
+        Hop::Peer(id) => is_node(snapshot, id, source),
+        Hop::Endpoint(_) | Hop::Unallocated => false,
+    };
+    match may_send {
+        true => Ok(Received::Ip(parsed, Arrival::Host)),
+        false => Err(DropReason::Spoofed),
     }
+}
+
+/// True if an address behind a peer is the peer's own, not a pod's.
+fn is_node(snapshot: &Snapshot, peer: PeerId, addr: &Addr) -> bool {
+    let peer = snapshot.peer(peer);
+    peer.is_some_and(|peer| peer.addresses.contains(addr))
 }
 
 #[inline]
@@ -152,10 +171,8 @@ fn is_outside(snapshot: &Snapshot, key: &FlowKey) -> bool {
     match snapshot.routes.hop(&key.source) {
         Hop::World => true,
         Hop::Peer(id) => {
-            let peer = snapshot.peer(id);
             let target = snapshot.routes.hop(&key.target);
-            peer.is_some_and(|peer| peer.addresses.contains(&key.source))
-                && matches!(target, Hop::Host | Hop::World)
+            is_node(snapshot, id, &key.source) && matches!(target, Hop::Host | Hop::World)
         }
         Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => false,
     }

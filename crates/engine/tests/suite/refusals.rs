@@ -32,6 +32,20 @@ fn d11_a_pod_sends_with_its_own_addresses_only() {
 }
 
 #[test]
+fn d11_the_host_forwards_for_no_pod() {
+    let [mut node, _] = two_nodes(&[]);
+    for source in ["10.244.1.11", "10.244.1.200", "10.244.2.12"] {
+        let forged = key(Protocol::UDP, (source, 4000), ("10.244.1.10", 53));
+        node.drops(HOST, &packet(HOST, &forged, 0, b""), DropReason::Spoofed);
+    }
+    for source in ["192.168.50.1", "192.168.50.2", "198.51.100.7"] {
+        let forwarded = key(Protocol::UDP, (source, 4000), ("10.244.1.10", 53));
+        let sent = node.send(HOST, &packet(HOST, &forwarded, 0, b""));
+        assert_eq!(sent.verdict, Verdict::Transmit(CLIENT), "{source}");
+    }
+}
+
+#[test]
 fn d12_a_pod_has_no_tunnel_to_a_node() {
     let [mut node, _] = two_nodes(&[]);
     for target in ["192.168.50.1", "192.168.50.2"] {

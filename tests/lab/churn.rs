@@ -39,6 +39,48 @@ fn ask(socket: &str, request: &Value) -> Value {
     serde_json::from_str(&answer).expect("JSON")
 }
 
+/// A node where pods come and go.
+pub(crate) struct Place {
+    socket: String,
+    namespace: String,
+}
+
+impl Place {
+    pub(crate) fn of(lab: &Lab, node: &str) -> Place {
+        let node = lab.node(node);
+        let text = |field: &str| node[field].as_str().expect("text").to_owned();
+        Place {
+            socket: text("socket"),
+            namespace: text("namespace"),
+        }
+    }
+
+    /// A pod comes and goes.
+    pub(crate) fn visit(&self, number: usize) {
+        // A veth pair with both ends in the node's namespace is a pod's device as far as the agent is concerned.
+        let (host, pod) = (format!("pwtest{number}"), format!("pwpeer{number}"));
+        let namespace = &self.namespace;
+        in_node(&[
+            "-n", namespace, "link", "add", &host, "mtu", "9000", "type", "veth", "peer", "name",
+            &pod,
+        ]);
+        in_node(&["-n", namespace, "link", "set", &pod, "up"]);
+        let name = format!("shop/churn-{number}");
+        let attach = serde_json::json!({"attach": {
+            "pod": name, "interface": host, "mac": "02:00:00:00:77:01", "mtu": 9000,
+        }});
+        let answer = ask(&self.socket, &attach);
+        assert!(
+            answer["ok"].is_object() || answer["ok"].is_null(),
+            "{answer}"
+        );
+        assert!(answer.get("error").is_none(), "{answer}");
+        let answer = ask(&self.socket, &serde_json::json!({"detach": {"pod": name}}));
+        assert!(answer.get("error").is_none(), "{answer}");
+        in_node(&["-n", namespace, "link", "del", &host]);
+    }
+}
+
 #[test]
 fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     if unprivileged() {
@@ -46,9 +88,7 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     }
     let lab = Lab::up(&root().join("config/lab"));
     let pid = lab.agent("node1");
-    let node = lab.node("node1");
-    let socket = node["socket"].as_str().expect("a socket").to_owned();
-    let namespace = node["namespace"].as_str().expect("a namespace").to_owned();
+    let place = Place::of(&lab, "node1");
     let address = lab.address("ops/bulk", |address| !address.contains(':'));
     let mut flood = Command::new(crate::bench::podway());
     let flood = flood.args([
@@ -64,28 +104,7 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
     ]);
     let flood = flood.stdout(Stdio::piped()).spawn().expect("ping runs");
 
-    let one = |number: usize| {
-        // A veth pair with both ends in the node's namespace is a pod's device as far as the agent is concerned.
-        let (host, pod) = (format!("pwtest{number}"), format!("pwpeer{number}"));
-        in_node(&[
-            "-n", &namespace, "link", "add", &host, "mtu", "9000", "type", "veth", "peer", "name",
-            &pod,
-        ]);
-        in_node(&["-n", &namespace, "link", "set", &pod, "up"]);
-        let name = format!("shop/churn-{number}");
-        let attach = serde_json::json!({"attach": {
-            "pod": name, "interface": host, "mac": "02:00:00:00:77:01", "mtu": 9000,
-        }});
-        let answer = ask(&socket, &attach);
-        assert!(
-            answer["ok"].is_object() || answer["ok"].is_null(),
-            "{answer}"
-        );
-        assert!(answer.get("error").is_none(), "{answer}");
-        let answer = ask(&socket, &serde_json::json!({"detach": {"pod": name}}));
-        assert!(answer.get("error").is_none(), "{answer}");
-        in_node(&["-n", &namespace, "link", "del", &host]);
-    };
+    let one = |number| place.visit(number);
     (0..20).for_each(one);
     let (descriptors_before, memory_before) = (descriptors(pid), resident_kib(pid));
     let ports_before = lab.show("node1", "ports").as_array().map(Vec::len);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::bench::{Lab, eventually, podway, root, unprivileged};
 use crate::world::{copy, up_from};
 
-fn kill(pid: i32, signal: &str) {
+pub(crate) fn kill(pid: i32, signal: &str) {
     let killed = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status();
@@ -95,7 +95,7 @@ fn d10_a_worker_that_dies_takes_its_agent_with_it() {
 }
 
 /// A service of the pod `echo`, on node2, for connections that last.
-const TALK: &str = "apiVersion: v1
+pub(crate) const TALK: &str = "apiVersion: v1
 kind: Service
 metadata: { name: talk }
 spec:
@@ -105,23 +105,28 @@ spec:
 ";
 
 /// Starts one end of a connection, once it says that it is ready.
-fn talker(at: &str, arguments: &[&str]) -> Child {
+pub(crate) fn talker(at: &str, arguments: &[&str]) -> Child {
     let script = ["python3", "-c", include_str!("keeps_talking.py")];
+    begun(at, &script, arguments)
+}
+
+/// Starts a command that runs until its input closes, once it says that it is ready.
+pub(crate) fn begun(at: &str, script: &[&str], arguments: &[&str]) -> Child {
     let mut command = Command::new(podway());
     command.args(["lab", "exec", at, "--"]);
     command.args(script).args(arguments);
-    let mut talker = command
+    let mut begun = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("podway runs");
     let mut said = String::new();
-    let stdout = talker.stdout.as_mut().expect("piped");
+    let stdout = begun.stdout.as_mut().expect("piped");
     BufReader::with_capacity(1, stdout)
         .read_line(&mut said)
         .expect("it says that it is ready");
     assert!(!said.is_empty(), "{at}: {arguments:?} is not ready");
-    talker
+    begun
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod churn;
 mod datagrams;
 mod deaths;
 mod flood;
+mod kubernetes;
 mod matrix;
 mod policies;
 mod services;

@@ -12,13 +12,18 @@ pub(crate) fn up() -> Lab {
 
 /// The same from a copy of its manifests that may change.
 pub(crate) fn up_from(manifests: &Path) -> Lab {
+    up_with(manifests, &[])
+}
+
+/// The same with more arguments.
+pub(crate) fn up_with(manifests: &Path, more: &[&str]) -> Lab {
     let external = [
         "--external-ips",
         "198.51.100.0/24",
         "--external-ips",
         "2001:db8:1::/48",
     ];
-    let lab = Lab::up_with(manifests, &external);
+    let lab = Lab::up_with(manifests, &[&external, more].concat());
     for (range, node) in [
         ("203.0.113.0/24", "192.168.50.1"),
         ("198.51.100.0/24", "192.168.50.1"),

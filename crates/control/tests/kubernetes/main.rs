@@ -3,4 +3,5 @@
 mod announces;
 mod bench;
 mod follows;
+mod real;
 mod troubles;

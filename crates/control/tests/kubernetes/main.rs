@@ -3,5 +3,6 @@
 mod announces;
 mod bench;
 mod follows;
+mod memory;
 mod real;
 mod troubles;

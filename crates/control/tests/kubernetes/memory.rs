@@ -25,7 +25,7 @@ async fn a_hundred_and_fifty_thousand_pods_cost_at_most_200_mb() {
     let store = store();
     store.apply(&resource(Kind::Namespace), namespace("shop"));
     for number in 0..PODS {
-        let [_, b, c, d] = (10 << 24 | number + 2).to_be_bytes();
+        let [_, b, c, d] = ((10 << 24) | (number + 2)).to_be_bytes();
         let mut object = pod(
             &format!("web-5d9c7b6f4-{number}"),
             &format!("10.{b}.{c}.{d}"),

@@ -234,6 +234,11 @@ fn echoes(namespace: &str, target: &str, length: usize) -> bool {
     client.inside(dial).expect("inside")
 }
 
+/// True if one of some datagrams comes back: a kernel that is busy with links starts a new one late, and drops till then.
+fn reaches(namespace: &str, target: &str, length: usize) -> bool {
+    (0..20).any(|_| echoes(namespace, target, length))
+}
+
 /// True if the namespace has a route to the address by way of the dataplane.
 fn routed(namespace: &str, target: &str) -> bool {
     let route = ["-n", namespace, "route", "get", target];
@@ -270,10 +275,10 @@ fn an_agent_carries_pods_services_and_the_node_through_restarts() {
     serve();
 
     for target in ["10.244.1.10:7777", "[fd44:0:0:1::10]:7777", "10.96.0.7:7"] {
-        assert!(echoes(CLIENT, target, 100), "pod to {target}");
-        assert!(echoes(NODE, target, 100), "node to {target}");
+        assert!(reaches(CLIENT, target, 100), "pod to {target}");
+        assert!(reaches(NODE, target, 100), "node to {target}");
     }
-    assert!(echoes(CLIENT, "10.244.1.10:7777", 50_000), "a large one");
+    assert!(reaches(CLIENT, "10.244.1.10:7777", 50_000), "a large one");
     let flows = lab.ask(&json!({"show": "flows"})).expect("shown");
     let flows = flows["flows"].as_array().expect("rows").clone();
     assert!(
@@ -298,7 +303,7 @@ fn an_agent_carries_pods_services_and_the_node_through_restarts() {
     lab.start();
     let ports = lab.ask(&json!({"show": "ports"})).expect("shown");
     assert_eq!(ports.as_array().expect("rows").len(), 4, "pods are adopted");
-    assert!(echoes(CLIENT, "10.244.1.10:7777", 100), "after a crash");
+    assert!(reaches(CLIENT, "10.244.1.10:7777", 100), "after a crash");
 
     ip(&format!("-n {NODE} link del podway-host"));
     lab.until("back with the host's port", |_| {
@@ -335,7 +340,7 @@ fn policies_follow_the_directory(lab: &mut Lab) {
     let before = counter(lab, "drop/ingress-denied");
     lab.until("isolated", |_| !echoes(CLIENT, "10.244.1.10:7777", 100));
     assert!(counter(lab, "drop/ingress-denied") > before);
-    assert!(echoes(NODE, "10.244.1.10:7777", 100), "N13: its own node");
+    assert!(reaches(NODE, "10.244.1.10:7777", 100), "N13: its own node");
     let policies = lab.ask(&json!({"show": "policies"})).expect("shown");
     let rows = policies.as_array().expect("rows");
     assert!(rows.iter().any(|row| row["pod"] == "shop/server"
@@ -359,7 +364,7 @@ fn a_bad_directory_leaves_the_last_good_state(lab: &mut Lab) {
         status["source"]["problems"].as_array().expect("list").len()
     };
     lab.until("reported", |lab| problems(lab) > 0);
-    assert!(echoes(CLIENT, "10.96.0.7:7", 100), "the last good state");
+    assert!(reaches(CLIENT, "10.96.0.7:7", 100), "the last good state");
     fs::remove_file(&file).expect("removed");
     lab.until("mended", |lab| problems(lab) == 0);
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use podway_lab::Target;
 
+use crate::config::values::node_name;
 use crate::show::Topic;
 
 /// Carries the packets of a Kubernetes node in userspace.
@@ -69,6 +70,9 @@ pub struct Run {
     /// The configuration (TOML); config/podway.toml documents every key.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// The node's name, where nodes share a configuration: counts before its `node`.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub node: Option<String>,
 }
 
 /// Arguments of `podway show`.

@@ -1,6 +1,6 @@
 //! The agent's configuration: a TOML file whose every value is legal once it is read.
 
-mod values;
+pub(crate) mod values;
 
 use std::fmt;
 use std::fs;
@@ -12,8 +12,8 @@ use podway_engine::{Existing, Timeouts as FlowTimeouts};
 use serde::Deserialize;
 
 use self::values::{
-    flows, frames, health_address, host_interface, interface, node, pod_mtu, ranges, seconds,
-    snat_ports, socket, source, taint, tunnel_port, vni, workers,
+    directory, flows, frames, health_address, host_interface, node, pod_mtu, ranges, seconds,
+    snat_ports, socket, source, taint, tunnel_port, uplink, vni, workers,
 };
 
 /// The ports that clusters give to services of type NodePort unless told otherwise.
@@ -23,8 +23,8 @@ const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// This node's name, as its Node object has it.
-    #[serde(deserialize_with = "node")]
+    /// This node's name, as its Node object has it; empty until the command line gives it.
+    #[serde(default, deserialize_with = "node")]
     pub node: String,
     /// What describes the cluster.
     #[serde(deserialize_with = "source")]
@@ -35,9 +35,9 @@ pub struct Config {
     /// The key of the taint that is removed from the Node once tables are in force.
     #[serde(default = "default_startup_taint", deserialize_with = "taint")]
     pub startup_taint: String,
-    /// The device that leads to the other nodes.
-    #[serde(deserialize_with = "interface")]
-    pub uplink: String,
+    /// The device that leads to the other nodes; without it, the one of the default route.
+    #[serde(default, deserialize_with = "uplink")]
+    pub uplink: Option<String>,
     /// The admin socket.
     #[serde(default = "default_socket", deserialize_with = "socket")]
     pub socket: PathBuf,
@@ -65,6 +65,9 @@ pub struct Config {
         deserialize_with = "host_interface"
     )]
     pub host_interface: String,
+    /// Where the kernel's settings are, writable: runtimes mount a container's own read-only.
+    #[serde(default = "default_proc_sys", deserialize_with = "directory")]
+    pub proc_sys: PathBuf,
     /// The ranges that cluster IPs come from.
     #[serde(default = "default_service_ranges", deserialize_with = "ranges")]
     pub service_ranges: Vec<IpNet>,
@@ -242,24 +245,24 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file; errors name file, line and key.
-    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+    /// Reads the file; errors name file, line and key. A node named here is another than the file's.
+    pub fn read(path: &Path, node: Option<&str>) -> Result<Config, ConfigError> {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
             path: name.clone(),
             problem: error.kind().to_string(),
         })?;
-        parse(&name, &text)
+        parse(&name, &text, node)
     }
 }
 
-fn parse(path: &str, text: &str) -> Result<Config, ConfigError> {
+fn parse(path: &str, text: &str, node: Option<&str>) -> Result<Config, ConfigError> {
     let wrong = |line: usize, problem: String| ConfigError::Wrong {
         path: path.to_owned(),
         line,
         problem,
     };
-    let config: Config = toml::from_str(text).map_err(|error| {
+    let mut config: Config = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text[..start].matches('\n').count();
         let key = key_of(text.lines().nth(line).unwrap_or_default());
@@ -271,6 +274,13 @@ fn parse(path: &str, text: &str) -> Result<Config, ConfigError> {
             Some(_) | None => wrong(line + 1, message),
         }
     })?;
+    if let Some(name) = node {
+        name.clone_into(&mut config.node);
+    }
+    if config.node.is_empty() {
+        let problem = "node: is missing: give the Node object's name here, or with --node";
+        return Err(wrong(1, problem.to_owned()));
+    }
     if !config.cores.is_empty() && config.cores.len() != config.workers {
         let line = line_of(text, "cores");
         let (cores, workers) = (config.cores.len(), config.workers);
@@ -337,6 +347,10 @@ fn default_startup_taint() -> String {
     "node.podway.dev/not-ready".to_owned()
 }
 
+fn default_proc_sys() -> PathBuf {
+    PathBuf::from("/proc/sys")
+}
+
 fn default_workers() -> usize {
     1
 }
@@ -381,9 +395,9 @@ mod tests {
     #[test]
     fn the_documented_example_is_the_defaults() {
         let example = include_str!("../../../config/podway.toml");
-        let documented = parse("config/podway.toml", example).expect("the example is legal");
-        let least = "node = \"node1\"\nsource = \"/etc/podway/cluster\"\nuplink = \"eth0\"\n";
-        assert_eq!(documented, parse("least", least).expect("legal"));
+        let documented = parse("config/podway.toml", example, None).expect("the example is legal");
+        let least = "node = \"node1\"\nsource = \"/etc/podway/cluster\"\n";
+        assert_eq!(documented, parse("least", least, None).expect("legal"));
     }
 
     #[test]
@@ -403,6 +417,7 @@ mod tests {
             "flows",
             "frames",
             "host_interface",
+            "proc_sys",
             "service_ranges",
             "node_port_addresses",
             "allowed_external_ips",
@@ -497,14 +512,18 @@ mod tests {
                 "c:4: host_interface: \"podway-dp\" is the dataplane's own end: choose another name",
             ),
         ] {
-            let error = parse("c", &format!("{LEAST}{line}\n")).expect_err(line);
+            let error = parse("c", &format!("{LEAST}{line}\n"), None).expect_err(line);
             assert_eq!(error.to_string(), said);
         }
     }
 
     #[test]
     fn timeouts_are_given_in_seconds() {
-        let config = parse("c", &format!("{LEAST}[timeouts]\nestablished = 86400\n"));
+        let config = parse(
+            "c",
+            &format!("{LEAST}[timeouts]\nestablished = 86400\n"),
+            None,
+        );
         let flows = config.expect("legal").timeouts.of_flows();
         let expected = FlowTimeouts {
             established_ms: 86_400_000,
@@ -515,7 +534,13 @@ mod tests {
 
     #[test]
     fn a_source_is_a_directory_or_the_clusters_api_server() {
-        let of = |lines: &str| parse("c", &format!("node = \"n1\"\nuplink = \"eth0\"\n{lines}"));
+        let of = |lines: &str| {
+            parse(
+                "c",
+                &format!("node = \"n1\"\nuplink = \"eth0\"\n{lines}"),
+                None,
+            )
+        };
         let directory = of("source = \"/m\"").expect("legal");
         assert_eq!(directory.source, Source::Directory("/m".into()));
         let cluster = of("source = \"kubernetes\"\nkubeconfig = \"/k\"").expect("legal");
@@ -530,22 +555,35 @@ mod tests {
 
     #[test]
     fn unknown_and_missing_keys_are_errors() {
-        let error = parse("c", &format!("{LEAST}worker = 2\n")).expect_err("unknown");
+        let error = parse("c", &format!("{LEAST}worker = 2\n"), None).expect_err("unknown");
         assert!(
             error
                 .to_string()
                 .starts_with("c:4: unknown field `worker`, expected one of `node`, `source`"),
             "{error}"
         );
-        let error = parse("c", "node = \"n1\"\nsource = \"/m\"\n").expect_err("missing");
-        assert_eq!(error.to_string(), "c:1: missing field `uplink`");
-        let error = parse("c", "node = \"n1\nsource = 3").expect_err("no TOML");
+        let error = parse("c", "node = \"n1\"\n", None).expect_err("missing");
+        assert_eq!(error.to_string(), "c:1: missing field `source`");
+        let error = parse("c", "node = \"n1\nsource = 3", None).expect_err("no TOML");
         assert!(error.to_string().starts_with("c:1: node: "), "{error}");
     }
 
     #[test]
+    fn the_node_is_named_by_the_file_or_by_the_command_line() {
+        let named = |node| parse("c", LEAST, node).expect("legal").node;
+        assert_eq!((named(None), named(Some("n2"))), ("n1".into(), "n2".into()));
+        let shared = "source = \"/m\"\n";
+        let config = parse("c", shared, Some("n2")).expect("legal");
+        assert_eq!((config.node.as_str(), config.uplink), ("n2", None));
+        assert_eq!(
+            parse("c", shared, None).expect_err("nameless").to_string(),
+            "c:1: node: is missing: give the Node object's name here, or with --node"
+        );
+    }
+
+    #[test]
     fn a_missing_file_says_how_to_give_one() {
-        let error = Config::read(Path::new("/nowhere/podway.toml")).expect_err("missing");
+        let error = Config::read(Path::new("/nowhere/podway.toml"), None).expect_err("missing");
         assert_eq!(
             error.to_string(),
             "/nowhere/podway.toml: entity not found: give the configuration's path with --config, as in config/podway.toml"

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run(run) => {
             log();
-            match Config::read(&run.config) {
+            match Config::read(&run.config, run.node.as_deref()) {
                 Ok(config) => done(agent::run(config)),
                 Err(error) => fail(BAD_INPUT, &error),
             }

@@ -294,16 +294,18 @@ fn an_agent_carries_pods_services_and_the_node_through_restarts() {
     requests_that_make_no_sense_are_refused(&lab);
     a_second_agent_is_refused(&lab);
 
-    lab.end("KILL");
-    assert!(
-        !echoes(CLIENT, "10.244.1.10:7777", 100),
-        "D10: pods are closed"
-    );
-    assert!(node_is_reachable(), "D10: the node is reachable");
-    lab.start();
-    let ports = lab.ask(&json!({"show": "ports"})).expect("shown");
-    assert_eq!(ports.as_array().expect("rows").len(), 4, "pods are adopted");
-    assert!(reaches(CLIENT, "10.244.1.10:7777", 100), "after a crash");
+    for signal in ["TERM", "KILL"] {
+        lab.end(signal);
+        assert!(
+            !echoes(CLIENT, "10.244.1.10:7777", 100),
+            "D10: pods are closed after {signal}"
+        );
+        assert!(node_is_reachable(), "D10: the node after {signal}");
+        lab.start();
+        let ports = lab.ask(&json!({"show": "ports"})).expect("shown");
+        assert_eq!(ports.as_array().expect("rows").len(), 4, "pods are adopted");
+        assert!(reaches(CLIENT, "10.244.1.10:7777", 100), "after {signal}");
+    }
 
     ip(&format!("-n {NODE} link del podway-host"));
     lab.until("back with the host's port", |_| {

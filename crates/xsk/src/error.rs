@@ -8,7 +8,7 @@ use std::io;
 pub enum LoadError {
     /// The process may not.
     #[error(
-        "loading the XDP program needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.11 also an unlimited memlock): run as root, or grant both"
+        "loading the XDP program needs CAP_BPF, CAP_PERFMON (its verifier looks closer without) and CAP_NET_ADMIN (before Linux 5.11 also an unlimited memlock): run as root, or grant them"
     )]
     NotPermitted(#[source] libbpf_rs::Error),
     /// The kernel is too old or was built without something.
@@ -47,7 +47,9 @@ pub enum RedirectError {
     )]
     Held(String),
     /// The process may not.
-    #[error("attaching XDP to {0} needs CAP_NET_ADMIN and CAP_BPF: run as root, or grant both")]
+    #[error(
+        "attaching XDP to {0} needs CAP_NET_ADMIN, and CAP_SYS_ADMIN to know the program that an earlier agent left: run as root, or grant both"
+    )]
     NotPermitted(String),
     /// The MTU is beyond what the driver can do with XDP.
     #[error(

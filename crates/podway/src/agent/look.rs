@@ -63,7 +63,7 @@ impl Agent {
         let closed = closed.map_or(0, |(_, count)| *count);
         let before = std::mem::replace(&mut self.uplink_closed, closed);
         (closed > before).then(|| {
-            let (uplink, workers) = (&self.config.uplink, self.config.workers);
+            let (uplink, workers) = (&self.node.uplink().name, self.config.workers);
             format!(
                 "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
             )

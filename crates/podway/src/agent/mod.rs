@@ -222,6 +222,7 @@ impl Agent {
             host_interface: config.host_interface.clone(),
             queues: config.workers as u32,
             node: config.node.clone(),
+            proc_sys: config.proc_sys.clone(),
         })
         .await?;
         let redirect = Redirect::load(RedirectSettings {
@@ -316,7 +317,7 @@ impl Agent {
             .await?;
         self.adopt_pods().await?;
         self.publish().await?;
-        let uplink = self.config.uplink.clone();
+        let uplink = self.node.uplink().name.clone();
         self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
             .await?;
         self.look().await;

@@ -122,7 +122,7 @@ impl Agent {
         let device = device.ok_or_else(|| {
             format!("interface: there is no device {interface} on this node: wire the pod first")
         })?;
-        if [&self.config.uplink, &self.config.host_interface].contains(&interface)
+        if [&self.node.uplink().name, &self.config.host_interface].contains(&interface)
             || device.ifindex == self.node.dataplane().ifindex
         {
             return Err(format!("interface: {interface} is not a pod's device"));

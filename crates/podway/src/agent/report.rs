@@ -109,7 +109,11 @@ impl Agent {
         let reports = self.reports().await;
         let mut rows = Vec::new();
         let fixed = [
-            (UPLINK, "uplink".to_owned(), self.config.uplink.as_str()),
+            (
+                UPLINK,
+                "uplink".to_owned(),
+                self.node.uplink().name.as_str(),
+            ),
             (HOST, "host".to_owned(), DATAPLANE_INTERFACE),
         ];
         let pods = self.ports.pods();

@@ -10,14 +10,18 @@ use serde::de::{Deserializer, Error as _};
 use super::Source;
 
 pub(super) fn node<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
-    let name = String::deserialize(input)?;
+    node_name(&String::deserialize(input)?).map_err(D::Error::custom)
+}
+
+/// A Node object's name, or what is wrong with it.
+pub(crate) fn node_name(name: &str) -> Result<String, String> {
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    if name.is_empty() || name.len() > 253 || !name.bytes().all(legal) {
-        return Err(D::Error::custom(format!(
+    match name.is_empty() || name.len() > 253 || !name.bytes().all(legal) {
+        true => Err(format!(
             "{name:?} is no node name: give the Node object's name (lower case, digits, `-`, `.`)"
-        )));
+        )),
+        false => Ok(name.to_owned()),
     }
-    Ok(name)
 }
 
 pub(super) fn source<'de, D: Deserializer<'de>>(input: D) -> Result<Source, D::Error> {
@@ -42,7 +46,7 @@ pub(super) fn taint<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Er
     Ok(key)
 }
 
-pub(super) fn interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+fn interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let name = String::deserialize(input)?;
     let legal = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
     if name.is_empty() || name.len() > 15 || !name.bytes().all(legal) || name == "." || name == ".."
@@ -52,6 +56,20 @@ pub(super) fn interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D
         )));
     }
     Ok(name)
+}
+
+pub(super) fn uplink<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    interface(input).map(Some)
+}
+
+pub(super) fn directory<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(input)?;
+    if !path.is_absolute() {
+        return Err(D::Error::custom(format!(
+            "{path:?} is no absolute path: give one, as in \"/proc/sys\""
+        )));
+    }
+    Ok(path)
 }
 
 pub(super) fn host_interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {

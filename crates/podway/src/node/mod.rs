@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -38,14 +39,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// What the node is to be made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The device that leads to the other nodes.
-    pub uplink: String,
+    /// The device that leads to the other nodes; without it, the one of the default route.
+    pub uplink: Option<String>,
     /// The host's end of the pair.
     pub host_interface: String,
     /// Queues of both ends of the pair: one for each worker.
     pub queues: u32,
     /// Decides the pair's Ethernet addresses, so that they outlive the pair.
     pub node: String,
+    /// Where the kernel's settings are.
+    pub proc_sys: PathBuf,
 }
 
 /// A device as the kernel has it.
@@ -104,6 +107,9 @@ pub enum NodeError {
     /// A device is not there.
     #[error("there is no device {0}: set `uplink` to the device that leads to the other nodes")]
     NoDevice(String),
+    /// No device is named, and none follows.
+    #[error("there is no default route: set `uplink` to the device that leads to the other nodes")]
+    NoDefaultRoute,
     /// A device that we would make is somebody else's.
     #[error("{0} exists and is no veth device: rename it, or set `host_interface` to another name")]
     Foreign(String),
@@ -111,7 +117,7 @@ pub enum NodeError {
     #[error("{0}: the kernel did not answer within 20 s: look at its log (dmesg)")]
     Silent(String),
     /// A setting of the kernel can't be written.
-    #[error("{path}: {problem}: run podway as root with /proc/sys writable")]
+    #[error("{path}: {problem}: run podway as root, with `proc_sys` a writable mount of /proc/sys")]
     Setting {
         /// The file.
         path: String,
@@ -139,7 +145,7 @@ pub struct Node {
     handle: Handle,
     events: Events,
     settings: Settings,
-    uplink: u32,
+    uplink: Device,
     host: Device,
     dataplane: Device,
     managed: BTreeSet<IpAddr>,
@@ -156,19 +162,27 @@ impl Node {
         ])
         .map_err(NodeError::Socket)?;
         tokio::spawn(connection);
-        let uplink = device(&handle, &settings.uplink)
-            .await?
-            .ok_or_else(|| NodeError::NoDevice(settings.uplink.clone()))?;
+        let uplink = match &settings.uplink {
+            Some(name) => device(&handle, name)
+                .await?
+                .ok_or_else(|| NodeError::NoDevice(name.clone()))?,
+            None => default_device(&handle).await?,
+        };
         let (host, dataplane) = pair::make(&handle, &settings, uplink.mtu).await?;
         Ok(Node {
             handle,
             events: Box::new(events),
-            uplink: uplink.ifindex,
+            uplink,
             settings,
             host,
             dataplane,
             managed: BTreeSet::new(),
         })
+    }
+
+    /// The device that leads to the other nodes, as it was last seen.
+    pub fn uplink(&self) -> &Device {
+        &self.uplink
     }
 
     /// The host's end of the pair.
@@ -211,10 +225,10 @@ impl Node {
 
     /// Makes the kernel what is wanted, by difference, and says what it is like now.
     pub async fn reconcile(&mut self, wanted: &Wanted) -> Result<Seen, NodeError> {
-        let uplink = device(&self.handle, &self.settings.uplink)
+        let uplink = device(&self.handle, &self.uplink.name)
             .await?
-            .ok_or_else(|| NodeError::NoDevice(self.settings.uplink.clone()))?;
-        self.uplink = uplink.ifindex;
+            .ok_or_else(|| NodeError::NoDevice(self.uplink.name.clone()))?;
+        self.uplink.clone_from(&uplink);
         let host = device(&self.handle, &self.host.name).await?;
         let mtu = pair::mtu(uplink.mtu);
         if !host.is_some_and(|host| host.ifindex == self.host.ifindex && host.mtu == mtu) {
@@ -264,10 +278,10 @@ impl Node {
         };
         match message {
             RouteNetlinkMessage::NewNeighbour(it) | RouteNetlinkMessage::DelNeighbour(it) => {
-                it.header.ifindex == self.uplink
+                it.header.ifindex == self.uplink.ifindex
             }
             RouteNetlinkMessage::NewLink(it) => {
-                [self.uplink, self.host.ifindex].contains(&it.header.index)
+                [self.uplink.ifindex, self.host.ifindex].contains(&it.header.index)
             }
             // A device that went may have been a pod's.
             RouteNetlinkMessage::DelLink(_)
@@ -280,6 +294,15 @@ impl Node {
 
 async fn device(handle: &Handle, name: &str) -> Result<Option<Device>, NodeError> {
     Ok(link(handle, name).await?.as_ref().map(read_device))
+}
+
+/// The device of the default route: of IPv4's if there is one, else of IPv6's.
+async fn default_device(handle: &Handle) -> Result<Device, NodeError> {
+    let index = routes::default_device(handle).await?;
+    let index = index.ok_or(NodeError::NoDefaultRoute)?;
+    let links = collect("list devices", handle.link().get().execute()).await?;
+    let link = links.iter().find(|link| link.header.index == index);
+    link.map(read_device).ok_or(NodeError::NoDefaultRoute)
 }
 
 async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NodeError> {

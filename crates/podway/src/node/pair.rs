@@ -1,7 +1,9 @@
 //! The veth pair between the host's stack and the dataplane.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
@@ -45,7 +47,7 @@ pub(super) async fn make(
         }
         create(handle, settings).await?;
     }
-    settle(host)?;
+    settle(host, &settings.proc_sys)?;
 
     let mut ends = Vec::new();
     for name in [host, DATAPLANE_INTERFACE] {
@@ -100,11 +102,12 @@ fn address(node: &str, role: u8) -> Mac {
     Mac([0x02, role, a, b, c, d])
 }
 
-fn settle(host: &str) -> Result<(), NodeError> {
-    let v4 = format!("/proc/sys/net/ipv4/conf/{host}");
-    let v6 = format!("/proc/sys/net/ipv6/conf/{host}");
-    let dataplane = format!("/proc/sys/net/ipv6/conf/{DATAPLANE_INTERFACE}");
-    for (path, value) in [
+fn settle(host: &str, proc_sys: &Path) -> Result<(), NodeError> {
+    let v4 = format!("net/ipv4/conf/{host}");
+    let v6 = format!("net/ipv6/conf/{host}");
+    let dataplane = format!("net/ipv6/conf/{DATAPLANE_INTERFACE}");
+    let is_v6 = |part: &OsStr| part == "ipv6";
+    for (key, value) in [
         (format!("{v4}/rp_filter"), "2"),
         // A node process may reach a hostNetwork pod of its own node through a service.
         (format!("{v4}/accept_local"), "1"),
@@ -115,10 +118,14 @@ fn settle(host: &str) -> Result<(), NodeError> {
         // The kernel is not to speak for the dataplane.
         (format!("{dataplane}/disable_ipv6"), "1"),
     ] {
+        let path = proc_sys.join(key);
         match fs::write(&path, value) {
             // A kernel without IPv6 has nothing to switch off.
-            Err(error) if error.kind() == ErrorKind::NotFound && path.contains("/ipv6/") => (),
-            Err(problem) => return Err(NodeError::Setting { path, problem }),
+            Err(error) if error.kind() == ErrorKind::NotFound && path.iter().any(is_v6) => (),
+            Err(problem) => {
+                let path = path.display().to_string();
+                return Err(NodeError::Setting { path, problem });
+            }
             Ok(()) => (),
         }
     }

@@ -64,40 +64,74 @@ pub(super) async fn defaults(handle: &Handle, ifindex: u32) -> Result<Vec<IpAddr
     for question in all_families() {
         let dump = handle.route().get(question).execute();
         let routes = collect("list routes", dump).await?;
-        let all = routes.iter().filter_map(|route| default(route, ifindex));
-        gateways.extend(all.min_by_key(|(metric, _)| *metric).map(|(_, ip)| ip));
+        let ways = routes.iter().flat_map(default_ways);
+        let ours = ways.filter(|way| way.device == Some(ifindex));
+        let reachable = ours.filter_map(|way| Some((way.metric, way.gateway?)));
+        gateways.extend(reachable.min_by_key(|(metric, _)| *metric).map(|it| it.1));
     }
     Ok(gateways)
 }
 
-/// The metric and the gateway of a default route of the main table out of a device.
-fn default(route: &RouteMessage, ifindex: u32) -> Option<(u32, IpAddr)> {
+/// The device of the default route of the least metric, of IPv4 if there is one.
+pub(super) async fn default_device(handle: &Handle) -> Result<Option<u32>, NodeError> {
+    for question in all_families() {
+        let dump = handle.route().get(question).execute();
+        let routes = collect("list routes", dump).await?;
+        let ways = routes.iter().flat_map(default_ways);
+        let devices = ways.filter_map(|way| Some((way.metric, way.device?)));
+        if let Some((_, device)) = devices.min_by_key(|(metric, _)| *metric) {
+            return Ok(Some(device));
+        }
+    }
+    Ok(None)
+}
+
+/// A way that a default route takes.
+struct Way {
+    metric: u32,
+    device: Option<u32>,
+    gateway: Option<IpAddr>,
+}
+
+/// The ways of a default route of the main table; none for other routes.
+fn default_ways(route: &RouteMessage) -> Vec<Way> {
     let header = &route.header;
     let usable = header.destination_prefix_length == 0
         && header.table == RouteHeader::RT_TABLE_MAIN
         && header.kind == RouteType::Unicast;
     if !usable {
-        return None;
+        return Vec::new();
     }
     let mut metric = 0;
-    let mut gateway = None;
     let mut device = None;
+    let mut several = Vec::new();
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::Gateway(address) => gateway = ip(address),
-            RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
             RouteAttribute::Oif(index) => device = Some(*index),
-            // Of several ways one is enough: flows need not be spread.
-            RouteAttribute::MultiPath(ways) => {
-                let way = ways.iter().find(|way| way.interface_index == ifindex);
-                device = way.map(|way| way.interface_index);
-                gateway = way.and_then(|way| way.attributes.iter().find_map(gateway_of));
-            }
+            RouteAttribute::MultiPath(ways) => several.extend(ways.iter().map(|way| {
+                let gateway = way.attributes.iter().find_map(gateway_of);
+                (way.interface_index, gateway)
+            })),
             _ => (),
         }
     }
-    (device == Some(ifindex)).then_some((metric, gateway?))
+    if several.is_empty() {
+        let gateway = route.attributes.iter().find_map(gateway_of);
+        return vec![Way {
+            metric,
+            device,
+            gateway,
+        }];
+    }
+    // Of several ways one is enough: flows need not be spread.
+    let ways = several.into_iter();
+    ways.map(|(device, gateway)| Way {
+        metric,
+        device: Some(device),
+        gateway,
+    })
+    .collect()
 }
 
 fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {

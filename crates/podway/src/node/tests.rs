@@ -89,12 +89,47 @@ fn is_root() -> bool {
     root
 }
 
+#[test]
+fn the_uplink_is_the_default_routes_device_of_the_least_metric() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("default");
+    let unnamed = || Settings {
+        uplink: None,
+        ..settings(1)
+    };
+    wire.inside(|| async {
+        let error = Node::open(unnamed()).await.err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "there is no default route: set `uplink` to the device that leads to the other nodes"
+        );
+    });
+    wire.shown("link add other type bridge");
+    wire.shown("addr add 192.168.60.1/24 dev other");
+    wire.shown("link set other up");
+    wire.shown("-6 route add default via fd50::2 dev eth0");
+    for (route, expected) in [
+        ("link show lo", "eth0"),
+        ("route add default via 192.168.60.2 metric 200", "other"),
+        ("route add default via 192.168.50.2 metric 100", "eth0"),
+    ] {
+        wire.shown(route);
+        wire.inside(|| async {
+            let node = Node::open(unnamed()).await.expect("open");
+            assert_eq!(node.uplink().name, expected, "{route}");
+        });
+    }
+}
+
 fn settings(queues: u32) -> Settings {
     Settings {
-        uplink: "eth0".to_owned(),
+        uplink: Some("eth0".to_owned()),
         host_interface: "podway-host".to_owned(),
         queues,
         node: "node1".to_owned(),
+        proc_sys: "/proc/sys".into(),
     }
 }
 
@@ -186,7 +221,7 @@ fn somebody_elses_device_is_left_alone() {
             "podway-host exists and is no veth device: rename it, or set `host_interface` to another name"
         );
         let other = Settings {
-            uplink: "eth7".to_owned(),
+            uplink: Some("eth7".to_owned()),
             ..settings(1)
         };
         let error = Node::open(other).await.err().expect("refused");

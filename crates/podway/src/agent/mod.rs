@@ -43,7 +43,6 @@ use self::look::setup;
 use self::policies::HitsByName;
 use self::ports::{HOST, Ports, UPLINK};
 use self::programming::Programming;
-use self::settle::Settle;
 use self::socket::{AdminSocket, Asked, Request};
 use self::source::Opened;
 use self::waiting::Waited;
@@ -54,15 +53,14 @@ use crate::node::{Node, NodeError, Settings};
 pub use self::health::HealthError;
 pub use self::local_ports::LocalPortsError;
 pub(crate) use self::report::endpoint_text;
+pub use self::settle::Settle;
 pub use self::socket::SocketError;
+pub use self::source::batches;
 pub use self::worker::WorkerError;
 
 /// Devices at most, the uplink and the host's among them.
 const PORTS: u16 = 1024;
-/// How long a burst of changes is waited for, and for how long at most.
-const QUIET: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_millis(50);
-/// The same for the kernel's events.
+/// How long a burst of the kernel's events is waited for, and for how long at most.
 const KERNEL_QUIET: Duration = Duration::from_millis(20);
 const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
 /// How often the kernel is looked at without an event.
@@ -286,7 +284,7 @@ impl Agent {
             next_hops: BTreeMap::new(),
             world: NextHops::default(),
             source_problems: Vec::new(),
-            stale: Settle::new(QUIET, PATIENCE),
+            stale: Settle::of_facts(),
             unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),
         };
         agent.take(first);

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How long a burst of changes is waited for, and for how long at most.
+const QUIET: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Something to do once it has been quiet for a moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settle {
+pub struct Settle {
     quiet: Duration,
     patience: Duration,
     /// When the first and the last change of the burst came.
@@ -14,8 +18,13 @@ pub(super) struct Settle {
 }
 
 impl Settle {
+    /// As control waits for a burst of facts about the cluster.
+    pub fn of_facts() -> Settle {
+        Settle::new(QUIET, PATIENCE)
+    }
+
     /// Waits until it was quiet for `quiet`, and at most `patience` from the first change on.
-    pub(super) fn new(quiet: Duration, patience: Duration) -> Settle {
+    pub fn new(quiet: Duration, patience: Duration) -> Settle {
         Settle {
             quiet,
             patience,
@@ -24,24 +33,24 @@ impl Settle {
     }
 
     /// Something changed.
-    pub(super) fn mark(&mut self) {
+    pub fn mark(&mut self) {
         let now = Instant::now();
         let first = self.burst.map_or(now, |(first, _)| first);
         self.burst = Some((first, now));
     }
 
     /// It is done.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.burst = None;
     }
 
     /// True if something is to be done.
-    pub(super) fn is_pending(&self) -> bool {
+    pub fn is_pending(&self) -> bool {
         self.burst.is_some()
     }
 
     /// Returns when it is time; never if nothing changed.
-    pub(super) async fn settled(self) {
+    pub async fn settled(self) {
         match self.burst {
             Some((first, last)) => {
                 let due = (last + self.quiet).min(first + self.patience);

@@ -21,7 +21,6 @@ pub(super) struct Opened {
 
 /// Opens the source; a directory has to be in order, an API server may be away.
 pub(super) async fn open(config: &Config) -> Result<Opened, AgentError> {
-    let (sender, batches) = mpsc::channel(BATCHES);
     match &config.source {
         Source::Directory(path) => {
             let (mut directory, changes) = Directory::open(path).map_err(|problems| {
@@ -30,6 +29,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, AgentError> {
                 }
                 AgentError::Source(problems)
             })?;
+            let (sender, batches) = mpsc::channel(BATCHES);
             tokio::spawn(async move { while sender.send(directory.next().await).await.is_ok() {} });
             Ok(Opened {
                 first: Batch {
@@ -45,19 +45,23 @@ pub(super) async fn open(config: &Config) -> Result<Opened, AgentError> {
                 kubeconfig: config.kubeconfig.clone(),
                 ..KubernetesSettings::default()
             };
-            let mut kubernetes = Kubernetes::open(&settings).await?;
+            let kubernetes = Kubernetes::open(&settings).await?;
             let announcer = Some(kubernetes.announcer());
-            tokio::spawn(
-                async move { while sender.send(kubernetes.next().await).await.is_ok() {} },
-            );
             Ok(Opened {
                 first: Batch {
                     standing: Standing::Partial,
                     ..Batch::default()
                 },
-                batches,
+                batches: batches(kubernetes),
                 announcer,
             })
         }
     }
+}
+
+/// What an API server says, batch by batch as control takes it. Needs a tokio runtime.
+pub fn batches(mut kubernetes: Kubernetes) -> mpsc::Receiver<Batch> {
+    let (sender, batches) = mpsc::channel(BATCHES);
+    tokio::spawn(async move { while sender.send(kubernetes.next().await).await.is_ok() {} });
+    batches
 }

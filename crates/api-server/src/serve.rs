@@ -50,6 +50,8 @@ pub(crate) async fn serve(listener: TcpListener, store: Arc<Store>) {
 }
 
 async fn converse(stream: TcpStream, store: Arc<Store>) {
+    // As real ones do: an event doesn't wait for the last one's acknowledgement. Without it events are only later.
+    let _ = stream.set_nodelay(true);
     let answer = service_fn(|request| {
         let store = store.clone();
         async move { Ok::<_, Infallible>(answer(request, store).await) }

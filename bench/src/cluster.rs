@@ -50,7 +50,7 @@ pub(crate) const TARGETS: u32 = 20;
 /// Endpoints of each service.
 pub(crate) const ENDPOINTS: u32 = 10;
 /// Endpoints on each of the other nodes.
-const ENDPOINTS_OF_NODE: u32 = 1_000;
+pub(crate) const ENDPOINTS_OF_NODE: u32 = 1_000;
 /// The other nodes' pod ranges have this many addresses each.
 const RANGE: u32 = 1_024;
 const FIRST_RANGE: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
@@ -178,7 +178,8 @@ fn changes(scale: Scale, isolation: Isolation) -> Vec<Change> {
     all
 }
 
-fn setup() -> NodeSetup {
+/// What the node itself says.
+pub(crate) fn setup() -> NodeSetup {
     let range = |text: &str| text.parse().expect("a range");
     NodeSetup {
         uplink: Some((UPLINK, UPLINK_MAC, 1_500)),
@@ -201,7 +202,8 @@ fn node(name: &str, address: Ipv4Addr, range: Ipv4Net) -> Node {
     }
 }
 
-fn peer_name(index: u32) -> String {
+/// What another node is called.
+pub(crate) fn peer_name(index: u32) -> String {
     format!("there-{index}")
 }
 

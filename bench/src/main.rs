@@ -1,11 +1,13 @@
 //! Measures podway: the engine alone in memory, and packets through the kernel beside its peers.
 
 mod cluster;
+mod follow;
 mod instructions;
 mod machine;
 mod packets;
 mod pipeline;
 mod policies;
+mod process;
 mod report;
 mod run;
 mod statistics;
@@ -46,6 +48,12 @@ enum Command {
         flows: u32,
         batches: u32,
     },
+    /// Follows an API server as an agent does, and prints figures as JSON.
+    #[command(hide = true)]
+    Follow,
+    /// Serves a large cluster and changes it as it is asked to.
+    #[command(hide = true)]
+    ServeCluster { services: u32 },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +66,8 @@ fn main() -> ExitCode {
             flows,
             batches,
         } => Pipeline::new(kind, flows).and_then(|mut it| it.run(batches)),
+        Command::Follow => follow::follow(),
+        Command::ServeCluster { services } => follow::serve(services),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::percent;
-use crate::{pipeline, policies, wire};
+use crate::{follow, pipeline, policies, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
@@ -29,6 +29,9 @@ pub(crate) struct Report {
     /// What policies cost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policies: Option<policies::Figures>,
+    /// What following a large cluster costs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cluster: Option<follow::Figures>,
 }
 
 impl Report {
@@ -81,6 +84,9 @@ impl Report {
             text += &self.wire_text();
         }
         if let Some(figures) = &self.policies {
+            text += &figures.text();
+        }
+        if let Some(figures) = &self.cluster {
             text += &figures.text();
         }
         text
@@ -225,6 +231,7 @@ mod tests {
             pipeline: vec![row],
             wire: Vec::new(),
             policies: None,
+            cluster: None,
         }
     }
 

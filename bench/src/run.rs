@@ -12,7 +12,7 @@ use crate::packets::PORTS;
 use crate::pipeline::{Effort, Kind, Pipeline};
 use crate::report::Report;
 use crate::wire::System;
-use crate::{cluster, instructions, pipeline, policies, wire};
+use crate::{cluster, follow, instructions, pipeline, policies, wire};
 
 /// Flows of measurements in full.
 const FLOWS: [u32; 4] = [1, 1_000, 20_000, 1_000_000];
@@ -26,7 +26,7 @@ pub(crate) struct Run {
     /// Fewer flows and repetitions: less than three minutes.
     #[arg(long)]
     quick: bool,
-    /// Only these: pipeline, instructions, wire, policies, kinds of packets or systems, separated by commas.
+    /// Only these: pipeline, instructions, wire, policies, cluster, kinds of packets or systems, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<Name>,
     /// Numbers of flows.
@@ -58,6 +58,8 @@ enum Name {
     Wire,
     /// What policies cost.
     Policies,
+    /// What following a large cluster costs.
+    Cluster,
     /// Times of one kind.
     Kind(Kind),
     /// One system.
@@ -71,6 +73,7 @@ struct Chosen {
     counted: Vec<Kind>,
     systems: Vec<System>,
     policies: bool,
+    cluster: bool,
 }
 
 impl Run {
@@ -88,6 +91,7 @@ impl Run {
             pipeline: Vec::new(),
             wire: Vec::new(),
             policies: None,
+            cluster: None,
         };
         self.time(&chosen.timed, &mut report)?;
         self.count(&chosen.counted, &mut report);
@@ -99,6 +103,9 @@ impl Run {
         }
         if chosen.policies {
             report.policies = Some(policies::measure()?);
+        }
+        if chosen.cluster {
+            report.cluster = Some(follow::measure()?);
         }
         print!("{}", report.text());
         println!("\nkept as {}", report.keep(&self.output)?.display());
@@ -162,6 +169,7 @@ impl Run {
             let baseline = Report {
                 wire: Vec::new(),
                 policies: None,
+                cluster: None,
                 ..report
             };
             println!(
@@ -254,6 +262,7 @@ impl Chosen {
                 counted: kinds,
                 systems,
                 policies: !quick,
+                cluster: !quick,
             };
         }
         let mut chosen = Chosen::default();
@@ -263,6 +272,7 @@ impl Chosen {
                 Name::Instructions => chosen.counted.clone_from(&kinds),
                 Name::Wire => chosen.systems.clone_from(&systems),
                 Name::Policies => chosen.policies = true,
+                Name::Cluster => chosen.cluster = true,
                 Name::Kind(kind) => chosen.timed.push(*kind),
                 Name::System(system) => chosen.systems.push(*system),
             }
@@ -280,6 +290,7 @@ impl FromStr for Name {
             "instructions" => return Ok(Name::Instructions),
             "wire" => return Ok(Name::Wire),
             "policies" => return Ok(Name::Policies),
+            "cluster" => return Ok(Name::Cluster),
             _ => {}
         }
         let kind = || <Kind as ValueEnum>::from_str(name, false).map(Name::Kind);
@@ -290,7 +301,7 @@ impl FromStr for Name {
                 .chain(System::ALL.iter().map(System::to_string))
                 .collect();
             format!(
-                "give pipeline, instructions, wire, policies, {}",
+                "give pipeline, instructions, wire, policies, cluster, {}",
                 names.join(", ")
             )
         })
@@ -322,7 +333,8 @@ mod tests {
         let some = chosen(&["--only", "nat-push,bare,podway"]).expect("names");
         assert_eq!(some.timed, [Kind::NatPush]);
         assert_eq!(some.systems, [System::Bare, System::Podway]);
-        assert!(some.counted.is_empty());
+        assert!(some.counted.is_empty() && !some.cluster);
+        assert!(chosen(&["--only", "cluster"]).expect("a name").cluster);
         let all = chosen(&[]).expect("all");
         assert_eq!(
             (all.timed.len(), all.counted.len(), all.systems.len()),
@@ -337,7 +349,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("give pipeline, instructions, wire, policies, plain"),
+                .contains("give pipeline, instructions, wire, policies, cluster, plain"),
             "{error}"
         );
         for bad in [

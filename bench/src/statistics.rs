@@ -29,6 +29,31 @@ impl Summary {
     }
 }
 
+/// Where most figures of one thing are, and the worst of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Percentiles {
+    /// Half of the figures are not above it.
+    pub(crate) p50: f64,
+    /// 99 of 100 are not above it.
+    pub(crate) p99: f64,
+    /// The greatest.
+    pub(crate) greatest: f64,
+}
+
+impl Percentiles {
+    /// The percentiles of some figures, each one of the figures itself; `None` of none.
+    pub(crate) fn of(figures: &[f64]) -> Option<Percentiles> {
+        let mut sorted = figures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part: usize| sorted.get((sorted.len() * part).div_ceil(100).checked_sub(1)?);
+        Some(Percentiles {
+            p50: *at(50)?,
+            p99: *at(99)?,
+            greatest: *sorted.last()?,
+        })
+    }
+}
+
 /// `part` in per cent of `whole`, 0 of nothing.
 pub(crate) fn percent(part: f64, whole: f64) -> f64 {
     match whole == 0.0 {
@@ -62,5 +87,17 @@ mod tests {
             Summary::of(&[1.0, 3.0, 5.0, 100.0]).map(|it| it.median),
             Some(4.0)
         );
+    }
+
+    #[test]
+    fn percentiles_are_figures_themselves() {
+        assert_eq!(Percentiles::of(&[]), None);
+        let figures: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        let expected = |p50, p99, greatest| Percentiles { p50, p99, greatest };
+        assert_eq!(
+            Percentiles::of(&figures),
+            Some(expected(100.0, 198.0, 200.0))
+        );
+        assert_eq!(Percentiles::of(&[7.0]), Some(expected(7.0, 7.0, 7.0)));
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::GATEWAY_MAC;
 use crate::packets::{Ends, Traffic, Varied};
+use crate::process::resident_mb;
 use crate::statistics::Summary;
 
 /// Policies of the small set; all of them are of the first namespace, whose pods send.
@@ -152,17 +153,6 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let started = Instant::now();
     let done = work();
     (done, started.elapsed().as_secs_f64() * 1e3)
-}
-
-fn resident_mb() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: f64 = number
-        .context("no VmRSS in /proc/self/status")?
-        .trim()
-        .parse()?;
-    Ok(kib / 1_000.0)
 }
 
 #[cfg(test)]

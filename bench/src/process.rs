@@ -1,0 +1,40 @@
+//! What this process takes: memory, and time of the processor.
+
+use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
+
+/// What of this process is in RAM, in MB.
+pub(crate) fn resident_mb() -> anyhow::Result<f64> {
+    status_mb("VmRSS:")
+}
+
+/// The most that ever was, in MB.
+pub(crate) fn peak_mb() -> anyhow::Result<f64> {
+    status_mb("VmHWM:")
+}
+
+/// The machine's monotonic clock, the same for all processes.
+pub(crate) fn now_ns() -> u64 {
+    clock_ns(ClockId::Monotonic)
+}
+
+/// How long processors worked for this process.
+pub(crate) fn worked_ns() -> u64 {
+    clock_ns(ClockId::ProcessCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn status_mb(field: &str) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: f64 = number
+        .with_context(|| format!("no {field} in /proc/self/status"))?
+        .trim()
+        .parse()?;
+    Ok(kib * 1_024.0 / 1e6)
+}

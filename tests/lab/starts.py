@@ -46,6 +46,11 @@ def until(holds):
         time.sleep(0.001)
 
 
+def carries(device):
+    shown = subprocess.run(["ip", "-j", "link", "show", device], check=True, capture_output=True)
+    return json.loads(shown.stdout)[0]["operstate"] == "UP"
+
+
 early = 0
 for start in range(starts):
     number = start % pods
@@ -64,7 +69,8 @@ for start in range(starts):
     until(lambda: tried[0] > 1)
     early += tried[0] > 1
     ask({"attach": {"pod": f"x/window-{number}", "interface": host, "mac": mac, "mtu": 9000}})
-    # It is in force: what is sent from now on arrives, if it may.
+    # It is in force: what is sent from now on arrives, if it may; a busy kernel lets a new link drop for a while.
+    until(lambda: carries(peer))
     before = sent[0]
     until(lambda: sent[0] > before + 40)
     ask({"detach": {"pod": f"x/window-{number}"}})

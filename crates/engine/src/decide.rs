@@ -253,28 +253,26 @@ pub(crate) struct Question {
 
 impl Question {
     fn judge(&self, snapshot: &Snapshot) -> Judgement {
-        let Question {
-            endpoint,
-            direction,
-            peer,
-            protocol,
-            port,
-        } = self;
         let policies = &snapshot.policies;
-        policies.judge(*endpoint, *direction, peer, *protocol, *port)
+        policies.judge(
+            self.endpoint,
+            self.direction,
+            &self.peer,
+            self.protocol,
+            self.port,
+        )
     }
 
     /// The rule by which observed policies would stop what those in force let through.
     pub(crate) fn observe(&self, snapshot: &Snapshot) -> Option<RuleId> {
-        let Question {
-            endpoint,
-            direction,
-            peer,
-            protocol,
-            port,
-        } = self;
         let policies = &snapshot.policies;
-        policies.observe(*endpoint, *direction, peer, *protocol, *port)
+        policies.observe(
+            self.endpoint,
+            self.direction,
+            &self.peer,
+            self.protocol,
+            self.port,
+        )
     }
 }
 

@@ -113,7 +113,7 @@ impl Flows {
     /// Starts to fetch what [`Flows::known`] will read, and gives the key's hash for it.
     #[inline]
     pub(crate) fn prefetch(&self, key: &FlowKey) -> u64 {
-        let hash = self.table.hash(&key.words());
+        let hash = self.hash(key);
         self.table.prefetch(hash);
         hash
     }
@@ -122,6 +122,7 @@ impl Flows {
         &self.table
     }
 
+    #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
         self.table.hash(&key.words())
     }
@@ -162,7 +163,7 @@ impl Flows {
         moment: Moment<'_>,
         key: &FlowKey,
     ) -> Result<Option<(FlowKey, Way)>, Stop> {
-        let Some(hit) = self.find(key, self.table.hash(&key.words())) else {
+        let Some(hit) = self.find(key, self.hash(key)) else {
             return Ok(None);
         };
         let way = self.known(moment, key, &hit)?;
@@ -391,9 +392,8 @@ impl Flows {
     /// The flow's decision, after whoever is writing it has finished: that takes nanoseconds, unless it died there.
     fn settled(&self, key: &FlowKey, hit: &Hit) -> Option<podway_state::Decision> {
         const TRIES: usize = 1_000;
-        let words = key.words();
-        let hash = self.table.hash(&words);
-        let again = || self.table.lookup(&words, hash)?.decision;
+        let hash = self.hash(key);
+        let again = || self.find(key, hash)?.decision;
         hit.decision.or_else(|| {
             (0..TRIES).find_map(|_| {
                 std::hint::spin_loop();

@@ -10,25 +10,31 @@ use podway_engine::{Batch, Packet, Parts, Verdict};
 use podway_tables::PortId;
 use podway_wire::cut::Cut;
 use podway_wire::{Content, Parsed};
-use podway_xsk::{Bind, Bound, PortStatistics};
+use podway_xsk::{Bind, Bound, PortStatistics, WorkerEdge};
 use support::Namespace;
 use support::traffic::{Worker, add, ask_echo, cross, echo, edge, load, settle};
 
-#[test]
-fn pods_reach_each_other_with_small_and_large_packets() {
-    if !support::privileged() {
-        return;
-    }
-    let node = Namespace::new("forward");
-    let one = node.pod("pod1", "10.0.0.1/24", 61000);
-    let two = node.pod("pod2", "10.0.0.2/24", 61000);
-    let mut edge = node.inside(|| {
+/// A node, two pods whose devices take packets of so many bytes, and an edge with both: ports 1 and 2.
+fn two_pods(name: &str, mtus: [u32; 2]) -> (Namespace, Namespace, Namespace, WorkerEdge) {
+    let node = Namespace::new(name);
+    let one = node.pod("pod1", "10.0.0.1/24", mtus[0]);
+    let two = node.pod("pod2", "10.0.0.2/24", mtus[1]);
+    let edge = node.inside(|| {
         let redirect = load();
         let mut edge = edge(&redirect, 4096);
         add(&mut edge, &redirect, 1, "pod1");
         add(&mut edge, &redirect, 2, "pod2");
         edge
     });
+    (node, one, two, edge)
+}
+
+#[test]
+fn pods_reach_each_other_with_small_and_large_packets() {
+    if !support::privileged() {
+        return;
+    }
+    let (node, one, two, mut edge) = two_pods("forward", [61000, 61000]);
     edge = std::thread::scope(|scope| {
         let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
         let _echo = echo(scope, &two);
@@ -129,16 +135,7 @@ fn d2_large_packets_leave_in_parts_and_the_books_balance() {
         return;
     }
     const LONGEST: usize = 1500;
-    let node = Namespace::new("parts");
-    let one = node.pod("pod1", "10.0.0.1/24", 61000);
-    let two = node.pod("pod2", "10.0.0.2/24", 61000);
-    let mut edge = node.inside(|| {
-        let redirect = load();
-        let mut edge = edge(&redirect, 4096);
-        add(&mut edge, &redirect, 1, "pod1");
-        add(&mut edge, &redirect, 2, "pod2");
-        edge
-    });
+    let (node, one, two, mut edge) = two_pods("parts", [61000, 61000]);
     let mut pass = cross(&[(1, 2)]);
     let cut = move |batch: &mut Batch<'_, '_>| {
         pass(batch);
@@ -179,16 +176,7 @@ fn segments_that_follow_each_other_arrive_as_one_packet_and_the_books_balance() 
     if !support::privileged() {
         return;
     }
-    let node = Namespace::new("joined");
-    let one = node.pod("pod1", "10.0.0.1/24", 1500);
-    let two = node.pod("pod2", "10.0.0.2/24", 61000);
-    let mut edge = node.inside(|| {
-        let redirect = load();
-        let mut edge = edge(&redirect, 4096);
-        add(&mut edge, &redirect, 1, "pod1");
-        add(&mut edge, &redirect, 2, "pod2");
-        edge
-    });
+    let (node, one, two, mut edge) = two_pods("joined", [1500, 61000]);
     let mut pass = cross(&[(1, 2)]);
     let join = move |batch: &mut Batch<'_, '_>| {
         pass(batch);

@@ -177,7 +177,7 @@ impl WorkerEdge {
             let Some(port) = &mut self.ports[place] else {
                 continue;
             };
-            if port.active == Activity::Idle && port.rings.has_received() {
+            if port.active == Activity::Idle && port.rings.received() > 0 {
                 let id = port.id;
                 self.activate(id);
             }

@@ -14,13 +14,14 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 use crate::error::PortError;
 use crate::frames::Chunk;
+use crate::port::BULK_FILL;
 use crate::ring::{Layout, TransmitRing};
 
 /// Bytes of a chunk: what fits zero-copy with multi-buffer, and a page.
 pub(crate) const CHUNK: usize = 4096;
 
-/// Entries of a fill and of a receive ring; more than a port ever has frames there.
-const RECEIVE_ENTRIES: u32 = 1024;
+/// Entries of a fill and of a receive ring: as many as a port has frames there at most.
+const RECEIVE_ENTRIES: u32 = BULK_FILL;
 /// Entries of a transmit and of a completion ring.
 pub(crate) const TRANSMIT_ENTRIES: u32 = 2048;
 /// Descriptors handled at once.
@@ -176,16 +177,16 @@ impl Rings {
         unsafe { BorrowedFd::borrow_raw(self.fd()) }
     }
 
-    /// True if something was received.
+    /// How many received parts there are, as far as was looked.
     #[inline]
-    pub(crate) fn has_received(&mut self) -> bool {
-        self.receive.nb_avail(1) > 0
+    pub(crate) fn received(&mut self) -> u32 {
+        self.receive.nb_avail(RECEIVE_ENTRIES)
     }
 
     /// Takes up to `limit` received parts; how many there were.
     #[inline]
     pub(crate) fn receive(&mut self, limit: usize, mut each: impl FnMut(Received)) -> usize {
-        if !self.has_received() {
+        if self.received() == 0 {
             return 0;
         }
         let mut descriptors = [FrameDesc::default(); BURST];

@@ -8,8 +8,12 @@ use crate::ring::{CONTINUED, Descriptor};
 
 /// Frames in the fill ring of a port that nothing comes from.
 pub(crate) const IDLE_FILL: u32 = 64;
-/// Frames in the fill ring of a busy port.
+/// Frames in the fill ring of a busy port: as few as will do, because a small set of them stays in the cache.
 const BUSY_FILL: u32 = 512;
+/// Frames in the fill ring of a port that runs short although it has those: a window of TCP comes at once.
+pub(crate) const BULK_FILL: u32 = 2048;
+/// How long packets, or their parts, are on average that come in bulk, in bytes.
+const BULK: u64 = 1024;
 /// Descriptors of one packet that the kernel sends at most (its MAX_SKB_FRAGS).
 pub(crate) const PARTS: u32 = 17;
 /// Turns after which a stalled port is tried again.
@@ -180,7 +184,9 @@ impl Port {
         let owner = self.owner();
         let partial = &mut self.partial;
         let counted = &mut self.counted;
+        let before = counted.rx_bytes;
         counted.polls += 1;
+        let waited = self.rings.received();
         let taken = self.rings.receive(limit, |part: Received| {
             frames.pass(part.chunk, owner, Owner::WORKER);
             frames.note(part.chunk, part.head, part.length);
@@ -208,10 +214,15 @@ impl Port {
                 }
             }
         });
+        if taken == 0 {
+            return 0;
+        }
         self.filled -= taken as u32;
-        // It came faster than frames are given back: more of them, before the ring runs dry.
-        if taken as u32 >= self.target / 4 || self.filled < self.target / 2 {
-            self.target = (self.target * 2).min(BUSY_FILL);
+        // It comes faster than frames are given back: more of them, before the ring runs dry.
+        if waited >= self.target / 4 {
+            let is_bulk = counted.rx_bytes - before >= BULK * taken as u64;
+            let most = if is_bulk { BULK_FILL } else { BUSY_FILL };
+            self.target = (self.target * 2).min(most);
         }
         taken
     }

@@ -70,7 +70,7 @@ pub struct Batch<'s, 'a> {
     pub spares: Spares<'s, 'a>,
 }
 
-/// Frames for packets that did not come in: fragments that waited.
+/// Frames for packets that did not come in: fragments that waited, copies.
 pub struct Spares<'s, 'a> {
     made: ArrayVec<Packet<'a>, MADE>,
     /// Packets that were taken and not put back yet.
@@ -100,7 +100,7 @@ impl<'s, 'a> Batch<'s, 'a> {
 
 impl<'a> Spares<'_, 'a> {
     /// An empty packet, if there is room for it; it has to be [put](Spares::put) among the made ones, used or not.
-    pub(crate) fn take(&mut self) -> Option<Packet<'a>> {
+    pub fn take(&mut self) -> Option<Packet<'a>> {
         if self.made.remaining_capacity() <= self.taken {
             return None;
         }
@@ -113,7 +113,7 @@ impl<'a> Spares<'_, 'a> {
     }
 
     /// Puts a packet among the made ones.
-    pub(crate) fn put(&mut self, packet: Packet<'a>) {
+    pub fn put(&mut self, packet: Packet<'a>) {
         self.taken -= 1;
         self.made.push(packet);
     }

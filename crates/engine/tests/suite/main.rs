@@ -6,6 +6,7 @@ mod flows;
 mod fragments;
 mod fuzz;
 mod hosts;
+mod joining;
 mod outside;
 mod path;
 mod policies;

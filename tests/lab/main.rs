@@ -1,6 +1,7 @@
 //! Labs of real agents, as root: real sockets, real clients, killed agents, changed manifests.
 
 mod affinity;
+mod bad_wire;
 mod bench;
 mod changes;
 mod churn;
@@ -11,6 +12,7 @@ mod kubernetes;
 mod matrix;
 mod policies;
 mod services;
+mod shaper;
 mod transfers;
 mod window;
 mod world;

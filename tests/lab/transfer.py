@@ -1,8 +1,8 @@
 """Moves BYTES each way over TCP, and compares what arrived with what was sent, by SHA-256.
 
-serve PORT | ask HOST PORT BYTES
+serve PORT | ask HOST PORT BYTES STREAMS
 """
-import hashlib, os, socket, sys
+import hashlib, os, socket, sys, threading, time
 
 BLOCK = 1 << 20
 
@@ -23,7 +23,7 @@ def receive(stream, count):
     while count > 0:
         got = stream.recv_into(buffer, min(count, BLOCK))
         if got == 0:
-            sys.exit(f"ended {count} bytes early")
+            raise EOFError(f"ended {count} bytes early")
         sum.update(memoryview(buffer)[:got])
         count -= got
     return sum.hexdigest()
@@ -33,32 +33,54 @@ def word(stream):
     return stream.recv(64, socket.MSG_WAITALL).decode()
 
 
+def retransmitted(stream):
+    return int.from_bytes(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[100:104], "little")
+
+
+def answer(stream):
+    with stream:
+        count = int(word(stream))
+        stream.sendall(receive(stream, count).encode())
+        stream.sendall(send(stream, count).encode())
+        stream.sendall(f"{retransmitted(stream):064}".encode())
+
+
 def serve(port):
-    with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+    with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64) as listener:
         while True:
             stream, _ = listener.accept()
-            with stream:
-                count = int(word(stream))
-                stream.sendall(receive(stream, count).encode())
-                stream.sendall(send(stream, count).encode())
+            threading.Thread(target=answer, args=[stream], daemon=True).start()
 
 
-def ask(host, port, count):
+def ask(host, port, count, done):
     with socket.create_connection((host, port), timeout=120) as stream:
         stream.sendall(f"{count:064}".encode())
         sent = send(stream, count)
         arrived = word(stream)
         if arrived != sent:
-            sys.exit(f"what arrived at {host} is not what was sent: {arrived} {sent}")
+            raise ValueError(f"what arrived at {host} is not what was sent: {arrived} {sent}")
         got = receive(stream, count)
         meant = word(stream)
         if got != meant:
-            sys.exit(f"what came from {host} is not what it sent: {got} {meant}")
-        retransmitted = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[100:104]
-        print(count, "bytes each way,", int.from_bytes(retransmitted, "little"), "retransmitted")
+            raise ValueError(f"what came from {host} is not what it sent: {got} {meant}")
+        done.append((retransmitted(stream), int(word(stream))))
+
+
+def ask_all(host, port, count, streams):
+    done, start = [], time.monotonic()
+    asking = [threading.Thread(target=ask, args=[host, port, count // streams, done]) for _ in range(streams)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    if len(done) < streams:
+        sys.exit(f"{streams - len(done)} of {streams} streams failed")
+    there, back = (sum(counts) for counts in zip(*done))
+    seconds = time.monotonic() - start
+    print(f"{count} bytes each way, streams: {streams}, in {seconds:.1f} s, retransmitted: {there} there, {back} back")
 
 
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 else:
-    ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    ask_all(sys.argv[2], *map(int, sys.argv[3:6]))

@@ -1,4 +1,6 @@
 //! Bulk transfers whose bytes are compared: everywhere a pod can send to, in large packets.
+//!
+//! A stream moves 64 MB each way, where there are many cases less; `PODWAY_TRANSFER_BYTES=1000000000` makes that a gigabyte.
 
 use std::process::Child;
 use std::time::Duration;
@@ -9,17 +11,22 @@ use crate::bench::{Lab, eventually, root, unprivileged};
 
 const SCRIPT: &str = include_str!("transfer.py");
 /// Bytes of each transfer and way, unless `PODWAY_TRANSFER_BYTES` says otherwise.
-const BYTES: &str = "64000000";
+const BYTES: u64 = 64_000_000;
+/// Where the world is, and where the nodes are: the lower half of their network.
+pub(crate) const WORLD: [(&str, &str); 2] = [
+    ("192.168.50.254", "192.168.50.0/25"),
+    ("fd50::254", "fd50::/96"),
+];
 
 /// A lab with servers in `near`, `far` and the world.
-struct Transfers {
+pub(crate) struct Transfers {
     servers: Vec<Child>,
-    lab: Lab,
-    bytes: String,
+    pub(crate) lab: Lab,
+    bytes: u64,
 }
 
 impl Transfers {
-    fn up(arguments: &[&str]) -> Transfers {
+    pub(crate) fn up(arguments: &[&str]) -> Transfers {
         let lab = Lab::up_with(&root().join("tests/manifests/bulk"), arguments);
         let serve = |target: &str| lab.spawn(target, &["python3", "-c", SCRIPT, "serve", "7000"]);
         let servers = ["default/near", "default/far", "world"].map(serve).into();
@@ -30,7 +37,9 @@ impl Transfers {
             };
             assert!(eventually(Duration::from_secs(10), listens), "{target}");
         }
-        let bytes = std::env::var("PODWAY_TRANSFER_BYTES").unwrap_or_else(|_| BYTES.to_owned());
+        let bytes = std::env::var("PODWAY_TRANSFER_BYTES").map_or(BYTES, |bytes| {
+            bytes.parse().expect("PODWAY_TRANSFER_BYTES is a number")
+        });
         Transfers {
             servers,
             lab,
@@ -38,17 +47,39 @@ impl Transfers {
         }
     }
 
-    /// Moves bytes between a pod and a server, both ways.
-    fn between(&self, client: &str, host: &str, port: &str) {
-        let command = ["python3", "-c", SCRIPT, "ask", host, port, &self.bytes];
-        let said = self.lab.must(client, &command);
-        print!("{client} and {host} {port}: {said}");
+    /// Moves bytes between the client and a server, both ways, in one stream.
+    fn moves(&self, host: &str, port: &str) {
+        self.moves_some(host, port, 1, 1);
+    }
+
+    /// The same with a fraction of the bytes, in so many streams.
+    pub(crate) fn moves_some(&self, host: &str, port: &str, fraction: u64, streams: u32) {
+        let (bytes, streams) = ((self.bytes / fraction).to_string(), streams.to_string());
+        let ask = ["python3", "-c", SCRIPT, "ask", host, port, &bytes, &streams];
+        let said = self.lab.must("default/client", &ask);
+        print!("{host} {port}: {said}");
     }
 
     /// The addresses of a pod.
-    fn addresses(&self, pod: &str) -> [String; 2] {
+    pub(crate) fn addresses(&self, pod: &str) -> [String; 2] {
         let of = |wanted: fn(&str) -> bool| self.lab.address(pod, wanted);
         [of(|ip| !ip.contains(':')), of(|ip| ip.contains(':'))]
+    }
+
+    /// Has the world offer segments of this size to the nodes.
+    pub(crate) fn world_offers(&self, range: &str, size: &str) {
+        let route = [
+            "ip", "route", "replace", range, "dev", "eth0", "advmss", size,
+        ];
+        self.lab.must("world", &route);
+    }
+
+    /// Sets what the stacks of both pods do.
+    pub(crate) fn set(&self, setting: &str) {
+        for pod in ["default/client", "default/far"] {
+            self.lab.must(pod, &["sysctl", "-qw", setting]);
+        }
+        println!("{setting}");
     }
 
     /// A counter of all ports of a node.
@@ -74,6 +105,14 @@ fn number(port: &Value, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("{name} is not in {port}"))
 }
 
+/// What is tried alone, and what the kernel's default is.
+pub(crate) const SETTINGS: [(&str, &str); 4] = [
+    ("net.ipv4.tcp_sack=0", "net.ipv4.tcp_sack=1"),
+    ("net.ipv4.tcp_timestamps=0", "net.ipv4.tcp_timestamps=1"),
+    ("net.ipv4.tcp_ecn=1", "net.ipv4.tcp_ecn=2"),
+    ("net.ipv4.tcp_ecn=0", "net.ipv4.tcp_ecn=2"),
+];
+
 #[test]
 fn bytes_arrive_as_they_were_sent_on_every_way() {
     if unprivileged() {
@@ -81,7 +120,8 @@ fn bytes_arrive_as_they_were_sent_on_every_way() {
     }
     let all = Transfers::up(&[]);
     for host in all.addresses("default/near") {
-        all.between("default/client", &host, "7000");
+        all.moves(&host, "7000");
+        all.moves_some(&host, "7000", 4, 8);
     }
     assert_eq!(
         all.counted("node1", "cut_packets"),
@@ -89,10 +129,12 @@ fn bytes_arrive_as_they_were_sent_on_every_way() {
         "nothing is too long"
     );
     for host in all.addresses("default/far") {
-        all.between("default/client", &host, "7000");
+        all.moves(&host, "7000");
+        all.moves_some(&host, "7000", 4, 8);
     }
     for host in ["10.96.0.70", "fd96::70"] {
-        all.between("default/client", host, "70");
+        all.moves(host, "70");
+        all.moves_some(host, "70", 4, 8);
     }
     for node in ["node1", "node2"] {
         let (cut, parts) = (
@@ -118,8 +160,10 @@ fn bytes_arrive_over_a_wire_of_9000() {
     }
     let all = Transfers::up(&["--underlay-mtu", "9000"]);
     for host in all.addresses("default/far") {
-        all.between("default/client", &host, "7000");
+        all.moves(&host, "7000");
+        all.moves_some(&host, "7000", 4, 8);
     }
+    all.moves("10.96.0.70", "70");
     let (cut, parts) = (
         all.counted("node1", "cut_packets"),
         all.counted("node1", "cut_parts"),
@@ -136,17 +180,12 @@ fn bytes_arrive_outside_whatever_segments_the_peer_takes() {
         return;
     }
     let all = Transfers::up(&[]);
-    for (world, range) in [
-        ("192.168.50.254", "192.168.50.0/25"),
-        ("fd50::254", "fd50::/96"),
-    ] {
+    for (world, range) in WORLD {
         for size in ["1460", "536"] {
-            // The nodes are in the lower half of their network.
-            let route = [
-                "ip", "route", "replace", range, "dev", "eth0", "advmss", size,
-            ];
-            all.lab.must("world", &route);
-            all.between("default/client", world, "7000");
+            all.world_offers(range, size);
+            println!("segments of {size}");
+            all.moves(world, "7000");
+            all.moves_some(world, "7000", 4, 8);
         }
     }
 }
@@ -157,17 +196,12 @@ fn bytes_arrive_with_and_without_tcps_options() {
         return;
     }
     let all = Transfers::up(&[]);
-    let [far, _] = all.addresses("default/far");
-    for setting in [
-        "net.ipv4.tcp_sack=0",
-        "net.ipv4.tcp_timestamps=0",
-        "net.ipv4.tcp_ecn=1",
-    ] {
-        for pod in ["default/client", "default/far"] {
-            all.lab.must(pod, &["sysctl", "-qw", setting]);
+    for (setting, default) in SETTINGS {
+        all.set(setting);
+        for host in all.addresses("default/far") {
+            all.moves_some(&host, "7000", 4, 1);
         }
-        println!("{setting}");
-        all.between("default/client", &far, "7000");
+        all.set(default);
     }
 }
 
@@ -180,7 +214,8 @@ fn bytes_arrive_between_pods_of_1500_and_nothing_is_cut() {
     let [near, _] = all.addresses("default/near");
     let [far, _] = all.addresses("default/far");
     for host in [near, far] {
-        all.between("default/client", &host, "7000");
+        all.moves(&host, "7000");
+        all.moves_some(&host, "7000", 4, 8);
     }
     let cut = all.counted("node1", "cut_packets") + all.counted("node2", "cut_packets");
     assert_eq!(cut, 0);

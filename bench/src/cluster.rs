@@ -38,6 +38,10 @@ pub(crate) const FIRST_LOCAL_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 20);
 pub(crate) const REMOTE_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 10);
 /// The cluster address of the first service whose endpoints are here.
 pub(crate) const LOCAL_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// The cluster address of a TCP service whose endpoint is the first pod here.
+pub(crate) const LOCAL_TCP_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 10);
+/// What pods send everything to.
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 /// What clients dial, and where endpoints listen.
 pub(crate) const SERVICE_PORT: u16 = 80;
 pub(crate) const BACKEND_PORT: u16 = 8_080;
@@ -60,8 +64,10 @@ const RULES: u32 = 100;
 /// How large the cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scale {
-    /// Services with endpoints on other nodes, at least [`TARGETS`].
+    /// Services with endpoints on other nodes.
     pub(crate) services: u32,
+    /// Endpoints of each.
+    pub(crate) endpoints: u32,
     /// Policies about other pods than the client.
     pub(crate) policies: u32,
 }
@@ -69,11 +75,28 @@ pub(crate) struct Scale {
 /// What most measurements run in.
 pub(crate) const SMALL: Scale = Scale {
     services: TARGETS,
+    endpoints: ENDPOINTS,
     policies: 0,
+};
+/// The same with one endpoint each, so that what a flow is answered by is known beforehand.
+pub(crate) const SINGLE: Scale = Scale {
+    endpoints: 1,
+    ..SMALL
+};
+/// Enough services for each packet of a measurement to begin a flow; their endpoints are on one node.
+pub(crate) const FRESH: Scale = Scale {
+    services: 100,
+    ..SMALL
+};
+/// Ten thousand endpoints, which change while others are measured.
+pub(crate) const CHANGING: Scale = Scale {
+    services: 1_000,
+    ..SMALL
 };
 /// What the goals for misses are stated for (PERFORMANCE): 100 000 endpoints.
 pub(crate) const LARGE: Scale = Scale {
     services: 10_000,
+    endpoints: ENDPOINTS,
     policies: 4_800,
 };
 
@@ -88,11 +111,36 @@ pub(crate) enum Isolation {
 
 /// This node's tables.
 pub(crate) fn compiled(scale: Scale, isolation: Isolation) -> Compiled {
+    Compiler::new("here").compile(&facts(scale, isolation))
+}
+
+/// What this node knows of its cluster.
+pub(crate) fn facts(scale: Scale, isolation: Isolation) -> Cluster {
     let mut cluster = Cluster::default();
     for change in changes(scale, isolation) {
         cluster.apply(change);
     }
-    Compiler::new("here").compile(&cluster)
+    cluster
+}
+
+/// What this node knows of a cluster that has a TCP service, too; nobody is isolated.
+pub(crate) fn with_tcp() -> Cluster {
+    let mut cluster = facts(SMALL, Isolation::Open);
+    let ends = vec![ready(FIRST_LOCAL_POD, "here", "local-0")];
+    for change in service("tcp", LOCAL_TCP_SERVICE, ends, Protocol::TCP) {
+        cluster.apply(change);
+    }
+    cluster
+}
+
+/// The device of one of the other pods here.
+pub(crate) fn local_port(index: u32) -> PortId {
+    PortId(FIRST_LOCAL + index as u16)
+}
+
+/// The Ethernet address of one of the other pods here.
+pub(crate) fn local_mac(index: u32) -> Mac {
+    Mac([2, 0, 0, 0, 3, index as u8])
 }
 
 /// The address of an endpoint on another node.
@@ -125,7 +173,7 @@ fn changes(scale: Scale, isolation: Isolation) -> Vec<Change> {
             Ipv4Net::new(Ipv4Addr::new(10, 244, 1, 0), 24).expect("prefix"),
         )),
     ];
-    let endpoints = scale.services * ENDPOINTS;
+    let endpoints = scale.services * scale.endpoints;
     for peer in 0..endpoints.div_ceil(ENDPOINTS_OF_NODE) {
         let address = after(PEER, peer);
         all.push(Change::Node(node(&peer_name(peer), address, range(peer))));
@@ -139,8 +187,7 @@ fn changes(scale: Scale, isolation: Isolation) -> Vec<Change> {
         &[("role", "client")],
     ));
     for index in 0..TARGETS {
-        let mac = Mac([2, 0, 0, 0, 3, index as u8]);
-        let port = PortId(FIRST_LOCAL + index as u16);
+        let (mac, port) = (local_mac(index), local_port(index));
         let address = after(FIRST_LOCAL_POD, index);
         all.extend(local_pod(
             &format!("local-{index}"),
@@ -154,28 +201,49 @@ fn changes(scale: Scale, isolation: Isolation) -> Vec<Change> {
             &format!("local-{index}"),
             after(LOCAL_SERVICE, index),
             vec![endpoint],
+            Protocol::UDP,
         ));
     }
     for index in 0..scale.services {
-        let name = format!("remote-{index}");
-        let members = (index * ENDPOINTS..).take(ENDPOINTS as usize);
-        let mut ends = Vec::new();
-        for member in members {
-            let (pod, home) = (
-                format!("pod-{member}"),
-                peer_name(member / ENDPOINTS_OF_NODE),
-            );
+        let name = remote_name(index);
+        for member in index * scale.endpoints..(index + 1) * scale.endpoints {
             let own = labels(&[("tier", "backend"), ("app", &name)]);
-            all.push(Change::Pod(this_pod(&pod, &home, endpoint(member), own)));
-            ends.push(ready(endpoint(member), &home, &pod));
+            let home = peer_name(member / ENDPOINTS_OF_NODE);
+            let pod = this_pod(&remote_pod(member), &home, endpoint(member), own);
+            all.push(Change::Pod(pod));
         }
-        all.extend(service(&name, after(REMOTE_SERVICE, index), ends));
+        let (address, ends) = (after(REMOTE_SERVICE, index), remote_ends(scale, index));
+        all.extend(service(&name, address, ends, Protocol::UDP));
     }
     all.extend((0..scale.policies).map(|index| Change::NetworkPolicy(policy_of_others(index))));
     if isolation == Isolation::Isolated {
         all.push(Change::NetworkPolicy(policy_of_client()));
     }
     all
+}
+
+fn remote_name(index: u32) -> String {
+    format!("remote-{index}")
+}
+
+fn remote_pod(member: u32) -> String {
+    format!("pod-{member}")
+}
+
+fn remote_ends(scale: Scale, service: u32) -> Vec<Endpoint> {
+    (service * scale.endpoints..(service + 1) * scale.endpoints)
+        .map(|member| {
+            let home = peer_name(member / ENDPOINTS_OF_NODE);
+            ready(endpoint(member), &home, &remote_pod(member))
+        })
+        .collect()
+}
+
+/// One endpoint of a service turned to something else, the others ready.
+pub(crate) fn turned(scale: Scale, service: u32, place: u32, serving: Serving) -> Change {
+    let mut ends = remote_ends(scale, service);
+    ends[place as usize].serving = serving;
+    Change::EndpointSlice(slice(&remote_name(service), ends, Protocol::UDP))
 }
 
 /// What the node itself says.
@@ -239,7 +307,12 @@ fn this_pod(name: &str, node: &str, address: Ipv4Addr, labels: Labels) -> Pod {
     }
 }
 
-fn service(name: &str, address: Ipv4Addr, endpoints: Vec<Endpoint>) -> [Change; 2] {
+fn service(
+    name: &str,
+    address: Ipv4Addr,
+    endpoints: Vec<Endpoint>,
+    protocol: Protocol,
+) -> [Change; 2] {
     let service = Service {
         name: named(name),
         created_s: 0,
@@ -249,7 +322,7 @@ fn service(name: &str, address: Ipv4Addr, endpoints: Vec<Endpoint>) -> [Change; 
         source_ranges: Vec::new(),
         ports: vec![ServicePort {
             name: "".into(),
-            protocol: Protocol::UDP,
+            protocol,
             port: SERVICE_PORT,
             node_port: None,
         }],
@@ -258,17 +331,21 @@ fn service(name: &str, address: Ipv4Addr, endpoints: Vec<Endpoint>) -> [Change; 
         affinity: Affinity::None,
         health_check_port: None,
     };
-    let slice = EndpointSlice {
-        name: named(&format!("{name}-1")),
-        service: named(name),
+    let slice = slice(name, endpoints, protocol);
+    [Change::Service(service), Change::EndpointSlice(slice)]
+}
+
+fn slice(service: &str, endpoints: Vec<Endpoint>, protocol: Protocol) -> EndpointSlice {
+    EndpointSlice {
+        name: named(&format!("{service}-1")),
+        service: named(service),
         ports: vec![SlicePort {
             name: "".into(),
-            protocol: Protocol::UDP,
+            protocol,
             port: BACKEND_PORT,
         }],
         endpoints,
-    };
-    [Change::Service(service), Change::EndpointSlice(slice)]
+    }
 }
 
 fn ready(address: Ipv4Addr, node: &str, pod: &str) -> Endpoint {

@@ -3,7 +3,9 @@
 mod cluster;
 mod follow;
 mod instructions;
+mod latency;
 mod machine;
+mod names;
 mod packets;
 mod pipeline;
 mod policies;
@@ -11,6 +13,7 @@ mod process;
 mod report;
 mod run;
 mod statistics;
+mod switch;
 mod wire;
 
 use std::process::ExitCode;
@@ -82,15 +85,22 @@ fn main() -> ExitCode {
 fn rate(json: bool) -> anyhow::Result<()> {
     let plan = wire::Plan {
         systems: vec![System::Bare, System::Podway],
-        flows: vec![1_000],
-        length: 64,
+        cases: vec![wire::Case {
+            way: wire::Way::Out,
+            flows: 1_000,
+            length: 64,
+            workers: 1,
+        }],
         rounds: 3,
         time: Duration::from_secs(1),
     };
     let machine = Machine::here();
     let rows = wire::measure(&plan, |_| ())?;
-    let [bare, podway] = [0, 1].map(|place| rows[place].mpps.map(|mpps| mpps.median));
-    let (bare, podway) = (bare.context("no rounds")?, podway.context("no rounds")?);
+    let mpps = |row: &wire::Row| {
+        let why = row.missing.clone().unwrap_or_default();
+        row.mpps.map(|mpps| mpps.median).context(why)
+    };
+    let (bare, podway) = (mpps(&rows[0])?, mpps(&rows[1])?);
     let ratio = rows[1].of_bare.context("no rounds")?;
     let core_share = rows
         .iter()

@@ -18,8 +18,12 @@ pub(crate) const HEADERS: usize = ETHERNET + 20 + 8;
 /// Which address differs from flow to flow, once the ports of one are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Varied {
+    /// The source's; and its port.
     Source,
+    /// The target's; and the source's port.
     Target,
+    /// The source's; and the target's port: what answers flows whose target varied.
+    Replies,
 }
 
 /// Who sends to whom.
@@ -29,7 +33,8 @@ pub(crate) struct Ends {
     pub(crate) target_mac: Mac,
     pub(crate) source: Ipv4Addr,
     pub(crate) target: Ipv4Addr,
-    pub(crate) target_port: u16,
+    /// What all flows share: the target's port, or of replies the source's.
+    pub(crate) server_port: u16,
 }
 
 /// Packets of a number of flows, all of one length.
@@ -64,7 +69,7 @@ impl Traffic {
         ip[8] = 64;
         ip[9] = 17;
         let first = match varied {
-            Varied::Source => {
+            Varied::Source | Varied::Replies => {
                 ip[16..20].copy_from_slice(&ends.target.octets());
                 ends.source
             }
@@ -73,7 +78,11 @@ impl Traffic {
                 ends.target
             }
         };
-        ip[22..24].copy_from_slice(&ends.target_port.to_be_bytes());
+        let at = match varied {
+            Varied::Source | Varied::Target => 22,
+            Varied::Replies => 20,
+        };
+        ip[at..at + 2].copy_from_slice(&ends.server_port.to_be_bytes());
         ip[24..26].copy_from_slice(&(ip_length - 20).to_be_bytes());
         let ip = &template[ETHERNET..];
         let sum = |bytes: &[u8]| u32::from(!checksum::checksum(bytes));
@@ -126,9 +135,14 @@ impl Traffic {
         self.first
     }
 
-    /// The inner headers without what varies.
+    /// All headers without what varies.
     pub(crate) fn headers(&self) -> &[u8] {
-        &self.template[self.inner..self.inner + HEADERS]
+        &self.template[..self.inner + HEADERS]
+    }
+
+    /// Which fields differ from flow to flow.
+    pub(crate) fn varied(&self) -> Varied {
+        self.varied
     }
 
     /// The one's complement sums of what does not vary: the IP header, and UDP with its pseudo header.
@@ -143,15 +157,16 @@ impl Traffic {
         let ip = &mut bytes[self.inner + ETHERNET..self.template.len()];
         let address = self.first + flow / PORTS;
         let port = FIRST_PORT + (flow % PORTS) as u16;
-        let at = match self.varied {
-            Varied::Source => 12,
-            Varied::Target => 16,
+        let (at, port_at) = match self.varied {
+            Varied::Source => (12, 20),
+            Varied::Target => (16, 20),
+            Varied::Replies => (12, 22),
         };
         let (ip_sum, udp_sum) = self.sums;
         let varied = (address >> 16) + (address & 0xffff);
         ip[at..at + 4].copy_from_slice(&address.to_be_bytes());
         ip[10..12].copy_from_slice(&checksum(ip_sum + varied).to_be_bytes());
-        ip[20..22].copy_from_slice(&port.to_be_bytes());
+        ip[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
         // RFC 768: zero would say that there is none.
         let udp = match checksum(udp_sum + varied + u32::from(port)) {
             0 => 0xffff,
@@ -180,12 +195,16 @@ mod tests {
         target_mac: Mac([2, 0, 0, 0, 0, 6]),
         source: Ipv4Addr::new(10, 244, 1, 5),
         target: Ipv4Addr::new(10, 96, 0, 10),
-        target_port: 80,
+        server_port: 80,
     };
 
     #[test]
     fn packets_are_what_etherparse_reads() {
-        for (varied, length) in [(Varied::Source, 64), (Varied::Target, 1_400)] {
+        for (varied, length) in [
+            (Varied::Source, 64),
+            (Varied::Target, 1_400),
+            (Varied::Replies, 64),
+        ] {
             let traffic = Traffic::udp(&ENDS, varied, length, 200_000);
             for flow in [0, 59_999, 60_000, 199_999] {
                 let mut bytes = vec![0xaa; length];
@@ -199,7 +218,9 @@ mod tests {
                 };
                 let step = flow / PORTS;
                 let (source, target) = match varied {
-                    Varied::Source => (u32::from(ENDS.source) + step, u32::from(ENDS.target)),
+                    Varied::Source | Varied::Replies => {
+                        (u32::from(ENDS.source) + step, u32::from(ENDS.target))
+                    }
                     Varied::Target => (u32::from(ENDS.source), u32::from(ENDS.target) + step),
                 };
                 let header = ip.header().to_header();
@@ -208,10 +229,11 @@ mod tests {
                     (source.to_be_bytes(), target.to_be_bytes())
                 );
                 assert_eq!(header.header_checksum, header.calc_header_checksum());
-                assert_eq!(
-                    (udp.source_port(), udp.destination_port()),
-                    (2_000 + (flow % PORTS) as u16, 80)
-                );
+                let ports = match varied {
+                    Varied::Source | Varied::Target => (udp.source_port(), udp.destination_port()),
+                    Varied::Replies => (udp.destination_port(), udp.source_port()),
+                };
+                assert_eq!(ports, (2_000 + (flow % PORTS) as u16, 80));
                 let sum = udp.to_header().calc_checksum_ipv4(&header, udp.payload());
                 assert_eq!(Ok(udp.checksum()), sum);
             }

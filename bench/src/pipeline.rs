@@ -269,13 +269,13 @@ fn engine(flows: u32) -> (Engine, Arc<Counters>) {
 
 /// The packets of a kind, and where they come in.
 fn traffic(kind: Kind, flows: u32) -> (PortId, Traffic) {
-    let from_client = |target, target_port| {
+    let from_client = |target, server_port| {
         let ends = Ends {
             source_mac: cluster::CLIENT_MAC,
             target_mac: cluster::GATEWAY_MAC,
             source: cluster::CLIENT_ADDRESS,
             target,
-            target_port,
+            server_port,
         };
         (
             cluster::CLIENT,
@@ -294,7 +294,7 @@ fn traffic(kind: Kind, flows: u32) -> (PortId, Traffic) {
                 target_mac: cluster::GATEWAY_MAC,
                 source: cluster::endpoint(0),
                 target: cluster::FIRST_LOCAL_POD,
-                target_port: cluster::BACKEND_PORT,
+                server_port: cluster::BACKEND_PORT,
             };
             let outer = vxlan::Outer {
                 target_mac: cluster::UPLINK_MAC,

@@ -38,3 +38,24 @@ fn status_mb(field: &str) -> anyhow::Result<f64> {
         .parse()?;
     Ok(kib * 1_024.0 / 1e6)
 }
+
+/// Has the calling thread run before all others of its core whose priority is lower: 1 to 99.
+pub(crate) fn make_urgent(priority: u8) -> anyhow::Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let status = std::process::Command::new("chrt")
+        .args(["--fifo", "--pid", &priority.to_string(), &thread])
+        .status()
+        .context("cannot run `chrt`; install util-linux")?;
+    anyhow::ensure!(
+        status.success(),
+        "chrt: a thread gets no real-time priority; run as root"
+    );
+    Ok(())
+}
+
+/// True if a program is where programs are, the administrator's too.
+pub(crate) fn finds(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    directories.any(|directory| directory.join(program).is_file())
+}

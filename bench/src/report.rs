@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::percent;
-use crate::{follow, pipeline, policies, wire};
+use crate::{follow, latency, pipeline, policies, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
@@ -26,6 +26,9 @@ pub(crate) struct Report {
     pub(crate) pipeline: Vec<pipeline::Row>,
     /// Through the kernel.
     pub(crate) wire: Vec<wire::Row>,
+    /// How long things take.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) latency: Vec<latency::Row>,
     /// What policies cost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policies: Option<policies::Figures>,
@@ -83,6 +86,9 @@ impl Report {
         if !self.wire.is_empty() {
             text += &self.wire_text();
         }
+        if !self.latency.is_empty() {
+            text += &latency::text(&self.latency);
+        }
         if let Some(figures) = &self.policies {
             text += &figures.text();
         }
@@ -120,11 +126,27 @@ impl Report {
 
     fn wire_text(&self) -> String {
         let mut text = format!(
-            "\n{:<8} {:>9} {:>6} {:>7} {:>8} {:>8} {:>8}  {}\n",
-            "wire", "flows", "bytes", "Mpps", "spread", "of bare", "offered", "counted"
+            "\n{:<14} {:<5} {:>9} {:>6} {:>7} {:>7} {:>8} {:>8} {:>8}  {}\n",
+            "wire",
+            "way",
+            "flows",
+            "bytes",
+            "workers",
+            "Mpps",
+            "spread",
+            "of bare",
+            "offered",
+            "counted"
         );
         for row in &self.wire {
-            let head = format!("{:<8} {:>9} {:>6}", row.system, row.flows, row.length);
+            let flows = match row.way {
+                wire::Way::Out | wire::Way::Back => row.flows.to_string(),
+                wire::Way::Fresh => "new".to_owned(),
+            };
+            let head = format!(
+                "{:<14} {:<5} {flows:>9} {:>6} {:>7}",
+                row.system, row.way, row.length, row.workers
+            );
             let line = match (row.mpps, &row.missing) {
                 (Some(mpps), _) => {
                     let figure = |figure: Option<f64>| {
@@ -190,7 +212,12 @@ impl Report {
 fn told(row: &wire::Row) -> String {
     let wanted = |name: &str| {
         let trouble = ["ring-full", "fill-empty", "unsendable", "kernel-", "drop/"];
-        name == "packets-per-sendto" || trouble.iter().any(|start| name.starts_with(start))
+        let told = [
+            "packets-per-sendto",
+            "endpoints-a-second",
+            "snapshots-a-second",
+        ];
+        told.contains(&name) || trouble.iter().any(|start| name.starts_with(start))
     };
     let share = row.core_share.filter(|&share| share < UNDISTURBED);
     let disturbed = share.map(|share| format!("DISTURBED: {:.0} % of its core", share * 100.0));
@@ -230,6 +257,7 @@ mod tests {
             settings: String::new(),
             pipeline: vec![row],
             wire: Vec::new(),
+            latency: Vec::new(),
             policies: None,
             cluster: None,
         }

@@ -1,24 +1,28 @@
 //! `podway-bench run`: what is chosen, measured, kept and compared.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::ensure;
-use clap::ValueEnum;
 
 use crate::machine::Machine;
+use crate::names::{Chosen, Name, Part};
 use crate::packets::PORTS;
 use crate::pipeline::{Effort, Kind, Pipeline};
 use crate::report::Report;
-use crate::wire::System;
-use crate::{cluster, follow, instructions, pipeline, policies, wire};
+use crate::wire::{Case, System, Way};
+use crate::{cluster, follow, instructions, latency, pipeline, policies, wire};
 
 /// Flows of measurements in full.
-const FLOWS: [u32; 4] = [1, 1_000, 20_000, 1_000_000];
+const FLOWS: [u32; 5] = [1, 1_000, 20_000, 200_000, 1_000_000];
+/// Flows at which longer packets and two workers are measured.
+const FEW: [u32; 2] = [1_000, 20_000];
+/// Lengths of packets in bytes.
+const SHORT: u16 = 64;
+const LONG: u16 = 1_400;
 /// Flows at which instructions are counted: the count hardly depends on them.
 const COUNTED_FLOWS: u32 = 1_000;
-const _: () = assert!(PORTS as u64 * cluster::TARGETS as u64 >= FLOWS[3] as u64);
+const _: () = assert!(PORTS as u64 * cluster::TARGETS as u64 >= FLOWS[4] as u64);
 
 /// What to measure, and what to do with the figures.
 #[derive(Debug, clap::Args)]
@@ -26,16 +30,26 @@ pub(crate) struct Run {
     /// Fewer flows and repetitions: less than three minutes.
     #[arg(long)]
     quick: bool,
-    /// Only these: pipeline, instructions, wire, policies, cluster, kinds of packets or systems, separated by commas.
+    /// Only these: pipeline, instructions, wire, policies, cluster, footprint, latency, bulk, kinds of packets or
+    /// systems, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<Name>,
     /// Numbers of flows.
     #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     flows: Vec<u32>,
     /// Lengths of packets in bytes, Ethernet header included: from the headers to what fits the tunnel.
-    #[arg(long, value_delimiter = ',', value_name = "BYTES", default_value = "64",
+    #[arg(long, value_delimiter = ',', value_name = "BYTES",
           value_parser = clap::value_parser!(u16).range(42..=1_464))]
     length: Vec<u16>,
+    /// Ways of packets on the wire.
+    #[arg(long, value_delimiter = ',', value_name = "WAY")]
+    way: Vec<Way>,
+    /// Numbers of workers, sources and queues; two share both cores.
+    #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    workers: Vec<u8>,
+    /// How often everything on the wire is measured.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: Option<u8>,
     /// Where reports are kept.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
@@ -45,35 +59,6 @@ pub(crate) struct Run {
     /// Make the pipeline's figures the new baseline.
     #[arg(long)]
     save_baseline: bool,
-}
-
-/// What `--only` takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
-    /// Times of all kinds.
-    Pipeline,
-    /// Instructions of all kinds.
-    Instructions,
-    /// All systems.
-    Wire,
-    /// What policies cost.
-    Policies,
-    /// What following a large cluster costs.
-    Cluster,
-    /// Times of one kind.
-    Kind(Kind),
-    /// One system.
-    System(System),
-}
-
-/// What a run measures.
-#[derive(Debug, Default)]
-struct Chosen {
-    timed: Vec<Kind>,
-    counted: Vec<Kind>,
-    systems: Vec<System>,
-    policies: bool,
-    cluster: bool,
 }
 
 impl Run {
@@ -90,22 +75,32 @@ impl Run {
             settings: self.settings(),
             pipeline: Vec::new(),
             wire: Vec::new(),
+            latency: Vec::new(),
             policies: None,
             cluster: None,
         };
         self.time(&chosen.timed, &mut report)?;
         self.count(&chosen.counted, &mut report);
-        for &length in self.length.iter().filter(|_| !chosen.systems.is_empty()) {
-            let plan = self.plan(&chosen.systems, length.into());
-            report
-                .wire
-                .extend(wire::measure(&plan, |line| eprintln!("{line}"))?);
+        if !chosen.systems.is_empty() {
+            let plan = self.plan(&chosen.systems);
+            report.wire = wire::measure(&plan, |line| eprintln!("{line}"))?;
         }
-        if chosen.policies {
+        if chosen.has(Part::Policies) {
             report.policies = Some(policies::measure()?);
         }
-        if chosen.cluster {
+        if chosen.has(Part::Cluster) {
             report.cluster = Some(follow::measure()?);
+        }
+        if chosen.has(Part::Latency) {
+            let plan = latency::Plan {
+                systems: chosen.compared.clone(),
+                rounds: self.rounds(),
+                time: match self.quick {
+                    true => Duration::from_millis(500),
+                    false => Duration::from_secs(2),
+                },
+            };
+            report.latency = latency::measure(&plan, |line| eprintln!("{line}"))?;
         }
         print!("{}", report.text());
         println!("\nkept as {}", report.keep(&self.output)?.display());
@@ -168,6 +163,7 @@ impl Run {
             );
             let baseline = Report {
                 wire: Vec::new(),
+                latency: Vec::new(),
                 policies: None,
                 cluster: None,
                 ..report
@@ -210,23 +206,56 @@ impl Run {
         }
     }
 
-    fn plan(&self, systems: &[System], length: usize) -> wire::Plan {
-        let (rounds, time) = match self.quick {
-            true => (3, Duration::from_secs(1)),
-            false => (5, Duration::from_secs(2)),
-        };
-        let flows = match (self.flows.is_empty(), self.quick) {
-            (false, _) => self.flows.clone(),
-            (true, true) => vec![1_000],
-            (true, false) => FLOWS.to_vec(),
+    fn plan(&self, systems: &[System]) -> wire::Plan {
+        let time = match self.quick {
+            true => Duration::from_secs(1),
+            false => Duration::from_secs(2),
         };
         wire::Plan {
             systems: systems.to_vec(),
-            flows,
-            length,
-            rounds,
+            cases: self.cases(),
+            rounds: self.rounds(),
             time,
         }
+    }
+
+    fn rounds(&self) -> usize {
+        let rounds = if self.quick { 3 } else { 5 };
+        self.rounds.map_or(rounds, usize::from)
+    }
+
+    /// All that was asked for; or what the goals and the table need.
+    fn cases(&self) -> Vec<Case> {
+        let case = |(way, flows, length, workers)| Case {
+            way,
+            flows,
+            length: usize::from(length),
+            workers: usize::from(workers),
+        };
+        let chosen = !self.way.is_empty()
+            || !self.flows.is_empty()
+            || !self.length.is_empty()
+            || !self.workers.is_empty();
+        if chosen {
+            let ways = or(&self.way, &[Way::Out]);
+            let (flows, lengths) = (or(&self.flows, &[1_000]), or(&self.length, &[SHORT]));
+            let workers = or(&self.workers, &[1]);
+            return product(&product(&ways, &flows), &product(&lengths, &workers))
+                .into_iter()
+                .map(|((way, flows), (length, workers))| case((way, flows, length, workers)))
+                .collect();
+        }
+        let out = (Way::Out, FEW[0], SHORT, 1);
+        if self.quick {
+            return vec![case(out)];
+        }
+        let all = product(&[Way::Out, Way::Back], &FLOWS).into_iter();
+        all.map(|(way, flows)| (way, flows, SHORT, 1))
+            .chain(FEW.map(|flows| (Way::Out, flows, LONG, 1)))
+            .chain(FEW.map(|flows| (Way::Out, flows, SHORT, 2)))
+            .chain([(Way::Back, FEW[0], LONG, 1), (Way::Fresh, 1, SHORT, 1)])
+            .map(case)
+            .collect()
     }
 
     fn flows_of(&self, kind: Kind) -> Vec<u32> {
@@ -242,7 +271,7 @@ impl Run {
 
     fn settings(&self) -> String {
         let Effort { repetitions, time } = self.effort();
-        let plan = self.plan(&[], 0);
+        let plan = self.plan(&[]);
         format!(
             "pipeline: {repetitions} × {time:?} of batches of 64; wire: {} rounds of {:?}, source on core 0, forwarder on core 1",
             plan.rounds, plan.time
@@ -250,62 +279,16 @@ impl Run {
     }
 }
 
-impl Chosen {
-    /// What the names stand for; all of it without names.
-    fn of(names: &[Name], quick: bool) -> Chosen {
-        let quickly = |kind: &&Kind| !quick || **kind != Kind::MissLarge;
-        let kinds: Vec<Kind> = Kind::ALL.iter().filter(quickly).copied().collect();
-        let systems = System::ALL.to_vec();
-        if names.is_empty() {
-            return Chosen {
-                timed: kinds.clone(),
-                counted: kinds,
-                systems,
-                policies: !quick,
-                cluster: !quick,
-            };
-        }
-        let mut chosen = Chosen::default();
-        for name in names {
-            match name {
-                Name::Pipeline => chosen.timed.clone_from(&kinds),
-                Name::Instructions => chosen.counted.clone_from(&kinds),
-                Name::Wire => chosen.systems.clone_from(&systems),
-                Name::Policies => chosen.policies = true,
-                Name::Cluster => chosen.cluster = true,
-                Name::Kind(kind) => chosen.timed.push(*kind),
-                Name::System(system) => chosen.systems.push(*system),
-            }
-        }
-        chosen
+fn or<T: Clone>(given: &[T], otherwise: &[T]) -> Vec<T> {
+    match given.is_empty() {
+        true => otherwise.to_vec(),
+        false => given.to_vec(),
     }
 }
 
-impl FromStr for Name {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Name, String> {
-        match name {
-            "pipeline" => return Ok(Name::Pipeline),
-            "instructions" => return Ok(Name::Instructions),
-            "wire" => return Ok(Name::Wire),
-            "policies" => return Ok(Name::Policies),
-            "cluster" => return Ok(Name::Cluster),
-            _ => {}
-        }
-        let kind = || <Kind as ValueEnum>::from_str(name, false).map(Name::Kind);
-        let system = || <System as ValueEnum>::from_str(name, false).map(Name::System);
-        kind().or_else(|_| system()).map_err(|_| {
-            let kinds = Kind::ALL.iter().map(Kind::to_string);
-            let names: Vec<_> = kinds
-                .chain(System::ALL.iter().map(System::to_string))
-                .collect();
-            format!(
-                "give pipeline, instructions, wire, policies, cluster, {}",
-                names.join(", ")
-            )
-        })
-    }
+fn product<A: Copy, B: Copy>(these: &[A], those: &[B]) -> Vec<(A, B)> {
+    let with = |&this: &A| those.iter().map(move |&that| (this, that));
+    these.iter().flat_map(with).collect()
 }
 
 #[cfg(test)]
@@ -333,12 +316,13 @@ mod tests {
         let some = chosen(&["--only", "nat-push,bare,podway"]).expect("names");
         assert_eq!(some.timed, [Kind::NatPush]);
         assert_eq!(some.systems, [System::Bare, System::Podway]);
-        assert!(some.counted.is_empty() && !some.cluster);
-        assert!(chosen(&["--only", "cluster"]).expect("a name").cluster);
+        assert!(some.counted.is_empty() && some.parts.is_empty());
+        let cluster = chosen(&["--only", "cluster"]).expect("a name");
+        assert_eq!(cluster.parts, [Part::Cluster]);
         let all = chosen(&[]).expect("all");
         assert_eq!(
             (all.timed.len(), all.counted.len(), all.systems.len()),
-            (7, 7, 5)
+            (7, 7, 8)
         );
     }
 
@@ -349,7 +333,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("give pipeline, instructions, wire, policies, cluster, plain"),
+                .contains("give pipeline, instructions, wire, policies, cluster, footprint, latency, bulk, plain"),
             "{error}"
         );
         for bad in [
@@ -357,6 +341,8 @@ mod tests {
             ["--length", "1465"],
             ["--flows", "0"],
             ["--flows", "1000001"],
+            ["--workers", "3"],
+            ["--way", "aside"],
         ] {
             assert_eq!(
                 chosen(&bad).expect_err("out of range").exit_code(),

@@ -54,6 +54,31 @@ impl Percentiles {
     }
 }
 
+/// Where most figures of many are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Quantiles {
+    pub(crate) count: usize,
+    /// So many of a hundred, or of a thousand, are not above it.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+impl Quantiles {
+    /// The quantiles of some figures, each one of the figures itself; `None` of none.
+    pub(crate) fn of(figures: &[f64]) -> Option<Quantiles> {
+        let mut sorted = figures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part: usize| sorted.get((sorted.len() * part).div_ceil(1_000).checked_sub(1)?);
+        Some(Quantiles {
+            count: sorted.len(),
+            p50: *at(500)?,
+            p99: *at(990)?,
+            p999: *at(999)?,
+        })
+    }
+}
+
 /// `part` in per cent of `whole`, 0 of nothing.
 pub(crate) fn percent(part: f64, whole: f64) -> f64 {
     match whole == 0.0 {
@@ -99,5 +124,18 @@ mod tests {
             Some(expected(100.0, 198.0, 200.0))
         );
         assert_eq!(Percentiles::of(&[7.0]), Some(expected(7.0, 7.0, 7.0)));
+    }
+
+    #[test]
+    fn quantiles_reach_the_tail() {
+        assert_eq!(Quantiles::of(&[]), None);
+        let figures: Vec<f64> = (1..=2_000).rev().map(f64::from).collect();
+        let expected = Quantiles {
+            count: 2_000,
+            p50: 1_000.0,
+            p99: 1_980.0,
+            p999: 1_998.0,
+        };
+        assert_eq!(Quantiles::of(&figures), Some(expected));
     }
 }

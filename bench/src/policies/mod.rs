@@ -127,7 +127,7 @@ fn miss(snapshot: &Snapshot) -> anyhow::Result<f64> {
                 target_mac: GATEWAY_MAC,
                 source: world::address(pod),
                 target,
-                target_port,
+                server_port: target_port,
             };
             let traffic = Traffic::udp(&ends, Varied::Target, LENGTH, FLOWS as u32);
             traffic.write(flow as u32, &mut chunk[HEADROOM..]);

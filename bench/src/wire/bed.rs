@@ -51,8 +51,8 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// A new bed; the node's devices are up and do nothing yet, and what reaches the sink is counted and dropped.
-    pub(crate) fn make(_turn: &Turn) -> anyhow::Result<Bed> {
+    /// A new bed whose devices have so many queues; they are up and do nothing yet, and nothing is counted.
+    pub(crate) fn make(_turn: &Turn, queues: usize) -> anyhow::Result<Bed> {
         sweep()?;
         let made = |role: &str| Namespace::create(&format!("{PREFIX}{role}"));
         let bed = Bed {
@@ -64,7 +64,7 @@ impl Bed {
             namespace.inside(quiet)??;
         }
         let pair = |(device, mac): (&str, Mac), (peer, its): (&str, Mac), into: &str| {
-            let queues = "numtxqueues 1 numrxqueues 1";
+            let queues = format!("numtxqueues {queues} numrxqueues {queues}");
             format!(
                 "link add {device} address {mac} {queues} type veth peer name {peer} address {its} {queues} netns {PREFIX}{into}\n"
             )
@@ -79,46 +79,107 @@ impl Bed {
                 + "link set in up\nlink set wire up\n"),
         )?;
         ip("sink", "link set end up\n")?;
-        feed(
-            &bed.sink,
-            Command::new("nft").args(["-f", "-"]),
-            "table netdev bench {
-                counter got {}
-                chain end { type filter hook ingress device \"end\" priority 0; counter name got drop; }
-            }",
-        )?;
         Ok(bed)
     }
 
-    /// What has reached the sink.
-    pub(crate) fn sunk(&self) -> anyhow::Result<Sunk> {
+    /// Has what arrives at an end from now on counted and dropped; what `expected` (nftables) does not match apart.
+    pub(crate) fn count(&self, end: End, expected: &str) -> anyhow::Result<()> {
+        self.count_and(end, expected, "drop")
+    }
+
+    /// The same, but what `expected` does not match goes on to who it is for.
+    pub(crate) fn count_some(&self, end: End, expected: &str) -> anyhow::Result<()> {
+        self.count_and(end, expected, "accept")
+    }
+
+    fn count_and(&self, end: End, expected: &str, others: &str) -> anyhow::Result<()> {
+        let device = end.device();
+        feed(
+            self.namespace(end),
+            Command::new("nft").args(["-f", "-"]),
+            &format!(
+                "table netdev bench {{
+                    counter got {{}}
+                    counter other {{}}
+                    chain end {{
+                        type filter hook ingress device \"{device}\" priority 0
+                        {expected} counter name got drop
+                        counter name other {others}
+                    }}
+                }}"
+            ),
+        )
+        .map(drop)
+    }
+
+    /// What has arrived at an end since it is counted there.
+    pub(crate) fn arrived(&self, end: End) -> anyhow::Result<Arrived> {
         let mut list = Command::new("nft");
-        list.args(["-j", "list", "counter", "netdev", "bench", "got"]);
-        let text = feed(&self.sink, &mut list, "")?;
-        sunk_of(&text).with_context(|| format!("no counter in what nft says: {text}"))
+        list.args(["-j", "list", "counters", "table", "netdev", "bench"]);
+        let text = feed(self.namespace(end), &mut list, "")?;
+        arrived_of(&text).with_context(|| format!("no counters in what nft says: {text}"))
+    }
+
+    /// The namespace of an end.
+    pub(crate) fn namespace(&self, end: End) -> &Namespace {
+        match end {
+            End::Client => &self.source,
+            End::Wire => &self.sink,
+        }
     }
 }
 
-/// What the sink has counted.
+/// An end of the bed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sunk {
-    pub(crate) packets: u64,
-    /// Without Ethernet headers.
-    pub(crate) bytes: u64,
+pub(crate) enum End {
+    /// The client's.
+    Client,
+    /// That of the wire to other nodes.
+    Wire,
 }
 
-/// Reads the first counter of nft's JSON (libnftables-json(5)).
-fn sunk_of(text: &str) -> Option<Sunk> {
+impl End {
+    /// The device at the end.
+    pub(crate) fn device(self) -> &'static str {
+        match self {
+            End::Client => "out",
+            End::Wire => "end",
+        }
+    }
+
+    /// The node's device towards it.
+    pub(crate) fn node_device(self) -> &'static str {
+        match self {
+            End::Client => "in",
+            End::Wire => "wire",
+        }
+    }
+}
+
+/// What an end has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    /// Packets as they were expected.
+    pub(crate) packets: u64,
+    /// Their bytes, without Ethernet headers.
+    pub(crate) bytes: u64,
+    /// All other packets.
+    pub(crate) others: u64,
+}
+
+/// Reads the counters of nft's JSON (libnftables-json(5)).
+fn arrived_of(text: &str) -> Option<Arrived> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    let mut counters = value["nftables"]
-        .as_array()?
-        .iter()
-        .map(|object| &object["counter"]);
-    counters.find_map(|counter| {
-        Some(Sunk {
-            packets: counter["packets"].as_u64()?,
-            bytes: counter["bytes"].as_u64()?,
-        })
+    let objects = value["nftables"].as_array()?;
+    let named = |name| {
+        let mut counters = objects.iter().map(|object| &object["counter"]);
+        counters.find(|counter| counter["name"] == name)
+    };
+    let (got, other) = (named("got")?, named("other")?);
+    Some(Arrived {
+        packets: got["packets"].as_u64()?,
+        bytes: got["bytes"].as_u64()?,
+        others: other["packets"].as_u64()?,
     })
 }
 
@@ -197,16 +258,16 @@ mod tests {
 
     #[test]
     fn counters_are_read() {
-        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"counter": {"family": "netdev",
-            "name": "got", "table": "bench", "handle": 2, "packets": 7, "bytes": 700}}]}"#;
-        assert_eq!(
-            sunk_of(text),
-            Some(Sunk {
-                packets: 7,
-                bytes: 700
-            })
-        );
-        assert_eq!(sunk_of(r#"{"nftables": []}"#), None);
-        assert_eq!(sunk_of("not JSON"), None);
+        let text = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"counter": {"family": "netdev", "name": "other", "table": "bench", "handle": 3, "packets": 2, "bytes": 80}},
+            {"counter": {"family": "netdev", "name": "got", "table": "bench", "handle": 2, "packets": 7, "bytes": 700}}]}"#;
+        let expected = Arrived {
+            packets: 7,
+            bytes: 700,
+            others: 2,
+        };
+        assert_eq!(arrived_of(text), Some(expected));
+        assert_eq!(arrived_of(r#"{"nftables": []}"#), None);
+        assert_eq!(arrived_of("not JSON"), None);
     }
 }

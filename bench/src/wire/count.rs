@@ -1,6 +1,7 @@
 //! One measurement: packets from the source, counted at the sink.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,15 +11,21 @@ use core_affinity::CoreId;
 use podway_cni::Namespace;
 
 use super::SOURCE_CORE;
-use super::bed::Bed;
+use super::bed::{Bed, End};
 use super::dataplane::Counted;
-use super::source::Source;
+use super::source::{Pace, Source};
 use crate::packets::Traffic;
 
 /// Packets before anything is counted; they also say how fast the source is.
 const WARM_UP: u32 = 1_000_000;
 /// The same for each flow: the forwarder sees but a part of what is sent, and should know all flows.
 const WARM_UP_PER_FLOW: u32 = 12;
+/// How often each flow is introduced where answers to it are measured, and how long each time.
+const INTRODUCTIONS: usize = 2;
+const INTRODUCTION_NS: u32 = 3_000;
+/// Times that the source's program runs in one call while it introduces flows, and how long it goes on after the last.
+const INTRODUCTION_RUNS: u32 = 1_000_000;
+const INTRODUCED_MARGIN: Duration = Duration::from_millis(20);
 /// What the source sends beyond the time that is counted.
 const MARGIN: Duration = Duration::from_millis(400);
 /// Most packets of one measurement: a minute at what no source here reaches.
@@ -26,72 +33,141 @@ const MOST: f64 = 600e6;
 /// How often a measurement is tried.
 const ATTEMPTS: usize = 4;
 
-/// How many packets have reached the sink.
+/// How many packets have arrived.
 pub(crate) type Sunk<'a> = &'a dyn Fn() -> anyhow::Result<u64>;
+
+/// What is sent into a bed.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) from: End,
+    /// One for each source; each source has a core, and with it a queue, of its own.
+    pub(crate) traffic: Vec<Traffic>,
+    pub(crate) pace: Pace,
+}
+
+impl Stream {
+    /// The core of a source.
+    pub(crate) fn core(source: usize) -> usize {
+        SOURCE_CORE + source
+    }
+
+    /// Sends at its pace until `stop`, from the first source; its program runs so many times in one call.
+    pub(crate) fn send_until(&self, bed: &Bed, runs: u32, stop: &AtomicBool) -> anyhow::Result<()> {
+        settle(bed.namespace(self.from), Stream::core(0))?;
+        let mut source = Source::new(self.from.device(), &self.traffic[0], self.pace)?;
+        while !stop.load(Ordering::Relaxed) {
+            source.send(runs)?;
+        }
+        Ok(())
+    }
+
+    /// Has each flow's packet sent once, and again, slowly enough that a forwarder gets to know them all.
+    pub(crate) fn introduce(&self, bed: &Bed) -> anyhow::Result<()> {
+        thread::scope(|scope| {
+            let introduced = scope.spawn(|| {
+                settle(bed.namespace(self.from), Stream::core(0))?;
+                for traffic in &self.traffic {
+                    for _ in 0..INTRODUCTIONS {
+                        introduce(self.from, traffic)?;
+                    }
+                }
+                Ok(())
+            });
+            introduced.join().expect("the source does not panic")
+        })
+    }
+}
+
+/// Sends each flow's packet about once.
+fn introduce(from: End, traffic: &Traffic) -> anyhow::Result<()> {
+    let mut source = Source::new(from.device(), traffic, Pace::Every(INTRODUCTION_NS))?;
+    let time = Duration::from_nanos(u64::from(traffic.flows()) * u64::from(INTRODUCTION_NS));
+    let start = Instant::now();
+    // Each run of the program is far shorter than the time between two packets.
+    while start.elapsed() < time + INTRODUCED_MARGIN {
+        if source.send(INTRODUCTION_RUNS)?.is_none() {
+            bail!("a signal ended the source");
+        }
+    }
+    Ok(())
+}
 
 /// What one measurement came to.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Millions of packets a second at the sink.
+    /// Millions of packets a second that arrived.
     pub(crate) mpps: f64,
-    /// Millions of packets a second that the source sent.
+    /// Millions of packets a second that the sources sent, or more if they were paced.
     pub(crate) offered_mpps: f64,
-    /// See [`CoreShare`]: the source's or the forwarder's, the lesser one.
+    /// See [`CoreShare`]: the sources' or the forwarders', the least one.
     pub(crate) core_share: f64,
     /// What the forwarder counted.
     pub(crate) counted: Counted,
 }
 
-/// What the source did.
+/// What a source did.
 struct Sent {
     until: Instant,
     mpps: f64,
     core_share: f64,
 }
 
-/// Sends through the bed and counts at its end; again if the source went faster than it had led to expect.
+/// Sends through the bed and counts at its end; again if a source went faster than it had led to expect.
 pub(crate) fn count(
     bed: &Bed,
-    traffic: &Traffic,
+    stream: &Stream,
     time: Duration,
     sunk: Sunk<'_>,
 ) -> anyhow::Result<Sample> {
     for _ in 0..ATTEMPTS {
-        if let Some(sample) = attempt(bed, traffic, time, sunk)? {
+        if let Some(sample) = attempt(bed, stream, time, sunk)? {
             return Ok(sample);
         }
     }
     bail!("the source's speed is never the same; the machine is too busy to measure")
 }
 
-/// What is counted while the source sends; `None` if it ended before that.
+/// What is counted while the sources send; `None` if one ended before that.
 fn attempt(
     bed: &Bed,
-    traffic: &Traffic,
+    stream: &Stream,
     time: Duration,
     sunk: Sunk<'_>,
 ) -> anyhow::Result<Option<Sample>> {
     thread::scope(|scope| {
         let (warm, is_warm) = channel();
-        let source = scope.spawn(move || send(bed, traffic, time + MARGIN, &warm));
-        // If the source ends instead, it says why.
-        let counted = is_warm.recv().ok().map(|()| {
+        let sources: Vec<_> = (0..stream.traffic.len())
+            .map(|source| {
+                let warm = warm.clone();
+                scope.spawn(move || send(bed, stream, source, time + MARGIN, &warm))
+            })
+            .collect();
+        drop(warm);
+        // If a source ends instead, it says why.
+        let all_warm = sources.iter().all(|_| is_warm.recv().is_ok());
+        let counted = all_warm.then(|| {
             thread::sleep(MARGIN / 4);
             rate_at_sink(sunk, time)
         });
-        let sent = source.join().expect("the source does not panic")?;
-        let (Some(sent), Some(counted)) = (sent, counted) else {
+        let mut all = Vec::new();
+        for source in sources {
+            match source.join().expect("a source does not panic")? {
+                Some(sent) => all.push(sent),
+                None => return Ok(None),
+            }
+        }
+        let Some(counted) = counted else {
             return Ok(None);
         };
         let (counted_until, mpps) = counted?;
-        if sent.until < counted_until {
+        if all.iter().any(|sent| sent.until < counted_until) {
             return Ok(None);
         }
-        ensure!(mpps > 0.0, "nothing reached the sink");
+        ensure!(mpps > 0.0, "nothing arrived");
         Ok(Some(Sample {
             mpps,
-            offered_mpps: sent.mpps,
-            core_share: sent.core_share,
+            offered_mpps: all.iter().map(|sent| sent.mpps).sum(),
+            core_share: all.iter().map(|sent| sent.core_share).fold(1.0, f64::min),
             counted: Counted::new(),
         }))
     })
@@ -100,14 +176,19 @@ fn attempt(
 /// Sends for about `time` after a warm-up, which it reports; `None` if a signal ended it early.
 fn send(
     bed: &Bed,
-    traffic: &Traffic,
+    stream: &Stream,
+    source: usize,
     time: Duration,
     warm: &Sender<()>,
 ) -> anyhow::Result<Option<Sent>> {
-    settle(&bed.source, SOURCE_CORE)?;
+    settle(bed.namespace(stream.from), Stream::core(source))?;
+    let traffic = &stream.traffic[source];
     let share = CoreShare::start();
-    let mut source = Source::new("out", traffic)?;
-    let first = WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW);
+    let mut source = Source::new(stream.from.device(), traffic, stream.pace)?;
+    let first = match stream.pace {
+        Pace::Full => WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW),
+        Pace::Every(_) => WARM_UP,
+    };
     let Some(took) = source.send(first)? else {
         return Ok(None);
     };
@@ -116,9 +197,13 @@ fn send(
     let packets = packets.min(MOST) as u32;
     warm.send(()).context("nobody waits")?;
     let took = source.send(packets)?;
+    let offered = |took: Duration| match stream.pace {
+        Pace::Full => f64::from(packets) / took.as_secs_f64() / 1e6,
+        Pace::Every(interval_ns) => 1e3 / f64::from(interval_ns),
+    };
     Ok(took.map(|took| Sent {
         until: Instant::now(),
-        mpps: f64::from(packets) / took.as_secs_f64() / 1e6,
+        mpps: offered(took),
         core_share: share.end(),
     }))
 }

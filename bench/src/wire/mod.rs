@@ -1,122 +1,88 @@
 //! Packets through the kernel: what each system forwards in the same minutes of the same machine.
 
 mod bed;
+mod case;
+mod churn;
 mod count;
 mod dataplane;
+mod kube_proxy;
 mod linux;
 mod ovs;
 mod source;
+mod system;
+mod workers;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
-use clap::ValueEnum;
-use podway_wire::{ETHERNET, Family, vxlan};
+use anyhow::ensure;
+use podway_tables::PortKind;
+use podway_wire::ETHERNET;
 use serde::{Deserialize, Serialize};
 
-use self::bed::{Bed, Turn};
-use self::count::{CoreShare, Sample, Sunk, count, settle};
-use self::dataplane::{Behind, forward};
-use self::ovs::OpenVswitch;
+use self::count::Sample;
+use self::dataplane::Device;
 use self::source::Ceiling;
-use crate::cluster::{CLIENT_ADDRESS, CLIENT_MAC, GATEWAY_MAC, REMOTE_SERVICE, SERVICE_PORT};
-use crate::packets::{Ends, Traffic, Varied};
+use crate::cluster::{CHANGING, CLIENT, Isolation, SERVICE_PORT, UPLINK, facts};
 use crate::statistics::Summary;
 
-/// The core that makes the traffic, and the one that forwards it.
-const SOURCE_CORE: usize = 0;
-const FORWARDER_CORE: usize = 1;
-/// Flows at most that Linux's table takes, whose size can't be set for a namespace.
-const LINUX_FLOWS: u32 = 200_000;
-/// How long a forwarder may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(20);
+#[cfg(test)]
+use self::bed::PREFIX;
+pub(crate) use self::bed::{Bed, End, Turn, feed, ip};
+pub(crate) use self::case::{Case, Way};
+pub(crate) use self::count::{Stream, count, settle};
+pub(crate) use self::dataplane::Behind;
+pub(crate) use self::kube_proxy::Shape;
+pub(crate) use self::linux::{Rules, forwarding, receive_apart, translate};
+pub(crate) use self::source::Pace;
+pub(crate) use self::system::System;
+pub(crate) use self::workers::{Elsewhere, Workers, beside};
 
-/// Who forwards.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum System {
-    /// AF_XDP in copy mode, nothing done to packets: the limit of any AF_XDP dataplane here.
-    Bare,
-    /// podway: service, policies of a hundred rules, and VXLAN.
-    Podway,
-    /// XDP redirect through a devmap: the kernel's ceiling, no userspace.
-    Devmap,
-    /// Linux: kube-proxy's nftables DNAT and a vxlan device.
-    Linux,
-    /// Open vSwitch with AF_XDP ports.
-    Ovs,
-}
+/// The core that makes the traffic: the first source's.
+pub(crate) const SOURCE_CORE: usize = 0;
+/// Cores that are used.
+const CORES: usize = 2;
+const DEVICES: [Device; 2] = [
+    (CLIENT, "in", PortKind::Pod(None)),
+    (UPLINK, "wire", PortKind::Uplink),
+];
+/// At least this part of what comes back must have been translated.
+const TRANSLATED: f64 = 0.99;
 
-impl System {
-    /// All of them, in the order of reports.
-    pub(crate) const ALL: &'static [System] = &[
-        System::Bare,
-        System::Podway,
-        System::Devmap,
-        System::Linux,
-        System::Ovs,
-    ];
-
-    /// How long a packet of `length` bytes is when it arrives, if all that was to be done to it was done.
-    fn length_at_sink(self, length: usize) -> usize {
-        match self {
-            System::Bare | System::Devmap => length,
-            System::Podway | System::Linux | System::Ovs => length + vxlan::overhead(Family::V4),
-        }
-    }
-
-    /// Why it can't be measured here, if so.
-    pub(crate) fn missing(self, flows: u32) -> Option<String> {
-        match self {
-            System::Bare | System::Podway | System::Devmap => None,
-            System::Linux if flows > LINUX_FLOWS => Some(format!(
-                "more than {LINUX_FLOWS} flows need nf_conntrack_max, which is the whole machine's"
-            )),
-            System::Linux => lacks("ethtool", "ethtool"),
-            System::Ovs => lacks("ovs-vswitchd", "openvswitch-switch"),
-        }
-    }
-}
-
-impl fmt::Display for System {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.to_possible_value().expect("none is hidden").get_name())
-    }
+/// The core that a worker forwards on: not its source's, but with two of each, another's.
+pub(crate) fn forwarder_core(worker: usize) -> usize {
+    (SOURCE_CORE + 1 + worker) % CORES
 }
 
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) systems: Vec<System>,
-    pub(crate) flows: Vec<u32>,
-    /// Length of the packets in bytes, Ethernet header included.
-    pub(crate) length: usize,
+    pub(crate) cases: Vec<Case>,
     /// Each system has one measurement in each round.
     pub(crate) rounds: usize,
     /// How long packets are counted.
     pub(crate) time: Duration,
 }
 
-/// What one system did at one number of flows.
+/// What one system did in one case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) system: System,
+    pub(crate) way: Way,
     pub(crate) flows: u32,
     pub(crate) length: usize,
-    /// Millions of packets a second at the sink; `None` if it was not measured.
+    pub(crate) workers: usize,
+    /// Millions of packets a second that arrived; `None` if it was not measured.
     pub(crate) mpps: Option<Summary>,
-    /// Millions of packets a second that the source sent, the median.
+    /// The same of each round.
+    pub(crate) rounds: Vec<f64>,
+    /// Millions of packets a second that were sent, the median.
     pub(crate) offered_mpps: Option<f64>,
     /// The median of its ratio to the bare forwarder of the same round.
     pub(crate) of_bare: Option<f64>,
-    /// How much of its core's time the source or the forwarder had, the least of all rounds: below 1, others took part.
+    /// How much of its core's time the source or the forwarder had, the least of all rounds: below 1, others took
+    /// part; `None` if they share cores.
     pub(crate) core_share: Option<f64>,
     /// What else was counted, from start to end of the last measurement.
     pub(crate) counted: BTreeMap<String, f64>,
@@ -126,181 +92,227 @@ pub(crate) struct Row {
 }
 
 /// Measures all of it, systems in turn within each round; `said` is told of each measurement.
+///
+/// A system that fails is named with the reason, and the others go on.
 pub(crate) fn measure(plan: &Plan, mut said: impl FnMut(&str)) -> anyhow::Result<Vec<Row>> {
     ensure!(
-        core_affinity::get_core_ids().is_some_and(|cores| cores.len() > FORWARDER_CORE),
+        core_affinity::get_core_ids().is_some_and(|cores| cores.len() >= CORES),
         "the wire needs two cores: one that sends, one that forwards"
     );
     let turn = Turn::take()?;
     let mut rows = Vec::new();
-    for &flows in &plan.flows {
+    for case in &plan.cases {
         let mut samples: BTreeMap<System, Vec<Sample>> = BTreeMap::new();
+        let mut missing: BTreeMap<System, String> = BTreeMap::new();
+        for &system in &plan.systems {
+            missing.extend(system.missing(case).map(|why| (system, why)));
+        }
         for round in 1..=plan.rounds {
-            for &system in plan.systems.iter().filter(|it| it.missing(flows).is_none()) {
-                let sample = once(&turn, system, flows, plan)
-                    .with_context(|| format!("{system} at {flows} flows"))?;
-                said(&format!(
-                    "round {round}: {system}, {flows} flows: {:.3} Mpps",
-                    sample.mpps
-                ));
-                samples.entry(system).or_default().push(sample);
+            for &system in &plan.systems {
+                if missing.contains_key(&system) {
+                    continue;
+                }
+                match once(&turn, system, case, plan.time) {
+                    Ok(sample) => {
+                        said(&format!(
+                            "round {round}: {system}, {case}: {:.3} Mpps",
+                            sample.mpps
+                        ));
+                        samples.entry(system).or_default().push(sample);
+                    }
+                    Err(error) => {
+                        said(&format!(
+                            "round {round}: {system}, {case}: FAILED: {error:#}"
+                        ));
+                        samples.remove(&system);
+                        missing.insert(system, format!("failed: {error:#}"));
+                    }
+                }
             }
         }
-        rows.extend(
-            plan.systems
-                .iter()
-                .map(|&system| row(system, flows, plan.length, &samples)),
-        );
+        let row = |&system| row(system, case, &samples, missing.get(&system).cloned());
+        rows.extend(plan.systems.iter().map(row));
     }
     Ok(rows)
 }
 
-fn row(system: System, flows: u32, length: usize, samples: &BTreeMap<System, Vec<Sample>>) -> Row {
-    let own = samples.get(&system).map(Vec::as_slice).unwrap_or_default();
-    let bare = samples
-        .get(&System::Bare)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let median = |figures: Vec<f64>| Summary::of(&figures);
+fn row(
+    system: System,
+    case: &Case,
+    samples: &BTreeMap<System, Vec<Sample>>,
+    missing: Option<String>,
+) -> Row {
+    let of = |system| samples.get(&system).map(Vec::as_slice).unwrap_or_default();
+    let (own, bare) = (of(system), of(System::Bare));
+    let median = |figures: Vec<f64>| Summary::of(&figures).map(|it| it.median);
+    let rounds: Vec<f64> = own.iter().map(|sample| sample.mpps).collect();
+    let of_bare = own.iter().zip(bare).map(|(it, bare)| it.mpps / bare.mpps);
     Row {
         system,
-        flows,
-        length,
-        mpps: median(own.iter().map(|sample| sample.mpps).collect()),
-        offered_mpps: median(own.iter().map(|sample| sample.offered_mpps).collect())
-            .map(|it| it.median),
-        of_bare: median(
-            own.iter()
-                .zip(bare)
-                .map(|(it, bare)| it.mpps / bare.mpps)
-                .collect(),
-        )
-        .map(|it| it.median),
-        core_share: own.iter().map(|sample| sample.core_share).reduce(f64::min),
+        way: case.way,
+        flows: case.flows,
+        length: case.length,
+        workers: case.workers,
+        mpps: Summary::of(&rounds),
+        rounds,
+        offered_mpps: median(own.iter().map(|sample| sample.offered_mpps).collect()),
+        of_bare: median(of_bare.collect()),
+        core_share: own
+            .iter()
+            .map(|sample| sample.core_share)
+            .reduce(f64::min)
+            .filter(|_| case.workers == 1),
         counted: own
             .last()
             .map(|sample| sample.counted.clone())
             .unwrap_or_default(),
-        missing: system.missing(flows),
+        missing,
     }
 }
 
 /// Builds a bed, lets one system forward on it, counts and takes it down.
-fn once(turn: &Turn, system: System, flows: u32, plan: &Plan) -> anyhow::Result<Sample> {
-    let bed = Bed::make(turn)?;
-    let ends = Ends {
-        source_mac: CLIENT_MAC,
-        target_mac: GATEWAY_MAC,
-        source: CLIENT_ADDRESS,
-        target: REMOTE_SERVICE,
-        target_port: SERVICE_PORT,
+fn once(turn: &Turn, system: System, case: &Case, time: Duration) -> anyhow::Result<Sample> {
+    let bed = Bed::make(turn, case.workers)?;
+    let stream = case.stream();
+    let (from, to) = case.ends();
+    if system != System::Devmap {
+        bed.count(to, &expected(system, case.way))?;
+    }
+    let at_end = || bed.arrived(to).map(|arrived| arrived.packets);
+    let counted = || {
+        if case.way == Way::Back && system.translates() {
+            case.out().introduce(&bed)?;
+        }
+        count(&bed, &stream, time, &at_end)
     };
-    let traffic = Traffic::udp(&ends, Varied::Target, plan.length, flows);
-    let at_sink = || bed.sunk().map(|sunk| sunk.packets);
+    let workers = |behind, elsewhere| {
+        let scale = match elsewhere {
+            Elsewhere::Quiet => case.scale(),
+            Elsewhere::Changing => CHANGING,
+        };
+        let workers = Workers {
+            behind,
+            count: case.workers,
+            room: case.room(),
+            devices: DEVICES,
+            elsewhere,
+        };
+        let beside = beside(&bed, workers, facts(scale, Isolation::Isolated), counted)?;
+        Ok::<_, anyhow::Error>(Sample {
+            core_share: beside.core_share.min(beside.measured.core_share),
+            counted: beside.counted,
+            ..beside.measured
+        })
+    };
     let sample = match system {
-        System::Bare => beside_worker(&bed, Behind::Nothing, &traffic, plan.time, &at_sink)?,
-        System::Podway => beside_worker(&bed, Behind::Engine, &traffic, plan.time, &at_sink)?,
+        System::Bare => workers(Behind::Nothing, Elsewhere::Quiet)?,
+        System::Podway => workers(Behind::Engine, Elsewhere::Quiet)?,
+        System::PodwayChurn => workers(Behind::Engine, Elsewhere::Changing)?,
         System::Devmap => {
-            let ceiling = Ceiling::attach(&bed)?;
-            return count(&bed, &traffic, plan.time, &|| ceiling.sunk());
+            let ceiling = Ceiling::attach(&bed, from, to)?;
+            return count(&bed, &stream, time, &|| ceiling.sunk());
         }
         System::Linux => {
-            linux::configure(&bed)?;
-            count(&bed, &traffic, plan.time, &at_sink)?
+            linux::configure(&bed, Rules::Nftables, case)?;
+            counted()?
+        }
+        System::LinuxIptables => {
+            linux::configure(&bed, Rules::Iptables, case)?;
+            counted()?
         }
         System::Ovs => {
-            let _switch = OpenVswitch::start(&bed)?;
-            count(&bed, &traffic, plan.time, &at_sink)?
+            let _switch = ovs::start(&bed, case)?;
+            counted()?
         }
+        System::Vpp => anyhow::bail!("it is not built here"),
     };
-    let expected = system.length_at_sink(plan.length) - ETHERNET;
-    let sunk = bed.sunk()?;
-    let length = sunk.bytes as f64 / sunk.packets.max(1) as f64;
+    check(&bed, system, case)?;
+    Ok(sample)
+}
+
+/// What of the arriving packets is as it should be, in the words of nftables.
+fn expected(system: System, way: Way) -> String {
+    match (way, system.translates()) {
+        (Way::Back, true) => format!("udp sport {SERVICE_PORT}"),
+        (Way::Back, false) | (Way::Out | Way::Fresh, _) => String::new(),
+    }
+}
+
+/// An error unless all was done to the packets that was to be done.
+fn check(bed: &Bed, system: System, case: &Case) -> anyhow::Result<()> {
+    let (_, to) = case.ends();
+    let arrived = bed.arrived(to)?;
+    let packets = arrived.packets.max(1) as f64;
+    let part = packets / (packets + arrived.others as f64);
+    ensure!(
+        part >= TRANSLATED,
+        "only {:.0} % of what came back was translated",
+        part * 100.0
+    );
+    let expected = system.length_at_end(case) - ETHERNET;
+    let length = arrived.bytes as f64 / packets;
     // A stray packet among millions is no matter.
     ensure!(
         (length - expected as f64).abs() < 1.0,
         "packets of {length:.1} instead of {expected} bytes arrived: not what was to be measured"
     );
-    Ok(sample)
-}
-
-/// Counts while a worker of podway's forwards.
-fn beside_worker(
-    bed: &Bed,
-    behind: Behind,
-    traffic: &Traffic,
-    time: Duration,
-    at_sink: Sunk<'_>,
-) -> anyhow::Result<Sample> {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let (ready, is_ready) = channel();
-        let stop = &stop;
-        let worker = scope.spawn(move || {
-            settle(&bed.node, FORWARDER_CORE)?;
-            let share = CoreShare::start();
-            let counted = forward(behind, traffic.flows(), stop, &ready)?;
-            Ok::<_, anyhow::Error>((counted, share.end()))
-        });
-        let sample = match is_ready.recv_timeout(PATIENCE) {
-            Ok(()) => count(bed, traffic, time, at_sink),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(anyhow!("the worker is not ready after {PATIENCE:?}"))
-            }
-            // Its own error says more.
-            Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the worker ended")),
-        };
-        stop.store(true, Ordering::Relaxed);
-        let (counted, share) = worker.join().expect("the worker does not panic")?;
-        let sample = sample?;
-        let core_share = sample.core_share.min(share);
-        Ok(Sample {
-            counted,
-            core_share,
-            ..sample
-        })
-    })
-}
-
-/// Says how to get a program that is not there.
-fn lacks(program: &str, package: &str) -> Option<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    match directories.any(|directory| directory.join(program).is_file()) {
-        true => None,
-        false => Some(format!(
-            "no `{program}` here: install the package {package}"
-        )),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use podway_cni::Namespace;
 
     use super::*;
 
     /// What arrives is of the right length, or measuring fails; the engine counts what it did.
     #[test]
-    #[ignore = "as root, keeps two cores busy for half a minute: cargo test -p podway-bench -- --ignored"]
     fn every_system_forwards_what_it_should() {
-        let plan = Plan {
-            systems: System::ALL.to_vec(),
-            flows: vec![100],
-            length: 64,
-            rounds: 1,
-            time: Duration::from_millis(200),
-        };
-        let rows = measure(&plan, |_| ()).expect("rows");
-        for row in &rows {
-            assert!(row.mpps.is_some() != row.missing.is_some(), "{row:?}");
+        if std::env::var_os("PODWAY_UNPRIVILEGED").is_some() {
+            println!("not run: namespaces need root");
+            return;
         }
+        let alone = File::create("/run/podway-test.lock").expect("root can lock");
+        alone.lock().expect("a lock");
+        let rows = forwarded(System::ALL, Way::Out, 1);
         let counted = &rows[1].counted;
         assert_eq!(counted["flow-miss"], 100.0, "{counted:?}");
         assert_eq!(
             counted["tunnel-pushed"], counted["transmitted"],
             "{counted:?}"
         );
-        assert!(Namespace::names("podway-bench-").is_empty());
+        let rows = forwarded(&[System::Podway, System::Linux, System::Ovs], Way::Back, 1);
+        let counted = &rows[0].counted;
+        assert_eq!(counted["flow-miss"], 100.0, "{counted:?}");
+        let rows = forwarded(&[System::Podway], Way::Fresh, 1);
+        let counted = &rows[0].counted;
+        assert_eq!(counted["flow-miss"], counted["received"], "{counted:?}");
+        forwarded(&[System::Podway], Way::Out, 2);
+        assert!(Namespace::names(PREFIX).is_empty());
+    }
+
+    /// What systems did for a moment: all of it, unless they are not installed.
+    fn forwarded(systems: &[System], way: Way, workers: usize) -> Vec<Row> {
+        let case = Case {
+            way,
+            flows: 100,
+            length: 64,
+            workers,
+        };
+        let plan = Plan {
+            systems: systems.to_vec(),
+            cases: vec![case],
+            rounds: 1,
+            time: Duration::from_millis(100),
+        };
+        let rows = measure(&plan, |line| println!("{line}")).expect("rows");
+        for row in &rows {
+            let why = row.missing.as_deref().unwrap_or_default();
+            assert!(row.mpps.is_some() != row.missing.is_some(), "{row:?}");
+            assert!(!why.starts_with("failed"), "{row:?}");
+        }
+        rows
     }
 }

@@ -2,44 +2,73 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use libbpf_rs::{
     ErrorKind, Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut,
 };
 
 use nix::net::if_::if_nametoindex;
 
-use super::bed::Bed;
-use crate::packets::{FIRST_PORT, PORTS, Traffic};
+use super::bed::{Bed, End};
+use crate::packets::{FIRST_PORT, PORTS, Traffic, Varied};
 
 static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.bpf.o"));
 /// BPF_F_TEST_XDP_LIVE_FRAMES (linux/bpf.h): packets are real, and go where the program says.
 const LIVE_FRAMES: u32 = 1 << 1;
 
+/// Headers that the program has room for.
+const ROOM: usize = 92;
+
+/// How fast a source sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as it can.
+    Full,
+    /// A packet each so many nanoseconds.
+    Every(u32),
+}
+
+impl Pace {
+    /// Nanoseconds from one packet to the next, 0 if as few as can be.
+    fn interval_ns(self) -> u32 {
+        match self {
+            Pace::Full => 0,
+            Pace::Every(interval_ns) => interval_ns,
+        }
+    }
+}
+
 /// A source of packets, in the namespace of the thread that made it.
 pub(crate) struct Source {
     object: Object,
+    program: &'static str,
     template: Vec<u8>,
 }
 
 impl Source {
     /// A source of this traffic that sends out of `device`, in the caller's namespace.
-    pub(crate) fn new(device: &str, traffic: &Traffic) -> anyhow::Result<Source> {
+    pub(crate) fn new(device: &str, traffic: &Traffic, pace: Pace) -> anyhow::Result<Source> {
         let object = load()?;
-        map(&object, "traffic")?.update(
-            &[0; 4],
-            &parameters(index(device)?, traffic),
-            MapFlags::ANY,
-        )?;
+        let parameters = parameters(index(device)?, traffic, pace);
+        map(&object, "traffic")?.update(&[0; 4], &parameters, MapFlags::ANY)?;
+        let program = match traffic.varied() {
+            Varied::Source => bail!("the source has no program for flows of many sources"),
+            Varied::Target => "bench_source",
+            Varied::Replies => "bench_replies",
+        };
         let mut template = vec![0; traffic.length()];
         traffic.write(0, &mut template);
-        Ok(Source { object, template })
+        Ok(Source {
+            object,
+            program,
+            template,
+        })
     }
 
-    /// Sends so many packets without a pause and gives the time that took; `None` if a signal ended it early.
+    /// Has the program run so many times without a pause, each time for a packet if its pace allows, and gives the time that took; `None` if a signal ended it early.
     pub(crate) fn send(&mut self, packets: u32) -> anyhow::Result<Option<Duration>> {
         ensure!(packets <= i32::MAX as u32, "{packets} packets in one call");
-        let program = program(&mut self.object, "bench_source")?;
+        let program = program(&mut self.object, self.program)?;
         let input = ProgramInput {
             data_in: Some(&self.template),
             flags: LIVE_FRAMES,
@@ -64,15 +93,16 @@ pub(crate) struct Ceiling {
 }
 
 impl Ceiling {
-    /// Forwards all that comes in by `in` out of `wire`, and counts and drops it at `end`.
-    pub(crate) fn attach(bed: &Bed) -> anyhow::Result<Ceiling> {
+    /// Forwards all that comes from one end to the other, and counts and drops it there.
+    pub(crate) fn attach(bed: &Bed, from: End, to: End) -> anyhow::Result<Ceiling> {
         let mut object = load()?;
         let sink = bed
-            .sink
-            .inside(|| attach(&mut object, "bench_sink", "end"))??;
+            .namespace(to)
+            .inside(|| attach(&mut object, "bench_sink", to.device()))??;
         let forwarder = bed.node.inside(|| {
-            map(&object, "wire")?.update(&[0; 4], &index("wire")?.to_ne_bytes(), MapFlags::ANY)?;
-            attach(&mut object, "bench_ceiling", "in")
+            let target = index(to.node_device())?.to_ne_bytes();
+            map(&object, "wire")?.update(&[0; 4], &target, MapFlags::ANY)?;
+            attach(&mut object, "bench_ceiling", from.node_device())
         })??;
         Ok(Ceiling {
             _forwarder: forwarder,
@@ -117,7 +147,7 @@ fn program<'a>(object: &'a mut Object, name: &str) -> anyhow::Result<ProgramMut<
 }
 
 /// `struct traffic` in source.bpf.c.
-fn parameters(ifindex: u32, traffic: &Traffic) -> Vec<u8> {
+fn parameters(ifindex: u32, traffic: &Traffic, pace: Pace) -> Vec<u8> {
     let (ip_sum, udp_sum) = traffic.sums();
     let words = [
         ifindex,
@@ -127,10 +157,14 @@ fn parameters(ifindex: u32, traffic: &Traffic) -> Vec<u8> {
         traffic.first_address(),
         ip_sum,
         udp_sum,
+        pace.interval_ns(),
     ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     bytes.extend(FIRST_PORT.to_ne_bytes());
     bytes.extend(traffic.headers());
+    // The whole structure is a multiple of its words.
+    let whole = (words.len() * 4 + 2 + ROOM).next_multiple_of(4);
+    bytes.resize(whole, 0);
     bytes
 }
 
@@ -144,47 +178,88 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::os::unix::fs::MetadataExt;
 
-    use podway_wire::Mac;
+    use podway_wire::{Addr, Mac, vxlan};
 
     use super::*;
-    use crate::packets::{Ends, HEADERS, Varied};
+    use crate::packets::{Ends, HEADERS};
 
+    const XDP_DROP: u32 = 1;
     const XDP_REDIRECT: u32 = 4;
+
+    const ENDS: Ends = Ends {
+        source_mac: Mac([2, 0, 0, 0, 0, 5]),
+        target_mac: Mac([2, 0, 0, 0, 0, 6]),
+        source: Ipv4Addr::new(10, 244, 1, 5),
+        target: Ipv4Addr::new(10, 97, 255, 250),
+        server_port: 80,
+    };
+
+    fn unprivileged() -> bool {
+        let unprivileged = metadata("/proc/self").map(|it| it.uid()).ok() != Some(0);
+        if unprivileged {
+            eprintln!("skipped: BPF programs need root");
+        }
+        unprivileged
+    }
+
+    /// What the program makes of a frame in which a forwarder left something behind.
+    fn written(source: &mut Source) -> (u32, Vec<u8>) {
+        let length = source.template.len();
+        let mut left = vec![0xaa; length];
+        let headers = length - 64 + HEADERS;
+        left[headers..].fill(0);
+        let mut written = vec![0; length];
+        let program = program(&mut source.object, source.program).expect("program");
+        let input = ProgramInput {
+            data_in: Some(&left),
+            data_out: Some(&mut written),
+            ..ProgramInput::default()
+        };
+        let output = program.test_run(input).expect("run");
+        (output.return_value, written)
+    }
 
     /// Who measures the engine in memory and who measures through the kernel see the same packets.
     #[test]
     fn the_program_writes_the_packets_that_traffic_does() {
-        if metadata("/proc/self").map(|it| it.uid()).ok() != Some(0) {
-            eprintln!("skipped: BPF programs need root");
+        if unprivileged() {
             return;
         }
-        let ends = Ends {
-            source_mac: Mac([2, 0, 0, 0, 0, 5]),
-            target_mac: Mac([2, 0, 0, 0, 0, 6]),
-            source: Ipv4Addr::new(10, 244, 1, 5),
-            target: Ipv4Addr::new(10, 97, 255, 250),
-            target_port: 80,
+        let outer = vxlan::Outer {
+            target_mac: ENDS.target_mac,
+            source_mac: ENDS.source_mac,
+            source: Addr::v4([192, 168, 77, 2]),
+            target: Addr::v4([192, 168, 77, 1]),
+            source_port: 50_000,
+            target_port: 4_789,
+            vni: 1,
+            traffic_class: 0,
         };
         for flows in [1, 3, 1_000_000] {
-            let traffic = Traffic::udp(&ends, Varied::Target, 64, flows);
-            let mut source = Source::new("lo", &traffic).expect("source");
-            for count in 0..50 {
-                let mut expected = vec![0; 64];
-                traffic.write(traffic.flow_of(count), &mut expected);
-                // What a forwarder left behind in a frame that comes back.
-                let mut left = vec![0xaa; 64];
-                left[HEADERS..].fill(0);
-                let mut written = vec![0; 64];
-                let program = program(&mut source.object, "bench_source").expect("program");
-                let input = ProgramInput {
-                    data_in: Some(&left),
-                    data_out: Some(&mut written),
-                    ..ProgramInput::default()
-                };
-                let output = program.test_run(input).expect("run");
-                assert_eq!(output.return_value, XDP_REDIRECT);
-                assert_eq!(written, expected, "packet {count} of {flows} flows");
+            let out = Traffic::udp(&ENDS, Varied::Target, 64, flows);
+            let back = Traffic::udp(&ENDS, Varied::Replies, 64, flows).tunnelled(&outer);
+            for traffic in [out, back] {
+                let mut source = Source::new("lo", &traffic, Pace::Full).expect("source");
+                for count in 0..50 {
+                    let mut expected = vec![0; traffic.length()];
+                    traffic.write(traffic.flow_of(count), &mut expected);
+                    let (verdict, written) = written(&mut source);
+                    assert_eq!(verdict, XDP_REDIRECT);
+                    assert_eq!(written, expected, "packet {count} of {flows} flows");
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_paced_source_leaves_out_what_comes_too_early() {
+        if unprivileged() {
+            return;
+        }
+        let traffic = Traffic::udp(&ENDS, Varied::Target, 64, 1);
+        let hour = Pace::Every(u32::MAX);
+        let mut source = Source::new("lo", &traffic, hour).expect("source");
+        assert_eq!(written(&mut source).0, XDP_REDIRECT);
+        assert_eq!(written(&mut source).0, XDP_DROP);
     }
 }

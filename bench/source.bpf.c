@@ -77,7 +77,7 @@ static __always_inline int send(struct xdp_md *ctx, const enum way way)
 		if (now_ns < next_ns)
 			return XDP_DROP;
 		/* Who was kept from sending for long does not make up for it. */
-		next_ns = now_ns - next_ns > 100000 ? now_ns : next_ns + it->interval_ns;
+		next_ns = (now_ns - next_ns > 100000 ? now_ns : next_ns) + it->interval_ns;
 	}
 	now = flow;
 	flow = now + it->stride >= it->flows ? now + it->stride - it->flows : now + it->stride;

@@ -233,7 +233,8 @@ impl PodTable {
             return Some(Hop::Endpoint(id));
         }
         let node = round.now.pods.get(owner)?.node.as_ref()?;
-        let hop = Hop::Peer(topology.peer(node)?);
+        // What is a pod's is closed rather than left to the world when nothing leads to its node.
+        let hop = topology.peer(node).map_or(Hop::Unallocated, Hop::Peer);
         (snapshot.routes.range_hop(addr) != hop).then_some(hop)
     }
 }

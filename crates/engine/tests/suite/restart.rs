@@ -9,8 +9,8 @@ use podway_tables::{NextHops, PortId};
 use podway_wire::{FlowKey, Mac, Protocol};
 
 use crate::world::{
-    TestNode, UPLINK, attachment, ingress_policy, key, key_of, packet, pod, service, setup, slice,
-    two_nodes,
+    TestNode, UPLINK, attachment, ingress_policy, key, key_of, name, packet, pod, service, setup,
+    slice, two_nodes,
 };
 
 const CLIENT: PortId = PortId(2);
@@ -145,8 +145,11 @@ fn f8_f9_what_changed_meanwhile_counts_for_the_first_packet_after_it() {
     after.change([ingress_policy("web1", None)]);
     let denied = after.send(CLIENT, &packet(CLIENT, &to_web1, 16, b"x"));
     assert_eq!(denied.verdict, Verdict::Drop(DropReason::IngressDenied));
-    // Its node has left the cluster: it doesn't leave the cluster under the pod's own address.
+    // Its node has left the cluster, and then the pod: nothing is for outside that is a pod's, nor under a pod's address.
     after.change([Change::Gone(Key::Node("node2".into()))]);
+    let closed = after.send(CLIENT, &packet(CLIENT, &to_web2, 16, b"x"));
+    assert_eq!(closed.verdict, Verdict::Drop(DropReason::NoSuchPod));
+    after.change([Change::Gone(Key::Pod(name("shop", "web2")))]);
     let (_, outward) = sent(&mut after, CLIENT, &to_web2, 16);
     assert_eq!(outward.source.to_string(), "192.168.50.1");
 }

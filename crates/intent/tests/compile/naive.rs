@@ -209,9 +209,10 @@ pub(crate) fn hop(cluster: &Cluster, node: &str, addr: IpAddr) -> String {
         if place == node {
             return format!("pod {}", pod.name);
         }
-        if cluster.node(place).is_some_and(|it| reaches(own, it)) {
-            return format!("peer {place}");
-        }
+        return match cluster.node(place).is_some_and(|it| reaches(own, it)) {
+            true => format!("peer {place}"),
+            false => "unallocated".into(),
+        };
     }
     let all = nodes
         .iter()

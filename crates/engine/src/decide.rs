@@ -10,16 +10,16 @@ use podway_wire::{Addr, FlowKey, Icmp, Parsed, Protocol};
 use crate::DropReason;
 use crate::serve::{Source, SourceNat, choose, frontend, is_node_at, source_nat};
 
-/// Where a packet came in, after its tunnel was opened.
+/// Where a packet came in, its tunnel taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// From a pod on this node.
     Endpoint(EndpointId),
     /// From this node's own stack.
     Host,
-    /// Out of the tunnel from a peer.
+    /// From a peer, out of the tunnel or directly.
     Peer(PeerId),
-    /// From the wire, without a tunnel.
+    /// From the wire, and from no pod of the cluster.
     World,
 }
 

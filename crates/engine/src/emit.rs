@@ -1,6 +1,6 @@
 //! The last steps of the walk: TTL, size, Ethernet addresses, tunnel.
 
-use podway_tables::{Hop, PortId, Snapshot};
+use podway_tables::{Hop, PortId, Snapshot, Via};
 use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
@@ -58,8 +58,19 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, Dr
         Hop::Peer(id) => {
             let peer = snapshot.peer(id).ok_or(DropReason::NoRoute)?;
             let port = node.uplink.ok_or(DropReason::NoRoute)?;
+            let next_hop = || peer.next_hop.ok_or(DropReason::NoNeighbour);
+            match peer.via {
+                Via::Vxlan => {}
+                Via::Direct => {
+                    return Ok(Egress {
+                        source: node.uplink_mac,
+                        ..plain(port, next_hop()?, peer.mtu)
+                    });
+                }
+                Via::Nothing => return Err(DropReason::OffSubnet),
+            }
             let outer = Outer {
-                target_mac: peer.next_hop.ok_or(DropReason::NoNeighbour)?,
+                target_mac: next_hop()?,
                 source_mac: node.uplink_mac,
                 source: peer.source,
                 target: peer.vtep,
@@ -68,7 +79,7 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, Dr
                 vni: node.vni,
                 traffic_class: 0,
             };
-            let inside = plain(port, node.gateway_mac, u32::from(node.tunnel_mtu));
+            let inside = plain(port, node.gateway_mac, peer.mtu);
             Ok(Egress {
                 tunnel: Some(outer),
                 ..inside

@@ -135,8 +135,13 @@ impl Engine {
         let mut received: ArrayVec<(Result<Received, DropReason>, u64), BATCH> = ArrayVec::new();
         for packet in packets.iter_mut() {
             let outcome = receive(snapshot, packet);
+            if let Ok(Received::Opened(..)) = &outcome {
+                self.count(Event::Opened);
+            }
             let hash = match &outcome {
-                Ok(Received::Ip(parsed, _)) => self.flows.prefetch(&parsed.key),
+                Ok(Received::Ip(parsed, _) | Received::Opened(parsed, _)) => {
+                    self.flows.prefetch(&parsed.key)
+                }
                 Ok(Received::Neighbour(..)) | Err(_) => 0,
             };
             received.push((outcome, hash));
@@ -144,10 +149,7 @@ impl Engine {
         for (packet, (outcome, hash)) in packets.iter_mut().zip(&received) {
             self.count(Event::Received);
             packet.verdict = match outcome {
-                Ok(Received::Ip(parsed, arrival)) => {
-                    if let Arrival::Peer(_) = arrival {
-                        self.count(Event::Opened);
-                    }
+                Ok(Received::Ip(parsed, arrival) | Received::Opened(parsed, arrival)) => {
                     match parsed.fragment {
                         Fragment::Whole => self.conclude(moment, packet, (parsed, *arrival), *hash),
                         Fragment::First | Fragment::Later => {

@@ -32,7 +32,7 @@ reasons! {
     UnknownPort = "unknown-port",
     /// A UDP datagram over IPv6 without a checksum (RFC 8200, 8.1).
     NoChecksum = "no-checksum",
-    /// A pod sent with an address, Ethernet or IP, that is not its own.
+    /// An address, Ethernet or IP, that is not the sender's own, or is the cluster's and came in where it can't be.
     Spoofed = "spoofed",
     /// A pod sent tunnel traffic to a node.
     PodTunnel = "pod-tunnel",
@@ -68,6 +68,8 @@ reasons! {
     PodNotAttached = "pod-not-attached",
     /// The peer's Ethernet address is not resolved yet.
     NoNeighbour = "no-neighbour",
+    /// The peer is in none of the uplink's subnets, and there is no tunnel to it.
+    OffSubnet = "off-subnet",
     /// An address of the service range without a service.
     UnallocatedVip = "unallocated-vip",
     /// A packet to a virtual address that is neither TCP, UDP nor SCTP: nobody answers there.

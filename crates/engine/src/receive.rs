@@ -1,6 +1,6 @@
 //! The first steps of the walk: which port, out of which tunnel, whose packet.
 
-use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot};
+use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot, Via};
 use podway_wire::vxlan::{self, OpenError};
 use podway_wire::{
     Addr, Content, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs,
@@ -12,8 +12,10 @@ use crate::{DropReason, Packet};
 /// A packet as the engine first sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Received {
-    /// An IP packet, its tunnel taken off.
+    /// An IP packet that came without a tunnel.
     Ip(Parsed, Arrival),
+    /// An IP packet whose tunnel was taken off.
+    Opened(Parsed, Arrival),
     /// A question or answer of ARP or neighbour discovery, from a pod or the host.
     Neighbour(Arrival, Option<Parsed>),
 }
@@ -37,7 +39,7 @@ pub(crate) fn receive(
         PortKind::Host => from_host(snapshot, content)?,
         PortKind::Uplink => from_uplink(snapshot, packet, content)?,
     };
-    if let Received::Ip(parsed, _) = &received {
+    if let Received::Ip(parsed, _) | Received::Opened(parsed, _) = &received {
         trim(packet, parsed)?;
         if parsed.key.target.is_multicast() {
             return Err(DropReason::Multicast);
@@ -152,29 +154,45 @@ fn from_uplink(
         && outer.key.target_port == node.tunnel_port
         && node.addresses.contains(&outer.key.target);
     if !tunnelled {
-        // An address of the cluster comes through the tunnel or from one of our ports.
-        return match is_outside(snapshot, &outer.key) {
-            true => Ok(Received::Ip(outer, Arrival::World)),
-            false => Err(DropReason::Spoofed),
-        };
+        let arrival = untunnelled(snapshot, packet, &outer.key)?;
+        return Ok(Received::Ip(outer, arrival));
     }
     if outer.fragment != Fragment::Whole {
         return Err(DropReason::Fragment);
     }
     let (parsed, peer) = open(snapshot, packet, &outer)?;
-    Ok(Received::Ip(parsed, Arrival::Peer(peer)))
+    Ok(Received::Opened(parsed, Arrival::Peer(peer)))
 }
 
-/// True if a packet may come from the wire without a tunnel: from an address outside of the cluster, or from another
-/// node to what is this node's or nobody's in the cluster (a node port, a load balancer's address).
-fn is_outside(snapshot: &Snapshot, key: &FlowKey) -> bool {
-    match snapshot.routes.hop(&key.source) {
-        Hop::World => true,
-        Hop::Peer(id) => {
-            let target = snapshot.routes.hop(&key.target);
-            is_node(snapshot, id, &key.source) && matches!(target, Hop::Host | Hop::World)
+/// Who sends a packet that comes from the wire without a tunnel.
+///
+/// From an address outside of the cluster that is the world, and so it is from another node to what is this node's or
+/// nobody's in the cluster (a node port, a load balancer's address). Else an address of the cluster comes through the
+/// tunnel, from one of our ports, or from the peer that it belongs to, if that sends directly (D8).
+#[inline]
+fn untunnelled(
+    snapshot: &Snapshot,
+    packet: &Packet<'_>,
+    key: &FlowKey,
+) -> Result<Arrival, DropReason> {
+    let id = match snapshot.routes.hop(&key.source) {
+        Hop::World => return Ok(Arrival::World),
+        Hop::Peer(id) => id,
+        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {
+            return Err(DropReason::Spoofed);
         }
-        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => false,
+    };
+    let peer = snapshot.peer(id).ok_or(DropReason::Spoofed)?;
+    if peer.addresses.contains(&key.source) {
+        let target = snapshot.routes.hop(&key.target);
+        if matches!(target, Hop::Host | Hop::World) {
+            return Ok(Arrival::World);
+        }
+    }
+    let (_, sender) = macs(packet.frame.bytes()).ok_or(DropReason::Truncated)?;
+    match peer.via {
+        Via::Direct if peer.next_hop == Some(sender) => Ok(Arrival::Peer(id)),
+        Via::Direct | Via::Vxlan | Via::Nothing => Err(DropReason::Spoofed),
     }
 }
 

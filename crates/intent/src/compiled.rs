@@ -30,6 +30,8 @@ pub struct Plan {
     pub local: Vec<IpNet>,
     /// This node's own addresses.
     pub node_addresses: Vec<IpAddr>,
+    /// The pod ranges of nodes that send directly: what comes from there to this node's own addresses is ours, too.
+    pub direct: Vec<IpNet>,
     /// The UDP port that tunnels arrive at.
     pub tunnel_port: u16,
     /// Node ports, in order.

@@ -159,6 +159,7 @@ impl Compiler {
         Plan {
             local: local.into_iter().collect(),
             node_addresses: own.map_or_else(Vec::new, |own| own.addresses.clone()),
+            direct: self.topology.direct().to_vec(),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
             node_ports: node_ports.into_iter().collect(),
             snat_ports: setup.and_then(|setup| setup.snat_ports),

@@ -20,6 +20,7 @@ mod round;
 mod selector;
 mod services;
 mod topology;
+mod tunnel;
 
 pub use address::gateway;
 pub use change::{Change, Key};
@@ -29,3 +30,4 @@ pub use compiled::{Compiled, Names, Plan, PolicyName, Problem, RuleName, RulePla
 pub use compiler::{Compiler, compile};
 pub use effective::Effective;
 pub use objects::*;
+pub use tunnel::{Tunnel, UnknownTunnel};

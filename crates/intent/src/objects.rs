@@ -374,6 +374,10 @@ pub struct NodeSetup {
     pub host: Option<(podway_tables::PortId, Mac, u32)>,
     /// The gateway's Ethernet address towards pods and host.
     pub gateway_mac: Mac,
+    /// Which nodes' packets go through the tunnel.
+    pub tunnel: crate::Tunnel,
+    /// The ranges whose addresses the uplink reaches without a gateway.
+    pub subnets: Vec<IpNet>,
     /// VXLAN network identifier.
     pub vni: u32,
     /// The tunnel's UDP port.

@@ -5,17 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use podway_tables::{Hop, Peer, PeerId, PrefixMap, Slots, Snapshot};
-use podway_wire::{Addr, Family};
+use podway_tables::{Hop, Peer, PeerId, PrefixMap, Slots, Snapshot, Via};
+use podway_wire::Addr;
 
 use crate::address::gateway;
 use crate::ids::Ids;
 use crate::round::{Round, Underlay};
+use crate::tunnel::{mtu, via};
 use crate::{Key, Node, Problem};
-
-/// Bytes that a tunnel adds: outer IP, UDP and VXLAN headers and the inner Ethernet header (RFC 7348, 5).
-const TUNNEL_OVERHEAD_V4: u32 = 20 + 8 + 8 + 14;
-const TUNNEL_OVERHEAD_V6: u32 = 40 + 8 + 8 + 14;
 
 /// What is remembered of nodes from one compilation to the next.
 #[derive(Debug, Default)]
@@ -25,6 +22,8 @@ pub(crate) struct Topology {
     nodes: HashMap<PeerId, Arc<Node>>,
     /// Addresses that are a node's or a gateway's.
     addresses: BTreeMap<Addr, Hop>,
+    /// The pod ranges of nodes that send directly, in order.
+    direct: Vec<IpNet>,
     problems: Vec<Problem>,
 }
 
@@ -41,6 +40,7 @@ impl Topology {
         }
         self.problems.clear();
         self.set_peers(round, snapshot, names);
+        self.set_direct(snapshot);
         set_node(round, snapshot);
         let ranges = self.ranges(round);
         snapshot.routes.set_ranges(ranges);
@@ -68,6 +68,11 @@ impl Topology {
         u16::try_from(id).ok().map(PeerId)
     }
 
+    /// The pod ranges of nodes that send directly, in order.
+    pub(crate) fn direct(&self) -> &[IpNet] {
+        &self.direct
+    }
+
     /// What is wrong with nodes.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.problems.iter().cloned()
@@ -81,12 +86,18 @@ impl Topology {
     ) {
         let mut wanted = BTreeMap::new();
         for node in others(round) {
-            match tunnel(round, node) {
-                Some(peer) => drop(wanted.insert(node.name.clone(), (node, peer))),
-                None => self.problems.push(Problem {
-                    object: Key::Node(node.name.clone()),
-                    text: "no tunnel leads there: it and this node need InternalIP addresses of one family".into(),
-                }),
+            let peer = peer(round, node);
+            let problem = match peer.as_ref().map(|peer| (peer.via, peer.vtep)) {
+                Some((Via::Vxlan | Via::Direct, _)) => None,
+                Some((Via::Nothing, vtep)) => Some(far(round, &vtep)),
+                None => Some("no tunnel leads there: it and this node need InternalIP addresses of one family".into()),
+            };
+            self.problems.extend(problem.map(|text| Problem {
+                object: Key::Node(node.name.clone()),
+                text,
+            }));
+            if let Some(peer) = peer {
+                wanted.insert(node.name.clone(), (node, peer));
             }
         }
         let all = self.peers.iter();
@@ -137,6 +148,18 @@ impl Topology {
             }
             names.set(id, Some(name));
         }
+    }
+
+    fn set_direct(&mut self, snapshot: &Snapshot) {
+        let is_direct = |id: PeerId| {
+            let peer = snapshot.peer(id);
+            peer.is_some_and(|peer| peer.via == Via::Direct)
+        };
+        let nodes = self.nodes.iter().filter(|(id, _)| is_direct(**id));
+        let ranges = nodes.flat_map(|(_, node)| node.pod_ranges.iter().map(IpNet::trunc));
+        self.direct = ranges.collect();
+        self.direct.sort_unstable();
+        self.direct.dedup();
     }
 
     /// The addresses of nodes and of our gateways; ours go first, then those of nodes in the order of names.
@@ -219,21 +242,35 @@ fn others<'a>(round: &Round<'a>) -> Vec<&'a Arc<Node>> {
     others
 }
 
-/// The tunnel to a node: in the family of our first address if it has that, else in the other.
-fn tunnel(round: &Round<'_>, node: &Node) -> Option<Peer> {
+/// The way to a node: in the family of our first address if it has that, else in the other.
+fn peer(round: &Round<'_>, node: &Node) -> Option<Peer> {
     let own = round.now.nodes.get(round.node)?;
     let (source, vtep) = own.addresses.iter().find_map(|source| {
         let mut theirs = node.addresses.iter();
         let vtep = theirs.find(|ip| ip.is_ipv4() == source.is_ipv4())?;
         Some((source, vtep))
     })?;
+    let setup = round.now.setup();
+    let via = setup.map_or_else(Via::default, |setup| via(setup, vtep));
     Some(Peer {
         vtep: (*vtep).into(),
+        via,
+        mtu: setup.map_or(0, |setup| mtu(setup, via, vtep)),
         addresses: node.addresses.iter().copied().map(Addr::from).collect(),
         source: (*source).into(),
         next_hop: round.now.neighbour(vtep),
         generation: 0,
     })
+}
+
+/// What is wrong with a node that nothing leads to.
+fn far(round: &Round<'_>, vtep: &Addr) -> String {
+    let subnets = round.now.setup().map_or(&[][..], |setup| &setup.subnets);
+    let subnets: Vec<String> = subnets.iter().map(IpNet::to_string).collect();
+    format!(
+        "nothing leads there: {vtep} is in none of the uplink's subnets ({}); set `tunnel` to \"auto\" or \"vxlan\"",
+        subnets.join(", ")
+    )
 }
 
 fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
@@ -261,15 +298,4 @@ fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
     node.world = setup.world;
     node.snat_ports = setup.snat_ports;
     node.uplink_mtu = setup.uplink.map_or(0, |(_, _, mtu)| mtu);
-    let mut sources = snapshot.peers.iter().flatten().map(|peer| &peer.source);
-    let any_v6 = sources.any(|source| source.family() == Family::V6);
-    let first_v6 = node.addresses.first().map(Addr::family) == Some(Family::V6);
-    let overhead = match any_v6 || first_v6 {
-        true => TUNNEL_OVERHEAD_V6,
-        false => TUNNEL_OVERHEAD_V4,
-    };
-    let mtu = setup
-        .uplink
-        .map_or(0, |(_, _, mtu)| mtu.saturating_sub(overhead));
-    node.tunnel_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
 }

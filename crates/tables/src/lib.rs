@@ -26,7 +26,9 @@ pub use service::{Choice, Client, Frontend, FrontendKind, Reach, Refusal, Servic
 pub use services::{Found, Services};
 pub use shared_map::SharedMap;
 pub use slots::Slots;
-pub use snapshot::{ClusterIpMasquerade, Endpoint, NextHops, Node, Peer, Port, PortKind, Snapshot};
+pub use snapshot::{
+    ClusterIpMasquerade, Endpoint, NextHops, Node, Peer, Port, PortKind, Snapshot, Via,
+};
 pub use verdicts::{Effect, Peers, PortMatch, Rank, Rule, Tier, Verdicts};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.
@@ -37,7 +39,7 @@ pub struct PortId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u32);
 
-/// A node that we have a tunnel to, by its place in [`Snapshot::peers`].
+/// Another node, by its place in [`Snapshot::peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u16);
 

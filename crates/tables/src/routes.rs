@@ -12,7 +12,7 @@ use crate::{EndpointId, PeerId, PrefixMap, SharedMap};
 pub enum Hop {
     /// A pod on this node.
     Endpoint(EndpointId),
-    /// Through the tunnel to a peer.
+    /// To a peer.
     Peer(PeerId),
     /// This node's own stack.
     Host,

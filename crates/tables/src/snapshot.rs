@@ -16,7 +16,7 @@ pub struct Snapshot {
     pub ports: Vec<Option<Port>>,
     /// The pods on this node, by [`EndpointId`]; `None` where an id is free.
     pub endpoints: Vec<Option<Endpoint>>,
-    /// The nodes at the other ends of our tunnels, by [`PeerId`]; `None` where an id is free.
+    /// The other nodes, by [`PeerId`]; `None` where an id is free.
     pub peers: Vec<Option<Peer>>,
     /// Where addresses are.
     pub routes: Routes,
@@ -35,7 +35,7 @@ pub struct Node {
     pub gateways: Vec<Addr>,
     /// This node's own addresses (InternalIP), the tunnel's source among them.
     pub addresses: Vec<Addr>,
-    /// The port of the wire; `None` on a node without tunnels.
+    /// The port of the wire; `None` on a node without other nodes.
     pub uplink: Option<PortId>,
     /// The port to the host's own stack.
     pub host: Option<PortId>,
@@ -47,8 +47,6 @@ pub struct Node {
     pub vni: u32,
     /// The UDP port that tunnels arrive at.
     pub tunnel_port: u16,
-    /// The largest IP packet that fits the tunnel, in bytes.
-    pub tunnel_mtu: u16,
     /// The largest IP packet on the wire, in bytes.
     pub uplink_mtu: u32,
     /// The largest IP packet on the host port, in bytes.
@@ -146,11 +144,27 @@ pub struct Endpoint {
     pub generation: u32,
 }
 
-/// A node at the other end of a tunnel.
+/// How packets get to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// Through the tunnel.
+    #[default]
+    Vxlan,
+    /// As they are, under its Ethernet address.
+    Direct,
+    /// Not at all: they were to go directly, but it is in none of the uplink's subnets.
+    Nothing,
+}
+
+/// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Where its tunnel ends (its InternalIP of the underlay's family).
     pub vtep: Addr,
+    /// How packets get there.
+    pub via: Via,
+    /// The largest IP packet that gets there in one piece, in bytes.
+    pub mtu: u32,
     /// All addresses of the node itself, the tunnel's end among them.
     pub addresses: Vec<Addr>,
     /// The local address that our tunnel packets carry.

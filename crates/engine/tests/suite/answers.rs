@@ -13,7 +13,7 @@ use crate::world::{
 const CLIENT: PortId = PortId(2);
 const WEB1: PortId = PortId(3);
 
-fn icmp_v4(bytes: &[u8]) -> Icmpv4Type {
+pub(crate) fn icmp_v4(bytes: &[u8]) -> Icmpv4Type {
     match SlicedPacket::from_ethernet(bytes)
         .expect("a packet")
         .transport
@@ -23,7 +23,7 @@ fn icmp_v4(bytes: &[u8]) -> Icmpv4Type {
     }
 }
 
-fn icmp_v6(bytes: &[u8]) -> Icmpv6Type {
+pub(crate) fn icmp_v6(bytes: &[u8]) -> Icmpv6Type {
     match SlicedPacket::from_ethernet(bytes)
         .expect("a packet")
         .transport

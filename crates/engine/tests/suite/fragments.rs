@@ -14,7 +14,7 @@ const WEB1: PortId = PortId(3);
 const WEB2: PortId = PortId(2);
 
 /// An IPv4 packet without DF, and with an identification.
-fn may_be_cut(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn may_be_cut(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[18..22].copy_from_slice(&[0x12, 0x34, 0, 0]);
     bytes[24..26].fill(0);
     let sum = checksum::checksum(&bytes[14..34]);

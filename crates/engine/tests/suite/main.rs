@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod answers;
+mod direct;
 mod flows;
 mod fragments;
 mod fuzz;

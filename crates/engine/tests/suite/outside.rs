@@ -37,7 +37,7 @@ fn local(change: Change) -> Change {
 }
 
 /// The service of the tests with a node port and a load balancer's address.
-fn outward(external: TrafficPolicy) -> Change {
+pub(crate) fn outward(external: TrafficPolicy) -> Change {
     altered(service("web", 5), |service| {
         service.external = external;
         service.load_balancer_ips = vec![("198.51.100.5".parse().expect("address"), IpMode::Vip)];

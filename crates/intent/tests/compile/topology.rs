@@ -1,7 +1,7 @@
 //! Nodes, pods and devices: where addresses are.
 
 use podway_intent::*;
-use podway_tables::{EndpointId, Hop, PeerId, PortId, PortKind};
+use podway_tables::{EndpointId, Hop, PeerId, PortId, PortKind, Via};
 use podway_wire::Mac;
 
 use proptest::prelude::*;
@@ -90,11 +90,11 @@ fn a_tunnel_is_of_our_first_family_and_falls_back_to_the_other() {
         (n2.vtep, n2.source),
         (addr("192.168.0.2"), addr("192.168.0.1"))
     );
-    assert_eq!(n2.next_hop, Some(Mac([2; 6])));
+    assert_eq!((n2.next_hop, n2.mtu), (Some(Mac([2; 6])), 1_450));
     let n3 = peer("n3").expect("a peer");
     assert_eq!(
-        (n3.vtep, n3.source, n3.next_hop),
-        (addr("fd00::3"), addr("fd00::1"), None)
+        (n3.vtep, n3.source, n3.next_hop, n3.mtu),
+        (addr("fd00::3"), addr("fd00::1"), None, 1_430)
     );
     assert_eq!(peer("n4"), None);
     assert_eq!(
@@ -110,15 +110,115 @@ fn a_tunnel_is_of_our_first_family_and_falls_back_to_the_other() {
     );
 }
 
+/// The set-up of a node whose packets get to others this way; its uplink is in these subnets.
+fn setup_that(tunnel: Tunnel, subnets: &str) -> Change {
+    Change::Setup(NodeSetup {
+        tunnel,
+        subnets: subnets.split_whitespace().map(net).collect(),
+        ..setup()
+    })
+}
+
+#[test]
+fn peers_are_reached_directly_as_chosen_and_if_they_are_in_a_subnet_of_the_uplink() {
+    let mut facts = facts();
+    facts.apply(node("n3", "192.168.1.3", "10.244.3.0/24"));
+    facts.apply(node("n4", "fd00::4", "10.244.4.0/24"));
+    let mut compiler = Compiler::new("n1");
+    let mut ways = |tunnel, subnets| {
+        facts.apply(setup_that(tunnel, subnets));
+        let compiled = compiler.compile(&facts);
+        let ways = ["n2", "n3", "n4"].map(|name| {
+            let id = compiled.names.peer_of(name).expect("a peer");
+            let peer = compiled.snapshot.peer(id).expect("a peer");
+            (peer.via, peer.mtu)
+        });
+        (ways, compiled)
+    };
+    let (v4, v6) = ((Via::Vxlan, 1_450), (Via::Vxlan, 1_430));
+    let near = (Via::Direct, 1_500);
+    let nothing = (Via::Nothing, 1_500);
+    for (tunnel, subnets, expected, direct) in [
+        (Tunnel::Vxlan, "192.168.0.0/16 fd00::/64", [v4, v4, v6], ""),
+        (
+            Tunnel::Direct,
+            "192.168.0.0/16 fd00::/64",
+            [near; 3],
+            "10.244.2.0/24 10.244.3.0/24 10.244.4.0/24 fd44:2::/64",
+        ),
+        (
+            Tunnel::Direct,
+            "192.168.0.0/24",
+            [near, nothing, nothing],
+            "10.244.2.0/24 fd44:2::/64",
+        ),
+        (
+            Tunnel::Auto,
+            "192.168.0.0/24 10.0.0.0/8",
+            [near, v4, v6],
+            "10.244.2.0/24 fd44:2::/64",
+        ),
+        (Tunnel::Auto, "", [v4, v4, v6], ""),
+    ] {
+        let (seen, compiled) = ways(tunnel, subnets);
+        assert_eq!(seen, expected, "{tunnel} in {subnets}");
+        let direct: Vec<_> = direct.split_whitespace().map(net).collect();
+        assert_eq!(compiled.plan.direct, direct, "{tunnel} in {subnets}");
+        let named: Vec<String> = compiled.problems.iter().map(Problem::to_string).collect();
+        let far = |name: &str, address: &str| {
+            format!(
+                "node {name}: nothing leads there: {address} is in none of the uplink's subnets ({subnets}); set `tunnel` to \"auto\" or \"vxlan\""
+            )
+        };
+        match expected.contains(&nothing) {
+            true => assert_eq!(named, [far("n3", "192.168.1.3"), far("n4", "fd00::4")]),
+            false => assert_eq!(named, Vec::<String>::new()),
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_changes_its_way_or_goes_is_so_with_the_next_snapshot() {
+    let mut facts = facts();
+    facts.apply(setup_that(Tunnel::Direct, "192.168.0.0/24"));
+    let mut compiler = Compiler::new("n1");
+    let peer = |compiled: &Compiled| compiled.snapshot.peer(PeerId(0)).cloned();
+    let direct = peer(&compiler.compile(&facts)).expect("a peer");
+    facts.apply(setup_that(Tunnel::Vxlan, "192.168.0.0/24"));
+    let compiled = compiler.compile(&facts);
+    let tunnelled = peer(&compiled).expect("a peer");
+    assert!(
+        tunnelled.generation > direct.generation,
+        "flows are judged again"
+    );
+    assert_eq!(compiled.plan.direct, Vec::new());
+
+    facts.apply(setup_that(Tunnel::Direct, "192.168.0.0/24"));
+    compiler.compile(&facts);
+    facts.apply(Change::Gone(Key::Node("n2".into())));
+    let compiled = compiler.compile(&facts);
+    assert_eq!(peer(&compiled), None);
+    assert_eq!(compiled.plan.direct, Vec::new());
+    let hop = |text| compiled.snapshot.routes.hop(&addr(text));
+    // Of its pods it is known that they are not outside.
+    for (address, hop_now) in [
+        ("10.244.2.10", Hop::Unallocated),
+        ("10.250.0.2", Hop::Unallocated),
+        ("10.244.2.11", Hop::World),
+        ("192.168.0.2", Hop::World),
+    ] {
+        assert_eq!(hop(address), hop_now, "{address}");
+    }
+}
+
 #[test]
 fn the_node_knows_its_devices_and_mtu() {
     let compiled = compile(&facts(), "n1");
     let snapshot = &compiled.snapshot;
     let node = &snapshot.node;
     assert_eq!((node.uplink, node.host), (Some(PortId(0)), Some(PortId(1))));
-    assert_eq!((node.tunnel_mtu, node.host_mtu), (1450, 65_000));
+    assert_eq!((node.uplink_mtu, node.host_mtu), (1500, 65_000));
     assert_eq!(node.gateways, [addr("10.244.1.1"), addr("fd44:1::1")]);
-    assert_eq!(compile(&facts(), "n2").snapshot.node.tunnel_mtu, 1430);
     let kind = |port| snapshot.port(PortId(port)).map(|port| port.kind);
     let web = compiled.names.endpoint_of(&name("a/web"));
     assert_eq!(kind(0), Some(PortKind::Uplink));

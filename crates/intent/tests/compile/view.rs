@@ -66,7 +66,10 @@ pub(crate) fn view(compiled: &Compiled) -> View {
         let name = compiled.names.peer(podway_tables::PeerId(place as u16));
         assert_eq!(name.is_some(), peer.is_some());
         if let Some(peer) = peer {
-            let text = format!("{} {} {:?}", peer.vtep, peer.source, peer.next_hop);
+            let text = format!(
+                "{} {} {:?} {:?} {}",
+                peer.vtep, peer.source, peer.next_hop, peer.via, peer.mtu
+            );
             view.insert(format!("peer {}", name.unwrap_or("?")), text);
         }
     }

@@ -292,8 +292,11 @@ fn gone() -> impl Strategy<Value = Change> {
 
 /// A change; `clash` in ten pods want an address that others want too.
 pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
-    let setup = (select(vec![1500, 9000]), any::<bool>()).prop_map(|(mtu, allowed)| {
+    let ways = select(vec![Tunnel::Vxlan, Tunnel::Direct, Tunnel::Auto]);
+    let setup = (select(vec![1500, 9000]), any::<bool>(), ways).prop_map(|(mtu, allowed, way)| {
         let mut setup = build::setup();
+        setup.tunnel = way;
+        setup.subnets = vec![net("192.168.0.2/31")];
         if allowed {
             setup.allowed_external_ips = vec![net("198.51.100.0/24")];
             setup.node_port_addresses = vec![net("192.168.0.0/29")];

@@ -4,8 +4,8 @@
  *
  * It decides by device first: all that a pod sends is ours, and dropped when nobody listens, so that policy
  * never fails open; all that the host sends into its veth is ours, and passed when nobody listens; of what the
- * wire brings, ours are tunnels, local ranges, node ports and answers to masqueraded flows, unless behind a VLAN
- * tag. Packets are only looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
+ * wire brings, ours are tunnels, local ranges, node ports, answers to masqueraded flows and what pods of direct peers
+ * send to the node, unless behind a VLAN tag. Packets are only looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
  * the host's, whose reassembly can't complete without the first.
  */
 #include <linux/bpf.h>
@@ -52,6 +52,22 @@ struct {
 	__type(key, struct prefix6);
 	__type(value, __u8);
 } local6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix4);
+	__type(value, __u8);
+} direct4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix6);
+	__type(value, __u8);
+} direct6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -212,6 +228,9 @@ static __always_inline __u32 classify4(struct xdp_md *ctx, __u32 at)
 	__builtin_memcpy(address.bytes + 12, &ip->daddr, 4);
 	if (!bpf_map_lookup_elem(&addresses, &address))
 		return REASON_UPLINK_PASS;
+	__builtin_memcpy(prefix.address, &ip->saddr, 4);
+	if (bpf_map_lookup_elem(&direct4, &prefix))
+		return REASON_DIRECT;
 	if (ip->frag_off & bpf_htons(0x1fff))
 		return REASON_UPLINK_PASS;
 	return claim_transport(ctx, at + ip->ihl * 4, ip->protocol, 4);
@@ -234,6 +253,9 @@ static __always_inline __u32 classify6(struct xdp_md *ctx, __u32 at)
 	__builtin_memcpy(address.bytes, &ip->daddr, 16);
 	if (!bpf_map_lookup_elem(&addresses, &address))
 		return REASON_UPLINK_PASS;
+	__builtin_memcpy(prefix.address, &ip->saddr, 16);
+	if (bpf_map_lookup_elem(&direct6, &prefix))
+		return REASON_DIRECT;
 	next = ip->nexthdr;
 	at += sizeof(*ip);
 	for (i = 0; i <= MAX_EXTENSION_HEADERS; i++) {

@@ -25,7 +25,7 @@ struct settings {
 	__u16 reserved;
 };
 
-/* Keys of the longest-prefix maps `local4` and `local6`; addresses in network order. */
+/* Keys of the longest-prefix maps `local4`, `local6`, `direct4` and `direct6`; addresses in network order. */
 struct prefix4 {
 	__u32 length;
 	__u8 address[4];
@@ -56,6 +56,7 @@ enum reason {
 	REASON_HOST_CLOSED,     /* from the host, passed: nobody listens */
 	REASON_TUNNEL,          /* from the wire to our tunnel port */
 	REASON_LOCAL,           /* from the wire to a pod, service or balancer address */
+	REASON_DIRECT,          /* from the wire to a node address, by a pod of a node that sends without the tunnel */
 	REASON_NODE_PORT,       /* from the wire to a node port */
 	REASON_SNAT,            /* from the wire, the answer to a masqueraded flow */
 	REASON_UPLINK_CLOSED,   /* from the wire and ours, dropped: nobody listens */

@@ -443,6 +443,7 @@ fn named(name: &str) -> Name {
 pub(crate) fn plan(compiled: &Compiled) -> podway_xsk::Plan {
     let plan = &compiled.plan;
     podway_xsk::Plan {
+        direct: plan.direct.clone(),
         local: plan.local.clone(),
         node_addresses: plan.node_addresses.clone(),
         tunnel_port: Some(plan.tunnel_port),

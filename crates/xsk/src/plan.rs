@@ -18,6 +18,8 @@ pub struct Plan {
     pub local: Vec<IpNet>,
     /// This node's own addresses, where tunnels, node ports and answers to masqueraded flows arrive.
     pub node_addresses: Vec<IpAddr>,
+    /// Ranges of pods whose packets to the node's own addresses are ours: their nodes send without the tunnel.
+    pub direct: Vec<IpNet>,
     /// The UDP port of tunnels; `None` on a node without.
     pub tunnel_port: Option<u16>,
     /// Ports of services on the node's addresses.
@@ -31,7 +33,8 @@ type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 impl Plan {
     /// Makes `maps` equal to the plan; on an error part of it may be in force, and another call completes it.
     pub(crate) fn write(&self, maps: &Maps) -> Result<(), RedirectError> {
-        let (local4, local6) = self.local_entries();
+        let (local4, local6) = by_family(&self.local);
+        let (direct4, direct6) = by_family(&self.direct);
         let addresses = present(self.node_addresses.iter().map(|&ip| address_key(ip)));
         let node_ports = present(
             self.node_ports
@@ -45,6 +48,8 @@ impl Plan {
             (&maps.node_ports, "node_ports", node_ports),
             (&maps.local4, "local4", local4),
             (&maps.local6, "local6", local6),
+            (&maps.direct4, "direct4", direct4),
+            (&maps.direct6, "direct6", direct6),
         ];
         for (map, name, entries) in &wanted {
             add(map, entries).map_err(RedirectError::map(name))?;
@@ -53,15 +58,6 @@ impl Plan {
             remove_others(map, entries).map_err(RedirectError::map(name))?;
         }
         Ok(())
-    }
-
-    fn local_entries(&self) -> (Entries, Entries) {
-        let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) = self
-            .local
-            .iter()
-            .partition(|net| matches!(net, IpNet::V4(_)));
-        let entries = |nets: Vec<&IpNet>| present(nets.into_iter().map(prefix_key));
-        (entries(v4), entries(v6))
     }
 
     /// `struct settings` in redirect.h.
@@ -75,6 +71,14 @@ impl Plan {
             .flat_map(|word| word.to_ne_bytes())
             .collect()
     }
+}
+
+/// Entries of the maps of each family's ranges.
+fn by_family(ranges: &[IpNet]) -> (Entries, Entries) {
+    let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) =
+        ranges.iter().partition(|net| matches!(net, IpNet::V4(_)));
+    let entries = |nets: Vec<&IpNet>| present(nets.into_iter().map(prefix_key));
+    (entries(v4), entries(v6))
 }
 
 /// Entries of a set: each key with the value 1.

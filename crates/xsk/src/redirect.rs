@@ -25,13 +25,14 @@ mod skeleton {
 }
 
 /// The counters' names, in the order of `enum reason` in redirect.h.
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     "pod",
     "pod-closed",
     "host",
     "host-closed",
     "tunnel",
     "local",
+    "direct",
     "node-port",
     "snat",
     "uplink-closed",
@@ -64,6 +65,8 @@ pub(crate) struct Maps {
     pub(crate) ports: MapHandle,
     pub(crate) local4: MapHandle,
     pub(crate) local6: MapHandle,
+    pub(crate) direct4: MapHandle,
+    pub(crate) direct6: MapHandle,
     pub(crate) addresses: MapHandle,
     pub(crate) node_ports: MapHandle,
     pub(crate) settings: MapHandle,
@@ -125,6 +128,8 @@ impl Redirect {
                 ports: handle(&maps.ports)?,
                 local4: handle(&maps.local4)?,
                 local6: handle(&maps.local6)?,
+                direct4: handle(&maps.direct4)?,
+                direct6: handle(&maps.direct6)?,
                 addresses: handle(&maps.addresses)?,
                 node_ports: handle(&maps.node_ports)?,
                 settings: handle(&maps.settings)?,

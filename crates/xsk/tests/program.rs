@@ -45,6 +45,7 @@ fn plan() -> Plan {
             "fd00:1::/64".parse().expect("range"),
         ],
         node_addresses: vec![NODE4.into(), node6().into()],
+        direct: Vec::new(),
         tunnel_port: Some(4789),
         node_ports: vec![(Protocol::TCP, 30080), (Protocol::UDP, 30053)],
         snat_ports: Some(61000..=61999),
@@ -655,6 +656,40 @@ fn reconciling_adds_and_removes_what_differs() {
             seen([&to_pod, &to_tunnel, &to_other]),
             [REDIRECT, REDIRECT, PASS]
         );
+    });
+}
+
+#[test]
+fn what_pods_of_direct_nodes_send_to_the_node_is_ours() {
+    if !support::privileged() {
+        return;
+    }
+    let ssh = transport(5000, 22);
+    let later = ethernet(0x0800, 0, &ipv4(NODE4, 17, 0x0004, 0, &ssh));
+    let v4 = ethernet(0x0800, 0, &ipv4(NODE4, 6, 0, 0, &ssh));
+    let v6 = ethernet(0x86dd, 0, &ipv6(node6(), &[], 6, &ssh));
+    let elsewhere = ethernet(0x0800, 0, &ipv4([203, 0, 113, 5], 6, 0, 0, &ssh));
+    with_port(PortKind::Uplink, |redirect| {
+        let _edge = worker(redirect);
+        let all = [&v4, &later, &v6, &elsewhere];
+        let seen = || all.map(|packet| moved(redirect, || run(redirect, packet)));
+        let pass = || (PASS, vec![("uplink-pass", 1)]);
+        let direct = || (REDIRECT, vec![("direct", 1)]);
+        assert_eq!(seen(), [pass(), pass(), pass(), pass()]);
+        let [a, b, c, _] = OTHER4;
+        let ranges = [format!("{a}.{b}.{c}.0/24"), "fd00:1::/64".to_owned()];
+        let plan = Plan {
+            direct: ranges.map(|range| range.parse().expect("range")).into(),
+            ..plan()
+        };
+        redirect.reconcile(&plan).expect("reconcile");
+        assert_eq!(seen(), [direct(), direct(), direct(), pass()]);
+        // Its own claims are found first: the range of a pod says more than that of its sender.
+        let to_pod = ethernet(0x0800, 0, &ipv4(POD4, 6, 0, 0, &ssh));
+        let (action, counted) = moved(redirect, || run(redirect, &to_pod));
+        assert_eq!((action, &counted[..]), (REDIRECT, &[("local", 1)][..]));
+        redirect.reconcile(&self::plan()).expect("reconcile");
+        assert_eq!(seen(), [pass(), pass(), pass(), pass()]);
     });
 }
 

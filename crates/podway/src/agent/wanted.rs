@@ -39,6 +39,7 @@ pub(super) fn plan(compiled: &podway_intent::Plan) -> Plan {
     Plan {
         local: compiled.local.clone(),
         node_addresses: compiled.node_addresses.clone(),
+        direct: compiled.direct.clone(),
         tunnel_port: (compiled.tunnel_port != 0).then_some(compiled.tunnel_port),
         node_ports: compiled.node_ports.clone(),
         snat_ports: compiled.snat_ports.map(|(first, last)| first..=last),
@@ -57,6 +58,7 @@ pub(super) fn common(old: &Plan, new: &Plan) -> Plan {
     Plan {
         local: both(&old.local, &new.local),
         node_addresses: both(&old.node_addresses, &new.node_addresses),
+        direct: both(&old.direct, &new.direct),
         tunnel_port: old
             .tunnel_port
             .filter(|port| new.tunnel_port == Some(*port)),
@@ -113,13 +115,15 @@ mod tests {
 
     #[test]
     fn nothing_is_redirected_that_only_one_of_two_plans_has() {
-        let plan = |local: &[&str], tunnel_port| Plan {
-            local: local
-                .iter()
-                .map(|text| text.parse().expect("range"))
-                .collect(),
-            tunnel_port,
-            ..Plan::default()
+        let plan = |ranges: &[&str], tunnel_port| {
+            let ranges = ranges.iter().map(|text| text.parse().expect("range"));
+            let local: Vec<IpNet> = ranges.collect();
+            Plan {
+                direct: local.clone(),
+                local,
+                tunnel_port,
+                ..Plan::default()
+            }
         };
         let old = plan(&["10.1.0.0/24", "10.2.0.0/24"], Some(4789));
         let new = plan(&["10.2.0.0/24", "10.3.0.0/24"], Some(8472));

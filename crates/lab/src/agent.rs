@@ -42,6 +42,7 @@ struct Config<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     kubeconfig: Option<&'a Path>,
     uplink: &'a str,
+    tunnel: String,
     socket: &'a Path,
     workers: NonZeroU16,
     pod_mtu: u32,
@@ -69,6 +70,7 @@ impl Agent {
             source,
             kubeconfig,
             uplink: underlay::UPLINK,
+            tunnel: options.tunnel.to_string(),
             socket: &socket,
             workers: options.workers,
             pod_mtu: options.pod_mtu,

@@ -31,6 +31,7 @@ pub use process::Recorded;
 pub use report::{Cell, Outcome, Report};
 pub use serve::{Serve, Service, serve};
 pub use status::{NodeStatus, PodStatus, ProcessStatus, Status};
+pub use underlay::Underlay;
 pub use up::{Source, Up};
 
 /// Brings a lab up; returns when all its servers listen and all tables are in force. A lab that fails is taken down.

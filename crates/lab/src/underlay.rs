@@ -1,16 +1,30 @@
 //! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node, and to
 //! the world.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podway_cni::{Namespace, NetlinkError, Network, Route};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use crate::Error;
 use crate::cluster::Node;
+use crate::up::file;
+
+/// How the network between nodes is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underlay {
+    /// One network that all nodes' addresses are in: /24 and /64, or wider if they must.
+    #[default]
+    One,
+    /// A network for each /24 and /64 that nodes have addresses in, and the world as the router between them.
+    Routed,
+}
 
 const BRIDGE: &str = "pwbridge";
 
@@ -82,50 +96,74 @@ pub(crate) fn join(
     })
 }
 
-/// A node's addresses with the length of the network that all nodes share: /24 and /64, or wider if they must.
-pub(crate) fn with_prefixes(node: &Node, all: &[Node]) -> Vec<IpNet> {
-    let others: Vec<_> = all
-        .iter()
-        .flat_map(|node| &node.addresses)
-        .copied()
-        .collect();
-    node.addresses
-        .iter()
-        .map(|&address| with_prefix(address, &others))
-        .collect()
+impl Underlay {
+    /// A node's addresses with the length of the network that they are in.
+    pub(crate) fn with_prefixes(self, node: &Node, all: &[Node]) -> Vec<IpNet> {
+        let others = self.neighbours(all);
+        let addresses = node.addresses.iter();
+        addresses.map(|&ip| with_prefix(ip, &others)).collect()
+    }
+
+    /// The addresses of the machine outside of the cluster: one in each network, the last that is free in the /24 of
+    /// its first node (`192.168.50.254`), or `::254` and below.
+    pub(crate) fn of_world(self, nodes: &[Node]) -> Vec<IpNet> {
+        let taken: Vec<IpAddr> = addresses(nodes).collect();
+        let others = self.neighbours(nodes);
+        let mut all: Vec<IpNet> = Vec::new();
+        for v4 in [true, false] {
+            for &ip in taken.iter().filter(|ip| ip.is_ipv4() == v4) {
+                let is_joined = all.iter().any(|network| network.contains(&ip));
+                let free = free_beside(ip, &taken).filter(|_| !is_joined);
+                all.extend(free.map(|free| with_prefix(free, &others)));
+            }
+        }
+        all
+    }
+
+    /// The addresses that have to be in a network together.
+    fn neighbours(self, nodes: &[Node]) -> Vec<IpAddr> {
+        match self {
+            Underlay::One => addresses(nodes).collect(),
+            Underlay::Routed => Vec::new(),
+        }
+    }
 }
 
-/// The addresses of the machine outside of the cluster, one of each family that nodes have: in the first node's
-/// network, the last that is free in its /24 (`192.168.50.254`), or `::254` and below.
-pub(crate) fn of_world(nodes: &[Node]) -> Vec<IpNet> {
-    let taken: Vec<IpAddr> = nodes
-        .iter()
-        .flat_map(|node| &node.addresses)
-        .copied()
-        .collect();
-    let first = |v4: bool| taken.iter().find(|ip| ip.is_ipv4() == v4).copied();
-    let free = |address: IpAddr| {
-        let last: u16 = match address {
-            IpAddr::V4(_) => 254,
-            IpAddr::V6(_) => 0x254,
-        };
-        let mut candidates = (1..=last).rev().map(|last| match address {
-            IpAddr::V4(v4) => {
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff | u32::from(last)))
-            }
-            IpAddr::V6(v6) => {
-                let network = v6.to_bits() >> 64 << 64;
-                IpAddr::V6(Ipv6Addr::from_bits(network | u128::from(last)))
-            }
-        });
-        let free = candidates.find(|ip| !taken.contains(ip));
-        free.map(|ip| with_prefix(ip, &taken))
+fn addresses(nodes: &[Node]) -> impl Iterator<Item = IpAddr> {
+    nodes.iter().flat_map(|node| &node.addresses).copied()
+}
+
+/// The last address in the same /24 or /64 that nobody has.
+fn free_beside(address: IpAddr, taken: &[IpAddr]) -> Option<IpAddr> {
+    let last: u16 = match address {
+        IpAddr::V4(_) => 254,
+        IpAddr::V6(_) => 0x254,
     };
-    [first(true), first(false)]
-        .into_iter()
-        .flatten()
-        .filter_map(free)
-        .collect()
+    let mut candidates = (1..=last).rev().map(|last| match address {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff | u32::from(last))),
+        IpAddr::V6(v6) => {
+            let network = v6.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(network | u128::from(last)))
+        }
+    });
+    candidates.find(|ip| !taken.contains(ip))
+}
+
+/// Makes the world a router, one that does not tell its neighbours of shorter ways.
+pub(crate) fn forward(world: &Namespace) -> Result<(), Error> {
+    let settings = [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/conf/eth0/send_redirects", "0"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    ];
+    let written = world.inside(|| {
+        settings.iter().try_for_each(|(key, value)| {
+            let path = Path::new("/proc/sys").join(key);
+            file(&path, fs::write(&path, value))
+        })
+    });
+    written.map_err(Error::Namespace)?
 }
 
 /// Sends what a node has no other route for to the world.
@@ -189,7 +227,8 @@ mod tests {
             pod_ranges: Vec::new(),
         };
         let world = |nodes: &[Node]| -> Vec<String> {
-            of_world(nodes).iter().map(IpNet::to_string).collect()
+            let world = Underlay::One.of_world(nodes);
+            world.iter().map(IpNet::to_string).collect()
         };
         let two = [
             node(&["192.168.50.1", "fd50::1"]),
@@ -199,6 +238,18 @@ mod tests {
         assert_eq!(world(&two), ["192.168.50.253/24", "fd50::254/64"]);
         assert_eq!(world(&[node(&["fd50::9"])]), ["fd50::254/64"]);
         assert_eq!(world(&[]), Vec::<String>::new());
+
+        let apart = [node(&["192.168.50.1", "fd50::1"]), node(&["192.168.51.2"])];
+        assert_eq!(world(&apart), ["192.168.50.254/23", "fd50::254/64"]);
+        let routed = Underlay::Routed.of_world(&apart);
+        let routed: Vec<String> = routed.iter().map(IpNet::to_string).collect();
+        assert_eq!(
+            routed,
+            ["192.168.50.254/24", "192.168.51.254/24", "fd50::254/64"]
+        );
+        let of = |underlay: Underlay| underlay.with_prefixes(&apart[1], &apart)[0].to_string();
+        assert_eq!(of(Underlay::One), "192.168.51.2/23");
+        assert_eq!(of(Underlay::Routed), "192.168.51.2/24");
     }
 
     #[test]

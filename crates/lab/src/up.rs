@@ -4,7 +4,6 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -12,13 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use podway_cni::agent::{Attach, Request, ask, mac_text};
-use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, tunnel_mtu, wire};
+use podway_cni::agent::{Attach, Request, ask, mac_text, network};
+use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, wire};
+use podway_intent::Tunnel;
 
 use crate::agent::{Agent, Follows};
 use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
 use crate::process::{Recorded, listeners, start};
 use crate::state::{NodeState, PodState, State};
+use crate::underlay::Underlay;
 use crate::{Error, Place, api, down, underlay};
 
 /// How much of a log is shown when something fails, in lines.
@@ -49,6 +50,10 @@ pub struct Up {
     pub underlay_mtu: u32,
     /// MTU of the pods' wires, in bytes.
     pub pod_mtu: u32,
+    /// Which nodes' packets go through the tunnel.
+    pub tunnel: Tunnel,
+    /// How the network between the nodes is made.
+    pub underlay: Underlay,
     /// Workers of each agent, and queues of each wire.
     pub workers: NonZeroU16,
     /// Ranges that external IPs of services may be in.
@@ -69,6 +74,8 @@ impl Up {
             executable: env::current_exe().unwrap_or_else(|_| PathBuf::from("podway")),
             underlay_mtu: 1_500,
             pod_mtu: 61_000,
+            tunnel: Tunnel::default(),
+            underlay: Underlay::default(),
             workers: NonZeroU16::MIN,
             external_ips: Vec::new(),
             timeout: Duration::from_secs(30),
@@ -168,7 +175,7 @@ impl Lab<'_> {
         underlay::make_switch(&switch)?;
         for (number, node) in cluster.nodes.iter().enumerate() {
             let namespace = Namespace::create(&place.node(&node.name))?;
-            let addresses = underlay::with_prefixes(node, &cluster.nodes);
+            let addresses = self.options.underlay.with_prefixes(node, &cluster.nodes);
             let wire = underlay::Wire {
                 number,
                 queues: self.options.workers,
@@ -182,15 +189,16 @@ impl Lab<'_> {
             queues: NonZeroU16::MIN,
             mtu: self.options.underlay_mtu,
         };
-        let outside = underlay::of_world(&cluster.nodes);
+        let outside = self.options.underlay.of_world(&cluster.nodes);
         underlay::join(&switch, &world, wire, &outside)?;
+        match self.options.underlay {
+            Underlay::One => {}
+            Underlay::Routed => underlay::forward(&world)?,
+        }
         for node in &cluster.nodes {
             let namespace = Namespace::named(&place.node(&node.name))?;
-            let of_family = |ip: &&IpNet| {
-                let mut all = node.addresses.iter();
-                all.any(|address| address.is_ipv4() == ip.addr().is_ipv4())
-            };
-            let gateways: Vec<_> = outside.iter().filter(of_family).copied().collect();
+            let is_near = |ip: &&IpNet| node.addresses.iter().any(|address| ip.contains(address));
+            let gateways: Vec<_> = outside.iter().filter(is_near).copied().collect();
             underlay::lead_out(&namespace, &gateways)?;
         }
         match self.options.source {
@@ -289,11 +297,12 @@ impl Lab<'_> {
     fn wire_pod(&self, pod: &Pod, node: &Node) -> Result<Namespace, Error> {
         let options = self.options;
         let title = pod.title();
-        let vtep = node
-            .addresses
-            .first()
-            .copied()
-            .unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let refused = |source| Error::Agent {
+            node: node.name.clone(),
+            source,
+        };
+        let socket = options.place.socket(&node.name);
+        let network = network(&socket, options.timeout).map_err(refused)?;
         let node_namespace = Namespace::named(&options.place.node(&node.name))?;
         let pod_namespace = Namespace::create(&self.namespace_of(pod))?;
         let interface = host_interface(&title);
@@ -309,7 +318,7 @@ impl Lab<'_> {
             gateway_mac: None,
             queues: options.workers,
             pod_mtu: options.pod_mtu,
-            tunnel_mtu: tunnel_mtu(options.underlay_mtu, vtep),
+            tunnel_mtu: network.tunnel_mtu,
         };
         wire(&wiring)?;
         let mac = mac_text(wiring.mac);
@@ -320,11 +329,7 @@ impl Lab<'_> {
             mtu: options.pod_mtu,
             addresses: Vec::new(),
         });
-        let asked = ask(&options.place.socket(&node.name), &attach, options.timeout);
-        asked.map_err(|source| Error::Agent {
-            node: node.name.clone(),
-            source,
-        })?;
+        ask(&socket, &attach, options.timeout).map_err(refused)?;
         Ok(pod_namespace)
     }
 

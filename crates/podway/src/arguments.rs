@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use podway_intent::Tunnel;
 use podway_lab::Target;
 
 use crate::config::values::node_name;
@@ -107,6 +108,10 @@ pub struct Explain {
     /// The node whose dataplane is asked.
     #[arg(long, value_name = "NAME")]
     pub node: String,
+    /// Which nodes' packets go through the tunnel, as the agents are told: `vxlan`, `direct` or `auto`. Other nodes count as
+    /// being in one of the uplink's subnets.
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    pub tunnel: Tunnel,
     /// One packet, as in {"ingress":"pod:shop/client","src":"10.244.1.9","sport":40000,"dst":"10.96.0.10","dport":80,"protocol":"tcp"}.
     #[arg(
         long,
@@ -166,6 +171,12 @@ pub enum Lab {
         /// The MTU of the pods' devices, in bytes.
         #[arg(long, value_name = "BYTES", default_value_t = 61000, value_parser = clap::value_parser!(u32).range(1280..=65535))]
         pod_mtu: u32,
+        /// Which nodes' packets go through the tunnel, as on a node: `vxlan`, `direct` or `auto`.
+        #[arg(long, value_name = "WHICH", default_value_t)]
+        tunnel: Tunnel,
+        /// How the network between the nodes is made.
+        #[arg(long, value_enum, default_value_t)]
+        underlay: Underlay,
         /// Workers of each agent.
         #[arg(long, value_name = "COUNT", default_value = "1")]
         workers: NonZeroU16,
@@ -230,6 +241,16 @@ pub enum Source {
     Kubernetes,
 }
 
+/// Networks of `podway lab up`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Underlay {
+    /// One network that all nodes' addresses are in.
+    #[default]
+    One,
+    /// A network for each /24 and /64 that nodes have addresses in, and the world as the router between them.
+    Routed,
+}
+
 /// Servers of `podway lab serve`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Serve {
@@ -273,6 +294,10 @@ mod tests {
             (
                 "podway show services --soket x",
                 "unexpected argument '--soket' found: see `podway --help`",
+            ),
+            (
+                "podway lab up d --tunnel ipip",
+                "invalid value 'ipip' for '--tunnel <WHICH>': \"ipip\" is not known: give vxlan, direct or auto: see `podway --help`",
             ),
             (
                 "podway lab up d --underlay-mtu 9",

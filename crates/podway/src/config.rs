@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use podway_engine::{Existing, Timeouts as FlowTimeouts};
+use podway_intent::Tunnel;
 use serde::Deserialize;
 
 use self::values::{
     directory, flows, frames, health_address, host_interface, node, pod_mtu, ranges, seconds,
-    snat_ports, socket, source, taint, tunnel_port, uplink, vni, workers,
+    snat_ports, socket, source, taint, tunnel, tunnel_port, uplink, vni, workers,
 };
 
 /// The ports that clusters give to services of type NodePort unless told otherwise.
@@ -92,9 +93,12 @@ pub struct Config {
         deserialize_with = "health_address"
     )]
     pub health_address: SocketAddr,
-    /// The tunnel between nodes.
-    #[serde(default)]
+    /// Which nodes' packets go through the tunnel.
+    #[serde(default, deserialize_with = "tunnel")]
     pub tunnel: Tunnel,
+    /// The tunnel.
+    #[serde(default)]
+    pub vxlan: Vxlan,
     /// How long idle flows are kept.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -204,7 +208,7 @@ impl Timeouts {
 /// The VXLAN tunnel (RFC 7348), equal on all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Tunnel {
+pub struct Vxlan {
     /// UDP port.
     #[serde(deserialize_with = "tunnel_port")]
     pub port: u16,
@@ -213,9 +217,9 @@ pub struct Tunnel {
     pub vni: u32,
 }
 
-impl Default for Tunnel {
-    fn default() -> Tunnel {
-        Tunnel { port: 4789, vni: 1 }
+impl Default for Vxlan {
+    fn default() -> Vxlan {
+        Vxlan { port: 4789, vni: 1 }
     }
 }
 
@@ -312,7 +316,7 @@ fn parse(path: &str, text: &str, node: Option<&str>) -> Result<Config, ConfigErr
 fn reserved(config: &Config) -> Option<String> {
     let (first, last) = config.snat_ports;
     let overlaps = |(other_first, other_last)| first <= other_last && other_first <= last;
-    let tunnel = config.tunnel.port;
+    let tunnel = config.vxlan.port;
     if overlaps(NODE_PORTS) {
         return Some("the node ports, 30000-32767".to_owned());
     }
@@ -424,6 +428,7 @@ mod tests {
             "masquerade_exempt",
             "snat_ports",
             "existing_connections",
+            "tunnel",
             "health_address",
             "port",
             "vni",
@@ -476,7 +481,7 @@ mod tests {
                 "c:4: service_ranges: \"ten\" is no range: give an address and a length, as in \"10.96.0.0/16\"",
             ),
             (
-                "[tunnel]\nvni = 16777216",
+                "[vxlan]\nvni = 16777216",
                 "c:5: vni: 16777216 is out of range: give a whole number from 0 to 16777215",
             ),
             (
@@ -498,6 +503,10 @@ mod tests {
             (
                 "existing_connections = \"cut\"",
                 "c:4: existing_connections: unknown variant `cut`, expected `judge` or `keep`",
+            ),
+            (
+                "tunnel = \"ipip\"",
+                "c:4: tunnel: \"ipip\" is not known: give vxlan, direct or auto",
             ),
             (
                 "health_address = \"localhost\"",

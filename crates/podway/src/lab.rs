@@ -25,6 +25,8 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
             source,
             underlay_mtu,
             pod_mtu,
+            tunnel,
+            underlay,
             workers,
             external_ips,
         } => {
@@ -35,6 +37,11 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
                 },
                 underlay_mtu,
                 pod_mtu,
+                tunnel,
+                underlay: match underlay {
+                    arguments::Underlay::One => podway_lab::Underlay::One,
+                    arguments::Underlay::Routed => podway_lab::Underlay::Routed,
+                },
                 workers,
                 external_ips,
                 ..Up::new(manifests)

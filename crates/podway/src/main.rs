@@ -138,7 +138,7 @@ fn print(text: &str) {
 }
 
 fn explain(asked: &Explain) -> Result<(), ExplainError> {
-    let explainer = Explainer::of_manifests(&asked.manifests, &asked.node)?;
+    let explainer = Explainer::of_manifests(&asked.manifests, &asked.node, asked.tunnel)?;
     let mut output = BufWriter::new(stdout().lock());
     if let Some(packet) = &asked.packet {
         let answer = explain::one(&explainer, packet)?;

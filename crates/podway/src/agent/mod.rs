@@ -52,7 +52,7 @@ use crate::node::{Node, NodeError, Settings};
 
 pub use self::health::HealthError;
 pub use self::local_ports::LocalPortsError;
-pub(crate) use self::report::endpoint_text;
+pub(crate) use self::report::{endpoint_text, mode_of};
 pub use self::settle::Settle;
 pub use self::socket::SocketError;
 pub use self::source::batches;
@@ -219,6 +219,7 @@ impl Agent {
             uplink: config.uplink.clone(),
             host_interface: config.host_interface.clone(),
             queues: config.workers as u32,
+            tunnel: config.tunnel,
             node: config.node.clone(),
             proc_sys: config.proc_sys.clone(),
         })

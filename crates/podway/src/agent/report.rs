@@ -6,8 +6,9 @@ use std::num::NonZeroU16;
 use podway_cni::agent::NodeNetwork;
 use podway_cni::tunnel_mtu;
 use podway_engine::{Remembered, counter_names};
+use podway_intent::Tunnel;
 use podway_state::{Flow, Phase};
-use podway_tables::{EndpointId, PortId};
+use podway_tables::{EndpointId, PortId, Via};
 use podway_wire::{Addr, FlowKey, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
@@ -45,11 +46,16 @@ impl Agent {
         let setup = self.cluster.setup();
         let uplink_mtu = setup.and_then(|it| it.uplink).map_or(0, |(_, _, mtu)| mtu);
         let vtep = node.and_then(|node| node.addresses.first().copied());
+        let path_mtu = match self.config.tunnel {
+            Tunnel::Vxlan => tunnel_mtu(uplink_mtu, vtep.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+            // What a node behind the tunnel takes less is told by its path.
+            Tunnel::Direct | Tunnel::Auto => uplink_mtu,
+        };
         let network = NodeNetwork {
             pod_ranges: node.map_or(Vec::new(), |node| node.pod_ranges.clone()),
             queues: NonZeroU16::new(self.config.workers as u16).expect("1 to 64 workers"),
             pod_mtu: self.config.pod_mtu,
-            tunnel_mtu: tunnel_mtu(uplink_mtu, vtep.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+            tunnel_mtu: path_mtu,
             gateway_mac: self.node.dataplane().mac.to_string(),
             problem: self.not_in_force.clone(),
         };
@@ -193,6 +199,7 @@ impl Agent {
             },
             "cluster_problems": text(&mut self.compiled.problems.iter().map(ToString::to_string)),
             "node_problems": self.node_problems,
+            "tunnel": self.config.tunnel.to_string(),
             "peers": self.peers(),
             "pods": self.ports.pods().count(),
             "pod_mtu": self.config.pod_mtu,
@@ -211,7 +218,9 @@ impl Agent {
             let peer = peer.as_ref()?;
             Some(json!({
                 "node": self.compiled.names.peer(podway_tables::PeerId(id)),
+                "mode": mode_of(peer.via),
                 "vtep": peer.vtep.to_string(),
+                "mtu": peer.mtu,
                 "next_hop": peer.next_hop.map(|mac| mac.to_string()),
             }))
         });
@@ -227,6 +236,15 @@ impl Agent {
             }
         }
         reports
+    }
+}
+
+/// How packets get to a peer, as users see it.
+pub(crate) fn mode_of(via: Via) -> &'static str {
+    match via {
+        Via::Vxlan => "vxlan",
+        Via::Direct => "direct",
+        Via::Nothing => "unreachable",
     }
 }
 

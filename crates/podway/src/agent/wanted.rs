@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use podway_intent::{Cluster, Compiled};
+use podway_tables::Via;
 use podway_wire::Addr;
 use podway_xsk::Plan;
 
@@ -26,11 +27,13 @@ pub(super) fn of_node(cluster: &Cluster, compiled: &Compiled) -> Wanted {
             addresses.iter().any(family)
         })
         .collect();
-    let peers = snapshot.peers.iter().flatten();
+    let peers = || snapshot.peers.iter().flatten();
+    let direct = peers().filter(|peer| peer.via == Via::Direct);
     Wanted {
         ranges,
         addresses,
-        vteps: peers.map(|peer| peer.vtep.ip()).collect(),
+        vteps: peers().map(|peer| peer.vtep.ip()).collect(),
+        direct: direct.map(|peer| peer.vtep.ip()).collect(),
     }
 }
 

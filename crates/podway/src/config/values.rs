@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use podway_intent::Tunnel;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -115,6 +116,11 @@ pub(super) fn frames<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Erro
         )));
     }
     Ok(value)
+}
+
+pub(super) fn tunnel<'de, D: Deserializer<'de>>(input: D) -> Result<Tunnel, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map_err(D::Error::custom)
 }
 
 pub(super) fn tunnel_port<'de, D: Deserializer<'de>>(input: D) -> Result<u16, D::Error> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Explainer, Question};
-use crate::agent::endpoint_text;
+use crate::agent::{endpoint_text, mode_of};
 
 /// The answer to a [`Question`]; its JSON keys are stable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -148,6 +148,19 @@ impl Explainer {
         }
     }
 
+    /// How the packet gets to another node, if it goes there.
+    fn way(&self, decision: &Decision) -> Option<String> {
+        let id = match decision.hop? {
+            Hop::Peer(id) => id,
+            Hop::Endpoint(_) | Hop::Host | Hop::World | Hop::Gateway | Hop::Unallocated => {
+                return None;
+            }
+        };
+        let node = self.compiled.names.peer(id)?;
+        let mode = mode_of(self.compiled.snapshot.peer(id)?.via);
+        Some(format!("{mode} to {node}"))
+    }
+
     fn policy(&self, decision: Option<&Decision>) -> PolicyAnswer {
         let sides = decision.map(|it| self.judged(it)).unwrap_or_default();
         let [egress, ingress] = &sides;
@@ -237,9 +250,11 @@ impl Explainer {
                 steps.push(format!("translated to {}", decision.translated));
             }
         }
-        steps.push(match &answer.egress {
-            Some(egress) => format!("{}: to {egress}", answer.verdict),
-            None => format!("{}: {}", answer.verdict, answer.reason),
+        let way = decision.and_then(|decision| self.way(decision));
+        steps.push(match (way, &answer.egress) {
+            (Some(way), Some(_)) => format!("{}: {way}", answer.verdict),
+            (None, Some(egress)) => format!("{}: to {egress}", answer.verdict),
+            (_, None) => format!("{}: {}", answer.verdict, answer.reason),
         });
         steps
     }

@@ -1,6 +1,7 @@
 //! `podway explain`: what becomes of a packet, by running its bytes through the real engine.
 //!
-//! No kernel is asked: every pod of the node counts as attached, and every next hop as resolved.
+//! No kernel is asked: every pod of the node counts as attached, every next hop as resolved, and every other node as in a
+//! subnet of the uplink.
 
 mod answer;
 mod packet;
@@ -15,16 +16,17 @@ use std::path::Path;
 
 use std::sync::Arc;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use podway_control::{Problems, load};
 use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts};
 use podway_intent::{
-    Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase,
+    Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase, Tunnel,
 };
 use podway_tables::{NextHops, PortId, Snapshot};
 use podway_wire::{Frame, Mac};
 
-use self::packet::{Link, Tunnel};
-use crate::config::{Tunnel as TunnelConfig, default_service_ranges, default_snat_ports};
+use self::packet::{Link, Outside};
+use crate::config::{Vxlan, default_service_ranges, default_snat_ports};
 
 pub use self::answer::{Answer, PolicyAnswer};
 pub use self::question::{BadQuestion, Ingress, Kind, Question};
@@ -100,17 +102,25 @@ pub struct Explainer {
 
 impl Explainer {
     /// The dataplane of `node` in the cluster that the manifests describe.
-    pub fn of_manifests(path: &Path, node: &str) -> Result<Explainer, ExplainError> {
+    pub fn of_manifests(
+        path: &Path,
+        node: &str,
+        tunnel: Tunnel,
+    ) -> Result<Explainer, ExplainError> {
         let changes = load(path).map_err(ExplainError::Manifests)?;
         let mut cluster = Cluster::default();
         for change in changes {
             cluster.apply(change);
         }
-        Explainer::of_cluster(cluster, node)
+        Explainer::of_cluster(cluster, node, tunnel)
     }
 
     /// The dataplane of `node` in a cluster.
-    pub fn of_cluster(mut cluster: Cluster, node: &str) -> Result<Explainer, ExplainError> {
+    pub fn of_cluster(
+        mut cluster: Cluster,
+        node: &str,
+        tunnel: Tunnel,
+    ) -> Result<Explainer, ExplainError> {
         if cluster.node(node).is_none() {
             let known: Vec<&str> = cluster.nodes().iter().map(|node| &*node.name).collect();
             return Err(ExplainError::NoNode {
@@ -118,13 +128,15 @@ impl Explainer {
                 known: known.join(", "),
             });
         }
-        let tunnel = TunnelConfig::default();
+        let vxlan = Vxlan::default();
         cluster.apply(Change::Setup(NodeSetup {
             uplink: Some((UPLINK, UPLINK_MAC, UPLINK_MTU)),
             host: Some((HOST, HOST_MAC, UPLINK_MTU - 50)),
             gateway_mac: GATEWAY_MAC,
-            vni: tunnel.vni,
-            tunnel_port: tunnel.port,
+            tunnel,
+            subnets: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+            vni: vxlan.vni,
+            tunnel_port: vxlan.port,
             service_ranges: default_service_ranges(),
             world: NextHops {
                 v4: Some(NEXT_HOP_MAC),
@@ -143,7 +155,7 @@ impl Explainer {
             compiled: compiler.compile(&cluster),
             cluster,
             pods,
-            vni: tunnel.vni,
+            vni: vxlan.vni,
         })
     }
 
@@ -181,7 +193,7 @@ impl Explainer {
             }
             Ingress::Tunnel(node) => {
                 let (source, target) = self.tunnel(node)?;
-                let tunnel = Tunnel {
+                let outside = Outside {
                     link: wire,
                     source,
                     target,
@@ -189,7 +201,7 @@ impl Explainer {
                     vni: self.vni,
                 };
                 let inner = packet::frame(question, from(NEXT_HOP_MAC));
-                Ok((UPLINK, packet::tunnelled(&inner, tunnel)))
+                Ok((UPLINK, packet::tunnelled(&inner, outside)))
             }
         }
     }

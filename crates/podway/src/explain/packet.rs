@@ -19,7 +19,7 @@ pub(super) struct Link {
 
 /// The outside of a tunnelled frame.
 #[derive(Clone, Copy)]
-pub(super) struct Tunnel {
+pub(super) struct Outside {
     pub(super) link: Link,
     pub(super) source: IpAddr,
     pub(super) target: IpAddr,
@@ -49,13 +49,13 @@ pub(super) fn frame(question: &Question, link: Link) -> Vec<u8> {
 }
 
 /// The frame inside VXLAN (RFC 7348).
-pub(super) fn tunnelled(frame: &[u8], tunnel: Tunnel) -> Vec<u8> {
+pub(super) fn tunnelled(frame: &[u8], outside: Outside) -> Vec<u8> {
     let mut inside = vec![0x08, 0, 0, 0];
-    inside.extend((tunnel.vni << 8).to_be_bytes());
+    inside.extend((outside.vni << 8).to_be_bytes());
     inside.extend(frame);
     let mut bytes = Vec::new();
-    start(tunnel.link, tunnel.source, tunnel.target)
-        .udp(50_000, tunnel.port)
+    start(outside.link, outside.source, outside.target)
+        .udp(50_000, outside.port)
         .write(&mut bytes, &inside)
         .expect("a small packet of one family, into memory");
     bytes
@@ -167,14 +167,14 @@ mod tests {
         )
         .expect("legal");
         let inner = frame(&question, LINK);
-        let tunnel = Tunnel {
+        let outside = Outside {
             link: LINK,
             source: "192.168.50.2".parse().expect("address"),
             target: "192.168.50.1".parse().expect("address"),
             port: 4789,
             vni: 77,
         };
-        let mut outer = tunnelled(&inner, tunnel);
+        let mut outer = tunnelled(&inner, outside);
         let parsed = parsed(&mut outer);
         assert_eq!(parsed.key.target_port, 4789);
         let opened = podway_wire::vxlan::open(&outer, &parsed).expect("VXLAN");

@@ -32,7 +32,7 @@ pub struct Question {
 pub enum Ingress {
     /// From a pod of the node, as `NAMESPACE/NAME`.
     Pod(String),
-    /// From the wire, without a tunnel.
+    /// From the wire, without a tunnel: from outside of the cluster, or from a node that is reached directly.
     Uplink,
     /// From the node's own processes.
     Host,

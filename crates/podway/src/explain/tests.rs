@@ -54,15 +54,15 @@ spec:
 "#;
 
 fn explainer(node: &str) -> Explainer {
-    explainer_with(node, "")
+    explainer_that(node, Tunnel::Vxlan, "")
 }
 
-/// The cluster with further objects.
-fn explainer_with(node: &str, further: &str) -> Explainer {
+/// The cluster with further objects, and this choice of who is reached through the tunnel.
+fn explainer_that(node: &str, tunnel: Tunnel, further: &str) -> Explainer {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("cluster.yaml");
     fs::write(&file, format!("{CLUSTER}---{further}")).expect("written");
-    Explainer::of_manifests(&file, node).expect("legal")
+    Explainer::of_manifests(&file, node, tunnel).expect("legal")
 }
 
 fn ask(explainer: &Explainer, ingress: &str, from: &str, to: &str, port: u16) -> Answer {
@@ -181,7 +181,7 @@ spec:
 
 #[test]
 fn n10_egress_is_judged_at_the_backends_port_and_a1_tiers_are_named() {
-    let explainer = explainer_with("n1", TIERS);
+    let explainer = explainer_that("n1", Tunnel::Vxlan, TIERS);
     let client = "pod:shop/client";
     let web = ask(&explainer, client, "10.244.1.9", "10.96.0.10", 80);
     assert_eq!(
@@ -222,6 +222,38 @@ fn tunnels_are_opened_and_their_sources_checked() {
         (foreign.verdict, foreign.reason),
         ("drop", "foreign-source")
     );
+}
+
+#[test]
+fn the_way_to_another_node_is_told_and_what_comes_from_it_directly_is_taken_if_it_is_reached_so() {
+    for (tunnel, way, reason) in [
+        (Tunnel::Vxlan, "forward: vxlan to n2", "spoofed"),
+        (Tunnel::Direct, "forward: direct to n2", "forwarded"),
+        (Tunnel::Auto, "forward: direct to n2", "forwarded"),
+    ] {
+        let explainer = explainer_that("n1", tunnel, "");
+        for (client, far) in [
+            ("10.244.1.9", "10.244.2.10"),
+            ("fd44:0:0:1::9", "fd44:0:0:2::10"),
+        ] {
+            let sent = ask(&explainer, "pod:shop/client", client, far, 8080);
+            assert_eq!(sent.egress.as_deref(), Some("node:n2"));
+            assert_eq!(sent.steps.last().map(String::as_str), Some(way));
+            let came = ask(&explainer, "uplink", far, client, 8080);
+            assert_eq!(came.reason, reason, "{came:?}");
+            let tunnelled = ask(&explainer, "tunnel:n2", far, client, 8080);
+            assert_eq!(tunnelled.reason, "forwarded");
+        }
+        let near = ask(
+            &explainer,
+            "pod:shop/client",
+            "10.244.1.9",
+            "10.244.1.10",
+            8080,
+        );
+        let last = near.steps.last().map(String::as_str);
+        assert_eq!(last, Some("forward: to pod:shop/web-a"));
+    }
 }
 
 #[test]

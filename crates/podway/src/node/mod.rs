@@ -24,6 +24,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use podway_intent::Tunnel;
 use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub host_interface: String,
     /// Queues of both ends of the pair: one for each worker.
     pub queues: u32,
+    /// Which nodes' packets go through the tunnel: the pair's MTU follows from it.
+    pub tunnel: Tunnel,
     /// Decides the pair's Ethernet addresses, so that they outlive the pair.
     pub node: String,
     /// Where the kernel's settings are.
@@ -73,8 +76,10 @@ pub struct Wanted {
     pub ranges: BTreeSet<IpNet>,
     /// The node's own addresses; the first of a family is the source of packets to `ranges`.
     pub addresses: Vec<IpAddr>,
-    /// Where the tunnels of other nodes end.
+    /// Where other nodes are reached.
     pub vteps: BTreeSet<IpAddr>,
+    /// Those of `vteps` that are sent to by their own Ethernet address, whatever routes say.
+    pub direct: BTreeSet<IpAddr>,
 }
 
 /// What a look at the kernel showed.
@@ -82,6 +87,8 @@ pub struct Wanted {
 pub struct Seen {
     /// The uplink.
     pub uplink: Device,
+    /// The ranges whose addresses the uplink reaches without a gateway, in order.
+    pub subnets: Vec<IpNet>,
     /// The next hop's Ethernet address for each tunnel end that is resolved.
     pub next_hops: BTreeMap<IpAddr, Mac>,
     /// The uplink's default gateways, as far as they are resolved.
@@ -230,7 +237,7 @@ impl Node {
             .ok_or_else(|| NodeError::NoDevice(self.uplink.name.clone()))?;
         self.uplink.clone_from(&uplink);
         let host = device(&self.handle, &self.host.name).await?;
-        let mtu = pair::mtu(uplink.mtu);
+        let mtu = pair::mtu(&self.settings, uplink.mtu);
         if !host.is_some_and(|host| host.ifindex == self.host.ifindex && host.mtu == mtu) {
             let ends = pair::make(&self.handle, &self.settings, uplink.mtu).await?;
             (self.host, self.dataplane) = ends;
@@ -244,17 +251,18 @@ impl Node {
             &mut problems,
         )
         .await?;
-        let gateways = routes::defaults(&self.handle, uplink.ifindex).await?;
+        let (gateways, subnets) = routes::of_uplink(&self.handle, uplink.ifindex).await?;
         let known = neighbours::reconcile(
             &self.handle,
             &uplink,
-            (&wanted.vteps, &gateways),
+            (wanted, &gateways),
             &mut self.managed,
             &mut problems,
         )
         .await?;
         Ok(Seen {
             uplink,
+            subnets,
             next_hops: known.peers,
             world: known.world,
             problems,

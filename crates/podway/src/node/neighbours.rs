@@ -12,7 +12,7 @@ use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{Device, NodeError, collect, done, within};
+use super::{Device, NodeError, Wanted, collect, done, within};
 
 /// The Ethernet addresses that are known.
 #[derive(Debug, Default)]
@@ -23,21 +23,23 @@ pub(super) struct Known {
     pub(super) world: NextHops,
 }
 
-/// Has the kernel resolve the next hop to each of `vteps`, and the gateways; gives those it knows.
+/// Has the kernel resolve the next hop to each wanted node, and the gateways; gives those it knows.
 ///
-/// `managed` are the next hops that we asked for; those that no tunnel needs any more are given back.
+/// `managed` are the next hops that we asked for; those that no node needs any more are given back.
 pub(super) async fn reconcile(
     handle: &Handle,
     uplink: &Device,
-    (vteps, gateways): (&BTreeSet<IpAddr>, &[IpAddr]),
+    (wanted, gateways): (&Wanted, &[IpAddr]),
     managed: &mut BTreeSet<IpAddr>,
     problems: &mut Vec<String>,
 ) -> Result<Known, NodeError> {
+    let Wanted { vteps, direct, .. } = wanted;
     if vteps.is_empty() && gateways.is_empty() && managed.is_empty() {
         return Ok(Known::default());
     }
     let mut hops = BTreeMap::new();
-    for vtep in vteps {
+    hops.extend(direct.iter().map(|vtep| (*vtep, *vtep)));
+    for vtep in vteps.difference(direct) {
         match next_hop(handle, uplink, *vtep).await? {
             Ok(hop) => {
                 hops.insert(*vtep, hop);

@@ -8,6 +8,7 @@ use std::path::Path;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
+use podway_intent::Tunnel;
 use podway_wire::Mac;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
@@ -25,7 +26,7 @@ pub(super) async fn make(
     uplink_mtu: u32,
 ) -> Result<(Device, Device), NodeError> {
     let host = settings.host_interface.as_str();
-    let mtu = mtu(uplink_mtu);
+    let mtu = mtu(settings, uplink_mtu);
     let there = link(handle, host).await?;
     let other_end = link(handle, DATAPLANE_INTERFACE).await?;
     for link in there.iter().chain(&other_end) {
@@ -70,9 +71,14 @@ pub(super) async fn make(
     Ok((host_end, dataplane_end))
 }
 
-/// The pair's MTU: what fits into the tunnel, and at least what IPv6 asks for (RFC 8200, 5).
-pub(super) fn mtu(uplink_mtu: u32) -> u32 {
-    uplink_mtu.saturating_sub(TUNNEL_OVERHEAD).max(1280)
+/// The pair's MTU: what fits into the tunnel, or the wire if some nodes are sent to without it; and at least what IPv6
+/// asks for (RFC 8200, 5).
+pub(super) fn mtu(settings: &Settings, uplink_mtu: u32) -> u32 {
+    let overhead = match settings.tunnel {
+        Tunnel::Vxlan => TUNNEL_OVERHEAD,
+        Tunnel::Direct | Tunnel::Auto => 0,
+    };
+    uplink_mtu.saturating_sub(overhead).max(1280)
 }
 
 async fn create(handle: &Handle, settings: &Settings) -> Result<(), NodeError> {

@@ -1,6 +1,6 @@
 //! Routes of the node's own processes to pods and services, by way of the dataplane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -8,7 +8,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, Neig
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
-use podway_wire::Mac;
+use podway_wire::{Addr, Mac};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::neighbours::ip_of;
@@ -58,9 +58,14 @@ pub(super) async fn reconcile(
     Ok(())
 }
 
-/// The gateways of the default routes out of a device: for each family that of the least metric.
-pub(super) async fn defaults(handle: &Handle, ifindex: u32) -> Result<Vec<IpAddr>, NodeError> {
+/// The gateways of the default routes out of a device, for each family that of the least metric; and the ranges that it
+/// reaches without a gateway, in order.
+pub(super) async fn of_uplink(
+    handle: &Handle,
+    ifindex: u32,
+) -> Result<(Vec<IpAddr>, Vec<IpNet>), NodeError> {
     let mut gateways = Vec::new();
+    let mut subnets = BTreeSet::new();
     for question in all_families() {
         let dump = handle.route().get(question).execute();
         let routes = collect("list routes", dump).await?;
@@ -68,8 +73,9 @@ pub(super) async fn defaults(handle: &Handle, ifindex: u32) -> Result<Vec<IpAddr
         let ours = ways.filter(|way| way.device == Some(ifindex));
         let reachable = ours.filter_map(|way| Some((way.metric, way.gateway?)));
         gateways.extend(reachable.min_by_key(|(metric, _)| *metric).map(|it| it.1));
+        subnets.extend(routes.iter().filter_map(|route| subnet(route, ifindex)));
     }
-    Ok(gateways)
+    Ok((gateways, subnets.into_iter().collect()))
 }
 
 /// The device of the default route of the least metric, of IPv4 if there is one.
@@ -84,6 +90,29 @@ pub(super) async fn default_device(handle: &Handle) -> Result<Option<u32>, NodeE
         }
     }
     Ok(None)
+}
+
+/// What a route of the main table leads to without a gateway; a default route names no subnet, and no node is known by
+/// its link-local address.
+fn subnet(route: &RouteMessage, ifindex: u32) -> Option<IpNet> {
+    let header = &route.header;
+    let is_plain = header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+        && header.destination_prefix_length > 0;
+    let mut target = None;
+    let mut device = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => target = ip(address),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
+            _ => (),
+        }
+    }
+    let target = target?;
+    let is_link_local = Addr::from(target).is_link_local();
+    let range = IpNet::new(target, header.destination_prefix_length).ok()?;
+    (is_plain && !is_link_local && device == Some(ifindex)).then_some(range)
 }
 
 /// A way that a default route takes.

@@ -128,6 +128,7 @@ fn settings(queues: u32) -> Settings {
         uplink: Some("eth0".to_owned()),
         host_interface: "podway-host".to_owned(),
         queues,
+        tunnel: Tunnel::Vxlan,
         node: "node1".to_owned(),
         proc_sys: "/proc/sys".into(),
     }
@@ -148,6 +149,7 @@ fn wanted(ranges: &[&str], vteps: &[&str]) -> Wanted {
             .collect(),
         addresses: addresses(&["192.168.50.1", "fd50::1"]),
         vteps: addresses(vteps).into_iter().collect(),
+        direct: Default::default(),
     }
 }
 
@@ -162,6 +164,22 @@ fn the_pair_is_made_once_and_adopted_afterwards() {
         assert_eq!((first.host().mtu, first.dataplane().mtu), (1450, 1450));
         let second = Node::open(settings(2)).await.expect("adopted");
         assert_eq!(first.host(), second.host());
+        for (tunnel, mtu) in [
+            (Tunnel::Direct, 1500),
+            (Tunnel::Auto, 1500),
+            (Tunnel::Vxlan, 1450),
+        ] {
+            let settings = Settings {
+                tunnel,
+                ..settings(2)
+            };
+            let node = Node::open(settings).await.expect("adopted");
+            assert_eq!(
+                (node.host().mtu, node.dataplane().mtu),
+                (mtu, mtu),
+                "{tunnel}"
+            );
+        }
         let third = Node::open(settings(1))
             .await
             .expect("made anew: other queues");
@@ -318,8 +336,47 @@ fn next_hops_are_resolved_kept_and_given_back() {
             }
         });
         assert!(quiet.await.is_err(), "looking again is without end");
+
+        // A node in a subnet of the uplink is its own next hop, even where a route says otherwise.
+        ip("route add 192.168.50.3/32 via 192.168.50.2");
+        let mut near = wanted(&[], &["192.168.50.3", "192.168.70.9"]);
+        near.direct = addresses(&["192.168.50.3"]).into_iter().collect();
+        let seen = node.reconcile(&near).await.expect("reconciled");
+        let next_hops = BTreeMap::from([(behind, mac)]);
+        assert_eq!(seen.next_hops, next_hops, "nobody is 192.168.50.3");
+        assert!(ip("-d neigh show 192.168.50.3 dev eth0").contains("managed"));
         node.reconcile(&wanted(&[], &[])).await.expect("reconciled");
         assert_eq!(ip("-d neigh show 192.168.50.2 dev eth0"), "");
+    });
+}
+
+#[test]
+fn what_the_uplink_reaches_without_a_gateway_is_told_as_it_is_now() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("subnets");
+    wire.inside(|| async {
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let none = wanted(&[], &[]);
+        ip("route add default via 192.168.50.2 dev eth0");
+        ip("route add 192.168.70.0/24 via 192.168.50.2");
+        ip("route add 192.168.80.0/24 dev eth0");
+        ip("route add 192.168.90.0/24 dev podway-host");
+        let subnets =
+            |seen: Seen| -> Vec<String> { seen.subnets.iter().map(ToString::to_string).collect() };
+        let seen = node.reconcile(&none).await.expect("reconciled");
+        assert_eq!(
+            subnets(seen),
+            ["192.168.50.0/24", "192.168.80.0/24", "fd50::/64"]
+        );
+        ip("addr add 192.168.60.1/26 dev eth0");
+        ip("route del 192.168.80.0/24 dev eth0");
+        let seen = node.reconcile(&none).await.expect("reconciled");
+        assert_eq!(
+            subnets(seen),
+            ["192.168.50.0/24", "192.168.60.0/26", "fd50::/64"]
+        );
     });
 }
 

@@ -7,6 +7,7 @@ mod changes;
 mod churn;
 mod datagrams;
 mod deaths;
+mod direct;
 mod flood;
 mod kubernetes;
 mod matrix;

@@ -232,7 +232,7 @@ fn d7_time_exceeded_comes_from_each_node_and_is_rate_limited() {
 }
 
 /// An ICMP port unreachable about `about`, from its target.
-fn unreachable(port: PortId, about: &[u8], source: &FlowKey) -> Vec<u8> {
+pub(crate) fn unreachable(port: PortId, about: &[u8], source: &FlowKey) -> Vec<u8> {
     let packet = &about[14..];
     let v4 = source.source.family() == podway_wire::Family::V4;
     let builder = etherparse::PacketBuilder::ethernet2(pod_mac(port).0, GATEWAY_MAC.0);

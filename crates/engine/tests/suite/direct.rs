@@ -6,7 +6,7 @@ use podway_intent::{Change, Key, NodeSetup, TrafficPolicy, Tunnel};
 use podway_tables::PortId;
 use podway_wire::{Mac, Protocol, TCP_SYN, macs, mss};
 
-use crate::answers::{icmp_v4, icmp_v6};
+use crate::answers::{icmp_v4, icmp_v6, unreachable};
 use crate::outside;
 use crate::world::{
     GATEWAY_MAC, HOST, TestNode, UPLINK, across, addr, egress_policy, ingress_policy, key, key_of,
@@ -42,7 +42,8 @@ fn nodes_that(tunnel: Tunnel, more: &[Change]) -> [TestNode; 2] {
     })
 }
 
-fn direct(more: &[Change]) -> [TestNode; 2] {
+/// Two nodes of one subnet without a tunnel between them.
+pub(crate) fn direct(more: &[Change]) -> [TestNode; 2] {
     nodes_that(Tunnel::Direct, more)
 }
 
@@ -355,6 +356,27 @@ fn d7_time_exceeded_of_the_other_node_comes_back_directly() {
     assert!(matches!(icmp_v4(&home.bytes), Icmpv4Type::TimeExceeded(_)));
     let about = podway_wire::embedded(&home.bytes, &parsed(&home.bytes)).expect("embedded");
     assert_eq!(about.key, probe);
+}
+
+#[test]
+fn d1_an_error_about_a_translated_packet_comes_back_directly_as_the_client_knows_it() {
+    for ((client, backend), vip) in PODS.into_iter().zip(["10.96.0.5", "fd96::5"]) {
+        let mut nodes = direct(&[service("web", 5), slice("web", "web-1", &[backend])]);
+        let probe = key(Protocol::UDP, (client, 4000), (vip, 80));
+        let question = packet(CLIENT, &probe, 0, b"question");
+        let arrived = across(&mut nodes, 0, CLIENT, &question);
+        let back = key_of(&arrived.bytes).reverse();
+        let error = unreachable(WEB2, &arrived.bytes, &back);
+        let home = across(&mut nodes, 1, WEB2, &error);
+        assert_eq!(home.verdict, Verdict::Transmit(CLIENT));
+        let outer = parsed(&home.bytes);
+        assert_eq!(
+            (outer.key.source, outer.key.target),
+            (addr(vip), addr(client))
+        );
+        let about = podway_wire::embedded(&home.bytes, &outer).expect("embedded");
+        assert_eq!(about.key, probe);
+    }
 }
 
 #[test]

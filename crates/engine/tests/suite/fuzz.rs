@@ -6,6 +6,7 @@ use podway_engine::{BATCH, Batch, Packet};
 use podway_tables::PortId;
 use podway_wire::{Frame, Protocol};
 
+use crate::direct::direct;
 use crate::world::{
     HEADROOM, TestNode, UPLINK, assert_balanced, ingress_policy, key, packet_ttl, service, slice,
     two_nodes,
@@ -53,6 +54,35 @@ fn d13_no_bytes_panic_and_every_packet_is_accounted_for() {
     let [near, _] = two_nodes(&[&state[..], &[ingress_policy("web1", Some("client"))]].concat());
     let [mut maker, _] = two_nodes(&state);
     let bases = bases(&mut maker);
+    account_for_all(near, &bases);
+}
+
+#[test]
+fn d13_no_bytes_from_a_direct_peer_panic_and_every_packet_is_accounted_for() {
+    let state = [
+        service("web", 5),
+        slice("web", "web-1", &["10.244.2.12", "10.244.1.11"]),
+        ingress_policy("web1", Some("client")),
+    ];
+    let [near, mut far] = direct(&state);
+    let web2 = PortId(2);
+    let keys = [
+        key(Protocol::TCP, ("10.244.2.12", 4000), ("10.244.1.11", 80)),
+        key(Protocol::UDP, ("10.244.2.12", 4000), ("192.168.50.1", 53)),
+        key(
+            Protocol::ICMPV6,
+            ("fd44:0:0:2::12", 4),
+            ("fd44:0:0:1::1", 0),
+        ),
+    ];
+    let sent = keys.map(|key| {
+        let base = packet_ttl(web2, &key, 2, b"some payload", 64);
+        far.send(web2, &base).bytes
+    });
+    account_for_all(near, &sent);
+}
+
+fn account_for_all(near: TestNode, bases: &[Vec<u8>]) {
     let near = Mutex::new(near);
     bolero::check!()
         .with_type::<Vec<Spoilt>>()

@@ -137,6 +137,56 @@ fn pods_and_nodes_reach_each_other_directly_at_the_wires_mtu() {
 }
 
 #[test]
+fn d2_d7_s20_clients_of_services_on_direct_nodes_meet_what_they_should() {
+    if unprivileged() {
+        return;
+    }
+    let lab = up_with(&root().join("tests/manifests/services"), &DIRECT);
+    // Two translations in a row: the backend on node2 sees node1, and the answer comes back by it.
+    for (node, url) in [
+        ("192.168.50.1", "http://192.168.50.1:30080/"),
+        ("fd50::1", "http://[fd50::1]:30080/"),
+    ] {
+        let curl = ["curl", "--silent", "--fail", "--max-time", "2", url];
+        assert_eq!(lab.must("world", &curl), node);
+    }
+    for host in ["10.96.0.7", "fd96::7"] {
+        let script = include_str!("big_datagrams.py");
+        let said = lab.must("default/client", &["python3", "-c", script, host, "1500"]);
+        println!("{host}: {said}");
+        assert!(said.contains("learnt 1500"), "{said}");
+    }
+    for (service, hops) in [
+        ("10.96.0.80", ["10.244.1.1", "10.244.2.1", "10.96.0.80"]),
+        ("fd96::80", ["fd44:0:0:1::1", "fd44:0:0:2::1", "fd96::80"]),
+    ] {
+        let traceroute = [
+            "traceroute",
+            "-n",
+            "-T",
+            "-p",
+            "80",
+            "-q",
+            "1",
+            "-w",
+            "2",
+            "-m",
+            "6",
+            service,
+        ];
+        let text = lab.must("default/client", &traceroute);
+        let lines = text.lines().skip(1);
+        let seen: Vec<&str> = lines
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        assert_eq!(seen, hops, "{text}");
+    }
+    for node in ["node1", "node2"] {
+        assert_eq!(counter(&lab, node, "tunnel-pushed"), 0);
+    }
+}
+
+#[test]
 fn auto_uses_the_tunnel_between_subnets_only() {
     if unprivileged() {
         return;

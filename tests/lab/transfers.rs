@@ -154,6 +154,29 @@ fn bytes_arrive_as_they_were_sent_on_every_way() {
 }
 
 #[test]
+fn bytes_arrive_between_nodes_without_a_tunnel() {
+    if unprivileged() {
+        return;
+    }
+    let all = Transfers::up(&["--tunnel", "direct"]);
+    for host in all.addresses("default/far") {
+        all.moves(&host, "7000");
+        all.moves_some(&host, "7000", 4, 8);
+    }
+    for host in ["10.96.0.70", "fd96::70"] {
+        all.moves_some(host, "70", 4, 1);
+    }
+    for node in ["node1", "node2"] {
+        let of = |name| all.counted(node, name);
+        let (cut, parts) = (of("cut_packets"), of("cut_parts"));
+        let (joined, segments) = (of("joined_packets"), of("joined_parts"));
+        println!("{node}: {cut} packets in {parts} parts, {joined} of {segments} segments");
+        assert!(cut > 100 && parts > 10 * cut && segments > joined);
+        assert_eq!(of("unsound") + of("unsendable"), 0);
+    }
+}
+
+#[test]
 fn bytes_arrive_over_a_wire_of_9000() {
     if unprivileged() {
         return;

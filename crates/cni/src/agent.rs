@@ -62,7 +62,8 @@ pub struct NodeNetwork {
     pub queues: NonZeroU16,
     /// MTU in bytes of the wire, and of the way to the node's other pods.
     pub pod_mtu: u32,
-    /// What fits into the tunnel, in bytes: the MTU of all other ways, unless the pod's is larger than the wire's.
+    /// What fits into the tunnel, or on the wire without one, in bytes: the MTU of all other ways, unless the pod's is larger
+    /// than the wire's.
     pub tunnel_mtu: u32,
     /// The gateway's Ethernet address.
     pub gateway_mac: String,

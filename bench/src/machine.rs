@@ -117,6 +117,15 @@ fn busy_percent() -> f64 {
     percent((all - idle) as f64, all as f64)
 }
 
+/// Ticks of /proc/stat in a second, on every Linux (USER_HZ).
+pub(crate) const TICKS_A_SECOND: f64 = 100.0;
+
+/// Ticks that all cores together worked since they started.
+pub(crate) fn busy_ticks() -> u64 {
+    let (all, idle) = ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());
+    all - idle
+}
+
 /// Ticks in all, and of them idle ones, from the first line of /proc/stat (proc(5)).
 fn ticks(stat: &str) -> (u64, u64) {
     let line = stat.lines().next().unwrap_or_default();

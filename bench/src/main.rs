@@ -1,5 +1,6 @@
 //! Measures podway: the engine alone in memory, and packets through the kernel beside its peers.
 
+mod bulk;
 mod cluster;
 mod follow;
 mod instructions;

@@ -53,6 +53,20 @@ pub(crate) fn make_urgent(priority: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asks a process that we started to end, and makes it after a moment.
+pub(crate) fn end(process: &mut std::process::Child) {
+    let id = nix::unistd::Pid::from_raw(process.id() as i32);
+    let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
+    for _ in 0..100 {
+        if !matches!(process.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let _ = process.kill();
+    let _ = process.wait();
+}
+
 /// True if a program is where programs are, the administrator's too.
 pub(crate) fn finds(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::percent;
-use crate::{follow, latency, pipeline, policies, wire};
+use crate::{bulk, follow, latency, pipeline, policies, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
@@ -29,6 +29,9 @@ pub(crate) struct Report {
     /// How long things take.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) latency: Vec<latency::Row>,
+    /// How much TCP and HTTP carry.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) bulk: Vec<bulk::Row>,
     /// What policies cost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policies: Option<policies::Figures>,
@@ -88,6 +91,9 @@ impl Report {
         }
         if !self.latency.is_empty() {
             text += &latency::text(&self.latency);
+        }
+        if !self.bulk.is_empty() {
+            text += &bulk::text(&self.bulk);
         }
         if let Some(figures) = &self.policies {
             text += &figures.text();
@@ -258,6 +264,7 @@ mod tests {
             pipeline: vec![row],
             wire: Vec::new(),
             latency: Vec::new(),
+            bulk: Vec::new(),
             policies: None,
             cluster: None,
         }

@@ -11,7 +11,7 @@ use crate::packets::PORTS;
 use crate::pipeline::{Effort, Kind, Pipeline};
 use crate::report::Report;
 use crate::wire::{Case, System, Way};
-use crate::{cluster, follow, instructions, latency, pipeline, policies, wire};
+use crate::{bulk, cluster, follow, instructions, latency, pipeline, policies, wire};
 
 /// Flows of measurements in full.
 const FLOWS: [u32; 5] = [1, 1_000, 20_000, 200_000, 1_000_000];
@@ -76,6 +76,7 @@ impl Run {
             pipeline: Vec::new(),
             wire: Vec::new(),
             latency: Vec::new(),
+            bulk: Vec::new(),
             policies: None,
             cluster: None,
         };
@@ -101,6 +102,19 @@ impl Run {
                 },
             };
             report.latency = latency::measure(&plan, |line| eprintln!("{line}"))?;
+        }
+        if chosen.has(Part::Bulk) {
+            let plan = bulk::Plan {
+                systems: chosen.compared.clone(),
+                settings: bulk::SETTINGS.to_vec(),
+                works: bulk::WORKS.to_vec(),
+                rounds: self.rounds(),
+                time: match self.quick {
+                    true => Duration::from_secs(1),
+                    false => Duration::from_secs(4),
+                },
+            };
+            report.bulk = bulk::measure(&plan, |line| eprintln!("{line}"))?;
         }
         print!("{}", report.text());
         println!("\nkept as {}", report.keep(&self.output)?.display());
@@ -164,6 +178,7 @@ impl Run {
             let baseline = Report {
                 wire: Vec::new(),
                 latency: Vec::new(),
+                bulk: Vec::new(),
                 policies: None,
                 cluster: None,
                 ..report

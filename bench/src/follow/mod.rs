@@ -18,7 +18,7 @@ use crate::cluster::ENDPOINTS;
 use crate::process::{now_ns, peak_mb, resident_mb, worked_ns};
 use crate::statistics::Percentiles;
 
-pub(crate) use self::server::serve;
+pub(crate) use self::server::{runtime, serve};
 
 /// Services, each with [`ENDPOINTS`] endpoints and as many pods.
 const SERVICES: u32 = 10_000;
@@ -131,7 +131,7 @@ pub(crate) fn measure() -> anyhow::Result<Figures> {
 pub(crate) fn follow() -> anyhow::Result<()> {
     eprintln!("cluster: making {} objects", world::count(SERVICES));
     let server = Server::start(SERVICES)?;
-    let figures = server::runtime()?.block_on(figures(server))?;
+    let figures = runtime()?.block_on(figures(server))?;
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }

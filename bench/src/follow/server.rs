@@ -33,7 +33,8 @@ pub(crate) fn serve(services: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// A runtime on the calling thread.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -238,7 +238,7 @@ fn quiet() -> anyhow::Result<()> {
 }
 
 /// Takes away all namespaces of ours, and with them what is in them.
-fn sweep() -> anyhow::Result<()> {
+pub(crate) fn sweep() -> anyhow::Result<()> {
     for name in Namespace::names(PREFIX) {
         // A switch that outlived its benchmark would keep the namespace.
         for process in Namespace::named(&name)

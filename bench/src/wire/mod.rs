@@ -26,9 +26,7 @@ use self::source::Ceiling;
 use crate::cluster::{CHANGING, CLIENT, Isolation, SERVICE_PORT, UPLINK, facts};
 use crate::statistics::Summary;
 
-#[cfg(test)]
-use self::bed::PREFIX;
-pub(crate) use self::bed::{Bed, End, Turn, feed, ip};
+pub(crate) use self::bed::{Bed, End, PREFIX, Turn, feed, ip, sweep};
 pub(crate) use self::case::{Case, Way};
 pub(crate) use self::count::{Stream, count, settle};
 pub(crate) use self::dataplane::Behind;

@@ -1,5 +1,6 @@
 //! What was measured on: figures of two machines, or of two moments of one, can't be compared.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::thread;
@@ -136,6 +137,32 @@ fn ticks(stat: &str) -> (u64, u64) {
     let ticks: Vec<u64> = words.take(8).collect();
     let idle = ticks.iter().skip(3).take(2).sum();
     (ticks.iter().sum(), idle)
+}
+
+/// Versions of the peers' programs, those that are there.
+pub(crate) fn peers() -> BTreeMap<String, String> {
+    let programs = [
+        ("Open vSwitch", "ovs-vswitchd"),
+        ("nftables", "nft"),
+        ("iptables", "iptables-nft"),
+        ("iperf3", "iperf3"),
+        ("nginx", "nginx"),
+    ];
+    let version = |program: &str| {
+        let flag = if program == "nginx" {
+            "-v"
+        } else {
+            "--version"
+        };
+        let output = Command::new(program).arg(flag).output().ok()?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().next().map(|line| line.trim().to_owned())
+    };
+    let known = programs.into_iter();
+    known
+        .filter_map(|(name, program)| Some((name.to_owned(), version(program)?)))
+        .collect()
 }
 
 fn commit() -> String {

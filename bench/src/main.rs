@@ -3,6 +3,7 @@
 mod bulk;
 mod cluster;
 mod follow;
+mod footprint;
 mod instructions;
 mod latency;
 mod machine;
@@ -12,11 +13,13 @@ mod pipeline;
 mod policies;
 mod process;
 mod report;
+mod results;
 mod run;
 mod statistics;
 mod switch;
 mod wire;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,7 +41,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measures, prints tables, keeps JSON and says what moved since the baseline.
-    Run(Run),
+    Run(Box<Run>),
+    /// Saves reports that were kept as one: of each part the last one that has it.
+    Results {
+        /// What to call them.
+        #[arg(value_parser = results::name)]
+        name: String,
+        /// Reports of one machine and commit (target/bench/*.json).
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        /// Where results are saved.
+        #[arg(long, value_name = "DIR", default_value = "bench/results")]
+        results: PathBuf,
+    },
     /// Packet rate of small UDP through service, policy and VXLAN, and of a bare forward in the same run.
     Rate {
         /// Print one JSON value.
@@ -64,6 +79,11 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Run(run) => run.measure(),
+        Command::Results {
+            name,
+            reports,
+            results,
+        } => results::join(&name, &reports, &results),
         Command::Rate { json } => rate(json),
         Command::Batches {
             kind,

@@ -138,6 +138,16 @@ impl Pipeline {
     /// The pipeline for a kind and number of flows, warm: flows that are to be hit are remembered.
     pub(crate) fn new(kind: Kind, flows: u32) -> anyhow::Result<Pipeline> {
         let (scale, isolation) = kind.cluster();
+        Pipeline::among(scale, isolation, kind, flows)
+    }
+
+    /// The same in another cluster than the kind's own.
+    pub(crate) fn among(
+        scale: Scale,
+        isolation: Isolation,
+        kind: Kind,
+        flows: u32,
+    ) -> anyhow::Result<Pipeline> {
         let compiled = cluster::compiled(scale, isolation);
         ensure!(
             compiled.problems.is_empty(),

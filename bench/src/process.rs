@@ -29,14 +29,23 @@ fn clock_ns(clock: ClockId) -> u64 {
 }
 
 fn status_mb(field: &str) -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    field_mb(&std::fs::read_to_string("/proc/self/status")?, field)
+}
+
+/// A field of a process's status, in MB.
+pub(crate) fn field_mb(status: &str, field: &str) -> anyhow::Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     let kib: f64 = number
-        .with_context(|| format!("no {field} in /proc/self/status"))?
+        .with_context(|| format!("no {field} in a process's status"))?
         .trim()
         .parse()?;
     Ok(kib * 1_024.0 / 1e6)
+}
+
+/// Bytes of addresses that this process has, used or not.
+pub(crate) fn mapped_bytes() -> anyhow::Result<f64> {
+    Ok(status_mb("VmSize:")? * 1e6)
 }
 
 /// Has the calling thread run before all others of its core whose priority is lower: 1 to 99.

@@ -1,15 +1,16 @@
 //! What is printed and kept of a run, and what moved since the baseline.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::percent;
-use crate::{bulk, follow, latency, pipeline, policies, wire};
+use crate::{bulk, follow, footprint, latency, pipeline, policies, wire};
 
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
@@ -22,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     /// How long and how often things were measured, in words.
     pub(crate) settings: String,
+    /// Versions of what podway is compared with.
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, String>,
     /// The engine alone.
     pub(crate) pipeline: Vec<pipeline::Row>,
     /// Through the kernel.
@@ -36,11 +40,56 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policies: Option<policies::Figures>,
     /// What following a large cluster costs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) cluster: Option<follow::Figures>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) cluster: Vec<follow::Figures>,
+    /// What flows, pods and an idle node cost.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) footprint: Vec<footprint::Figures>,
 }
 
 impl Report {
+    /// A report of nothing yet.
+    pub(crate) fn empty(machine: Machine) -> Report {
+        Report {
+            machine,
+            settings: String::new(),
+            peers: BTreeMap::new(),
+            pipeline: Vec::new(),
+            wire: Vec::new(),
+            latency: Vec::new(),
+            bulk: Vec::new(),
+            policies: None,
+            cluster: Vec::new(),
+            footprint: Vec::new(),
+        }
+    }
+
+    /// This report with the parts that another has, in their place; an error if they are of two machines or commits.
+    pub(crate) fn with(self, other: Report) -> anyhow::Result<Report> {
+        let is_same =
+            self.machine.is_like(&other.machine) && self.machine.commit == other.machine.commit;
+        ensure!(
+            is_same,
+            "a report of another machine, kernel, build or commit"
+        );
+        let settings = match self.settings == other.settings {
+            true => self.settings,
+            false => format!("{}; {}", self.settings, other.settings),
+        };
+        Ok(Report {
+            machine: self.machine,
+            settings,
+            peers: self.peers,
+            pipeline: or(other.pipeline, self.pipeline),
+            wire: or(other.wire, self.wire),
+            latency: or(other.latency, self.latency),
+            bulk: or(other.bulk, self.bulk),
+            policies: other.policies.or(self.policies),
+            cluster: or(other.cluster, self.cluster),
+            footprint: or(other.footprint, self.footprint),
+        })
+    }
+
     /// Reads a report that was written before.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Report> {
         let text = fs::read_to_string(path)
@@ -98,8 +147,11 @@ impl Report {
         if let Some(figures) = &self.policies {
             text += &figures.text();
         }
-        if let Some(figures) = &self.cluster {
+        for figures in &self.cluster {
             text += &figures.text();
+        }
+        if !self.footprint.is_empty() {
+            text += &footprint::text(&self.footprint);
         }
         text
     }
@@ -214,6 +266,13 @@ impl Report {
     }
 }
 
+fn or<T>(these: Vec<T>, otherwise: Vec<T>) -> Vec<T> {
+    match these.is_empty() {
+        true => otherwise,
+        false => these,
+    }
+}
+
 /// What of the counted is worth a place in the table: packets a call, and everything that went wrong.
 fn told(row: &wire::Row) -> String {
     let wanted = |name: &str| {
@@ -259,14 +318,8 @@ mod tests {
             instructions: Some(instructions),
         };
         Report {
-            machine: Machine::here(),
-            settings: String::new(),
             pipeline: vec![row],
-            wire: Vec::new(),
-            latency: Vec::new(),
-            bulk: Vec::new(),
-            policies: None,
-            cluster: None,
+            ..Report::empty(Machine::here())
         }
     }
 
@@ -314,5 +367,15 @@ mod tests {
         let again: Report = serde_json::from_str(&text).expect("report");
         assert_eq!(again.text(), report.text());
         assert!(report.text().contains("nat-push"), "{}", report.text());
+    }
+
+    #[test]
+    fn parts_of_one_machine_and_commit_are_joined() {
+        let parts = Report::empty(Machine::here());
+        let joined = report(40.0, 300.0).with(parts.clone()).expect("the same");
+        assert_eq!(joined.pipeline.len(), 1);
+        let mut other = parts;
+        other.machine.commit = "another".to_owned();
+        assert!(report(40.0, 300.0).with(other).is_err());
     }
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::names::{Chosen, Name, Part};
 use crate::packets::PORTS;
 use crate::pipeline::{Effort, Kind, Pipeline};
 use crate::report::Report;
 use crate::wire::{Case, System, Way};
-use crate::{bulk, cluster, follow, instructions, latency, pipeline, policies, wire};
+use crate::{
+    bulk, cluster, follow, footprint, instructions, latency, pipeline, policies, results, wire,
+};
 
 /// Flows of measurements in full.
 const FLOWS: [u32; 5] = [1, 1_000, 20_000, 200_000, 1_000_000];
@@ -53,9 +55,15 @@ pub(crate) struct Run {
     /// Where reports are kept.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     output: PathBuf,
+    /// Where results are saved.
+    #[arg(long, value_name = "DIR", default_value = "bench/results")]
+    results: PathBuf,
     /// What to compare the pipeline with.
     #[arg(long, value_name = "FILE", default_value = "bench/baseline.json")]
     baseline: PathBuf,
+    /// Keep the report, the table of goals and plots as bench/results/NAME.json, .md and .svg.
+    #[arg(long, value_name = "NAME", value_parser = results::name)]
+    save_results: Option<String>,
     /// Make the pipeline's figures the new baseline.
     #[arg(long)]
     save_baseline: bool,
@@ -71,14 +79,9 @@ impl Run {
             .iter()
             .for_each(|doubt| eprintln!("note: {doubt}"));
         let mut report = Report {
-            machine,
             settings: self.settings(),
-            pipeline: Vec::new(),
-            wire: Vec::new(),
-            latency: Vec::new(),
-            bulk: Vec::new(),
-            policies: None,
-            cluster: None,
+            peers: machine::peers(),
+            ..Report::empty(machine)
         };
         self.time(&chosen.timed, &mut report)?;
         self.count(&chosen.counted, &mut report);
@@ -90,7 +93,17 @@ impl Run {
             report.policies = Some(policies::measure()?);
         }
         if chosen.has(Part::Cluster) {
-            report.cluster = Some(follow::measure()?);
+            let rounds = if self.save_results.is_some() {
+                self.rounds()
+            } else {
+                1
+            };
+            for _ in 0..rounds {
+                report.cluster.push(follow::measure()?);
+            }
+        }
+        if chosen.has(Part::Footprint) {
+            report.footprint = footprint::measure(self.rounds(), self.effort())?;
         }
         if chosen.has(Part::Latency) {
             let plan = latency::Plan {
@@ -118,6 +131,11 @@ impl Run {
         }
         print!("{}", report.text());
         println!("\nkept as {}", report.keep(&self.output)?.display());
+        if let Some(name) = &self.save_results {
+            for path in results::save(&report, &self.results, name)? {
+                println!("saved as {}", path.display());
+            }
+        }
         self.compare(report)
     }
 
@@ -176,12 +194,9 @@ impl Run {
                 "a baseline has all kinds: run scripts/bench --only pipeline,instructions --save-baseline, with valgrind"
             );
             let baseline = Report {
-                wire: Vec::new(),
-                latency: Vec::new(),
-                bulk: Vec::new(),
-                policies: None,
-                cluster: None,
-                ..report
+                pipeline: report.pipeline,
+                settings: report.settings,
+                ..Report::empty(report.machine)
             };
             println!(
                 "the baseline is now these figures: {}",

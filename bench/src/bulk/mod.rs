@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::statistics::Summary;
 use crate::wire::{System, Turn};
 
+pub(crate) use self::lab::Lab;
+
 /// Between which pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -153,12 +153,27 @@ fn counters(answer: &Value) -> String {
     let mut rows = Vec::new();
     for (group, counters) in answer.as_object().into_iter().flatten() {
         for (name, value) in counters.as_object().into_iter().flatten() {
-            if value.as_u64() != Some(0) {
-                rows.push(vec![group.clone(), name.clone(), cell(value)]);
+            match value.as_object() {
+                // Of each port, and of each worker.
+                Some(own) => {
+                    let part = format!("{group} {name}");
+                    let counters = own.iter().filter(|(_, value)| is_counted(value));
+                    rows.extend(
+                        counters.map(|(name, value)| vec![part.clone(), name.clone(), cell(value)]),
+                    );
+                }
+                None if is_counted(value) => {
+                    rows.push(vec![group.clone(), name.clone(), cell(value)])
+                }
+                None => {}
             }
         }
     }
     aligned(&["part", "counter", "value"], rows)
+}
+
+fn is_counted(value: &Value) -> bool {
+    value.as_f64() != Some(0.0)
 }
 
 fn status(answer: &Value) -> String {
@@ -283,10 +298,19 @@ mod tests {
 
     #[test]
     fn zero_counters_are_left_out_for_people() {
-        let answer = json!({"engine": {"received": 3, "drop/spoofed": 0}, "xdp": {"pod": 3}});
+        let answer = json!({
+            "engine": {"received": 3, "drop/spoofed": 0},
+            "ports": {"pod:shop/web": {"packets-a-poll": 1.5, "packets-a-sendto": 0.0, "ring-full": 0}},
+            "workers": {"0": {"busy": 0.25}},
+            "xdp": {"pod": 3},
+        });
         assert_eq!(
             table(Topic::Counters, &answer),
-            "PART    COUNTER   VALUE\nengine  received  3\nxdp     pod       3\n"
+            "PART                COUNTER         VALUE\n\
+             engine              received        3\n\
+             ports pod:shop/web  packets-a-poll  1.5\n\
+             workers 0           busy            0.25\n\
+             xdp                 pod             3\n"
         );
     }
 

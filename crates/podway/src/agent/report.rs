@@ -114,17 +114,7 @@ impl Agent {
     async fn ports_value(&self) -> Value {
         let reports = self.reports().await;
         let mut rows = Vec::new();
-        let fixed = [
-            (
-                UPLINK,
-                "uplink".to_owned(),
-                self.node.uplink().name.as_str(),
-            ),
-            (HOST, "host".to_owned(), DATAPLANE_INTERFACE),
-        ];
-        let pods = self.ports.pods();
-        let pods = pods.map(|(pod, it)| (it.port, format!("pod:{pod}"), it.interface.as_str()));
-        for (port, name, interface) in fixed.into_iter().chain(pods) {
+        for (port, name, interface) in self.named_ports() {
             let mode = self.ports.mode(port).map(mode_name);
             let mut row = json!({
                 "port": port.0,
@@ -137,6 +127,21 @@ impl Agent {
             rows.push(row);
         }
         Value::Array(rows)
+    }
+
+    /// Every port with what people and the kernel call it.
+    fn named_ports(&self) -> impl Iterator<Item = (PortId, String, &str)> {
+        let fixed = [
+            (
+                UPLINK,
+                "uplink".to_owned(),
+                self.node.uplink().name.as_str(),
+            ),
+            (HOST, "host".to_owned(), DATAPLANE_INTERFACE),
+        ];
+        let pods = self.ports.pods();
+        let pods = pods.map(|(pod, it)| (it.port, format!("pod:{pod}"), it.interface.as_str()));
+        fixed.into_iter().chain(pods)
     }
 
     async fn counters_value(&self) -> Value {
@@ -157,7 +162,17 @@ impl Agent {
             .map(|(name, count)| (name, json!(count)))
             .collect();
         let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+        let ports = self.named_ports();
+        let ports: Map<String, Value> = ports
+            .map(|(port, name, _)| (name, stages(&reports, port)))
+            .collect();
+        let busy = self.busy_shares().enumerate();
+        let workers: Map<String, Value> = busy
+            .map(|(index, busy)| (index.to_string(), json!({"busy": busy})))
+            .collect();
         json!({
+            "workers": workers,
+            "ports": ports,
             "xdp": xdp,
             "engine": engine,
             "edge": {
@@ -172,16 +187,13 @@ impl Agent {
         let workers: Vec<Value> = self
             .workers
             .iter()
-            .zip(&self.loads_ns)
+            .zip(self.busy_shares())
             .enumerate()
-            .map(|(index, (worker, before))| {
-                let now = worker.load_ns();
-                let total = (now.1 - before.1).max(1);
-                let busy = (now.0 - before.0) as f64 / total as f64;
+            .map(|(index, (worker, busy))| {
                 json!({
                     "worker": index,
                     "core": worker.core(),
-                    "busy": (busy * 1000.0).round() / 1000.0,
+                    "busy": busy,
                 })
             })
             .collect();
@@ -210,6 +222,17 @@ impl Agent {
             },
             "workers": workers,
         })
+    }
+
+    /// The part of its time, of late, in which each worker carried packets.
+    fn busy_shares(&self) -> impl Iterator<Item = f64> {
+        self.workers
+            .iter()
+            .zip(&self.loads_ns)
+            .map(|(worker, before)| {
+                let now = worker.load_ns();
+                rounded((now.0 - before.0) as f64 / (now.1 - before.1).max(1) as f64)
+            })
     }
 
     fn peers(&self) -> Vec<Value> {
@@ -248,12 +271,30 @@ pub(crate) fn mode_of(via: Via) -> &'static str {
     }
 }
 
+/// What tells where a port's packets spend their time: how full calls are, and what was short of room.
+fn stages(reports: &[Report], port: PortId) -> Value {
+    let sum = |of: fn(&PortStatistics) -> u64| port_sum(reports, port, of);
+    let ratio = |part: u64, whole: u64| rounded(part as f64 / whole.max(1) as f64);
+    json!({
+        "packets-a-poll": ratio(sum(|it| it.rx_packets), sum(|it| it.polls)),
+        "packets-a-sendto": ratio(sum(|it| it.tx_packets), sum(|it| it.sends)),
+        "ring-full": sum(|it| it.ring_full),
+        "fill-empty": sum(|it| it.fill_empty),
+    })
+}
+
+fn rounded(figure: f64) -> f64 {
+    (figure * 1_000.0).round() / 1_000.0
+}
+
+fn port_sum(reports: &[Report], port: PortId, of: fn(&PortStatistics) -> u64) -> u64 {
+    let all = reports.iter().flat_map(|report| &report.ports);
+    all.filter(|it| it.port == port).map(of).sum()
+}
+
 /// A port's counters, summed over workers.
 fn port_counters(reports: &[Report], port: PortId) -> Map<String, Value> {
-    let sum = |of: fn(&PortStatistics) -> u64| {
-        let all = reports.iter().flat_map(|report| &report.ports);
-        json!(all.filter(|it| it.port == port).map(of).sum::<u64>())
-    };
+    let sum = |of: fn(&PortStatistics) -> u64| json!(port_sum(reports, port, of));
     [
         ("rx_packets", sum(|it| it.rx_packets)),
         ("rx_bytes", sum(|it| it.rx_bytes)),

@@ -210,9 +210,16 @@ impl Network {
         }
         self.set_up(self.index("lo")?).await
     }
+
+    /// Keeps the machine's packet filters, and the reassembly that they bring, away from what bridges here forward.
+    pub fn pass_filters_by(&self) -> Result<(), NetlinkError> {
+        ["arptables", "iptables", "ip6tables"]
+            .iter()
+            .try_for_each(|filter| set_sysctl(&format!("net/bridge/bridge-nf-call-{filter}"), "0"))
+    }
 }
 
-/// Writes a setting of this thread's network namespace; a kernel without IPv6 lacks some, and needs none of them.
+/// Writes a setting of this thread's network namespace; a kernel without IPv6 or filters lacks some, and needs none of them.
 fn set_sysctl(key: &str, value: &str) -> Result<(), NetlinkError> {
     let path = Path::new("/proc/sys").join(key);
     match std::fs::write(&path, value) {

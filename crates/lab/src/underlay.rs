@@ -35,6 +35,7 @@ pub(crate) const UPLINK: &str = "eth0";
 pub(crate) fn make_switch(switch: &Namespace) -> Result<(), NetlinkError> {
     Network::of(switch, async |network: Network| {
         network.prepare().await?;
+        network.pass_filters_by()?;
         // Snooping would drop neighbour solicitations until it saw the nodes' reports.
         let bridge = LinkBridge::new(BRIDGE).mcast_snooping(false).build();
         network.add_link(bridge).await?;

@@ -5,6 +5,7 @@ mod bad_wire;
 mod bench;
 mod changes;
 mod churn;
+mod clients;
 mod datagrams;
 mod deaths;
 mod direct;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::bench::{Lab, eventually};
 
-const SWITCH: &str = "podway-lab-switch";
+pub(crate) const SWITCH: &str = "podway-lab-switch";
 const NODE: PortId = PortId(1);
 const REST: PortId = PortId(2);
 const FRAMES: u32 = 8192;
@@ -102,7 +102,7 @@ impl Drop for Shaper {
 }
 
 /// The switch's end of a node's wire.
-fn switch_port(lab: &Lab, node: &str) -> String {
+pub(crate) fn switch_port(lab: &Lab, node: &str) -> String {
     let links = |text: &str| serde_json::from_str::<Value>(text).expect("ip prints JSON");
     let uplink = lab.must(node, &["ip", "-json", "link", "show", "eth0"]);
     let index = &links(&uplink)[0]["link_index"];

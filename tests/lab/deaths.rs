@@ -18,12 +18,12 @@ pub(crate) fn kill(pid: i32, signal: &str) {
 }
 
 /// True once nothing is left of a process but its number.
-fn is_gone(pid: i32) -> bool {
+pub(crate) fn is_gone(pid: i32) -> bool {
     !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
 }
 
 /// Starts a node's agent again, as the lab started it.
-fn restart(lab: &Lab, node: &str) -> Child {
+pub(crate) fn restart(lab: &Lab, node: &str) -> Child {
     let namespace = lab.node(node)["namespace"]
         .as_str()
         .expect("a namespace")

@@ -1,5 +1,6 @@
 //! Labs whose nodes send to each other directly, or by the tunnel only where they have to.
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bench::{Lab, eventually, root, unprivileged};
-use crate::deaths::kill;
+use crate::deaths::{is_gone, kill, restart};
 use crate::world::up_with;
 
 const DIRECT: [&str; 2] = ["--tunnel", "direct"];
@@ -338,4 +339,55 @@ fn d8_a_node_that_is_deleted_under_traffic_is_forgotten_and_nobody_sends_in_its_
     assert!(said.contains(" received"), "{said}");
     // The machine is still there, and sends on.
     assert_eq!(sends(&far, None), (0, 10), "its pods are nobody's now");
+}
+
+/// Ends a node's agent and starts it again with another way to its peers.
+fn restart_with(lab: &Lab, node: &str, agent: i32, tunnel: &str) -> Child {
+    kill(agent, "-KILL");
+    assert!(eventually(Duration::from_secs(3), || is_gone(agent)));
+    let path = format!("/run/podway-lab/{node}.toml");
+    let text = fs::read_to_string(&path).expect("the configuration");
+    let set = |line: &str| match line.starts_with("tunnel = ") {
+        true => format!("tunnel = \"{tunnel}\"\n"),
+        false => format!("{line}\n"),
+    };
+    fs::write(&path, text.lines().map(set).collect::<String>()).expect("written");
+    let again = restart(lab, node);
+    let has_peers = || lab.pings("default/remote", "10.244.2.1") && !modes(lab, node).is_empty();
+    assert!(
+        eventually(Duration::from_secs(5), has_peers),
+        "{node} is back"
+    );
+    again
+}
+
+#[test]
+fn d8_a_tunnel_from_a_direct_peer_is_opened_while_a_change_of_the_setting_goes_round() {
+    if unprivileged() {
+        return;
+    }
+    let lab = up_with(&root().join("tests/manifests/services"), &DIRECT);
+    let own = lab.address("default/client", |ip| !ip.contains(':'));
+    assert!(lab.pings("default/remote", &own));
+
+    let mut changed = restart_with(&lab, "node2", lab.agent("node2"), "vxlan");
+    let seen = || {
+        let opened = counter(&lab, "node1", "tunnel-opened");
+        (opened, counter(&lab, "node2", "drop/spoofed"))
+    };
+    let before = seen();
+    assert!(!lab.pings("default/remote", &own), "node1 answers directly");
+    let after = seen();
+    assert!(
+        after.0 > before.0 && after.1 > before.1,
+        "{before:?} {after:?}"
+    );
+
+    let mut back = restart_with(&lab, "node2", changed.id() as i32, "direct");
+    let _ = changed.wait();
+    let has_traffic = || lab.pings("default/remote", &own);
+    assert!(eventually(Duration::from_secs(5), has_traffic));
+    assert_eq!(lab.check()["wrong"].as_u64(), Some(0));
+    kill(back.id() as i32, "-TERM");
+    assert!(back.wait().expect("it ends").success());
 }

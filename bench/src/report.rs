@@ -15,7 +15,7 @@ use crate::{bulk, follow, footprint, latency, pipeline, policies, wire};
 /// Changes below this, in per cent, are not told.
 const MOVED_PERCENT: f64 = 2.0;
 /// Below this share of its core a measured thread was held up by others.
-const UNDISTURBED: f64 = 0.97;
+pub(crate) const UNDISTURBED: f64 = 0.97;
 
 /// One run: where, how, and what came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Report {
             settings,
             peers: self.peers,
             pipeline: or(other.pipeline, self.pipeline),
-            wire: or(other.wire, self.wire),
+            wire: rows(self.wire, other.wire),
             latency: or(other.latency, self.latency),
             bulk: or(other.bulk, self.bulk),
             policies: other.policies.or(self.policies),
@@ -264,6 +264,15 @@ impl Report {
         }
         lines
     }
+}
+
+/// Rows of two reports; of what both have, the later one's.
+fn rows(before: Vec<wire::Row>, after: Vec<wire::Row>) -> Vec<wire::Row> {
+    let key = |row: &wire::Row| (row.system, row.way, row.flows, row.length, row.workers);
+    let mut rows = before;
+    rows.retain(|row| after.iter().all(|other| key(other) != key(row)));
+    rows.extend(after);
+    rows
 }
 
 fn or<T>(these: Vec<T>, otherwise: Vec<T>) -> Vec<T> {

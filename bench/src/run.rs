@@ -109,10 +109,7 @@ impl Run {
             let plan = latency::Plan {
                 systems: chosen.compared.clone(),
                 rounds: self.rounds(),
-                time: match self.quick {
-                    true => Duration::from_millis(500),
-                    false => Duration::from_secs(2),
-                },
+                time: self.latency_time(),
             };
             report.latency = latency::measure(&plan, |line| eprintln!("{line}"))?;
         }
@@ -122,10 +119,7 @@ impl Run {
                 settings: bulk::SETTINGS.to_vec(),
                 works: bulk::WORKS.to_vec(),
                 rounds: self.rounds(),
-                time: match self.quick {
-                    true => Duration::from_secs(1),
-                    false => Duration::from_secs(4),
-                },
+                time: self.bulk_time(),
             };
             report.bulk = bulk::measure(&plan, |line| eprintln!("{line}"))?;
         }
@@ -238,7 +232,7 @@ impl Run {
 
     fn plan(&self, systems: &[System]) -> wire::Plan {
         let time = match self.quick {
-            true => Duration::from_secs(1),
+            true => Duration::from_millis(500),
             false => Duration::from_secs(2),
         };
         wire::Plan {
@@ -246,6 +240,20 @@ impl Run {
             cases: self.cases(),
             rounds: self.rounds(),
             time,
+        }
+    }
+
+    fn latency_time(&self) -> Duration {
+        match self.quick {
+            true => Duration::from_millis(500),
+            false => Duration::from_secs(2),
+        }
+    }
+
+    fn bulk_time(&self) -> Duration {
+        match self.quick {
+            true => Duration::from_secs(1),
+            false => Duration::from_secs(4),
         }
     }
 
@@ -303,8 +311,11 @@ impl Run {
         let Effort { repetitions, time } = self.effort();
         let plan = self.plan(&[]);
         format!(
-            "pipeline: {repetitions} × {time:?} of batches of 64; wire: {} rounds of {:?}, source on core 0, forwarder on core 1",
-            plan.rounds, plan.time
+            "pipeline: {repetitions} × {time:?} of batches of 64; all else {} rounds, systems in turn: wire {:?}, latency {:?}, bulk {:?} each; source, clients and servers on core 0, forwarder on core 1",
+            plan.rounds,
+            plan.time,
+            self.latency_time(),
+            self.bulk_time()
         )
     }
 }

@@ -92,16 +92,20 @@ impl Carrier {
     }
 
     /// The system that has to be chosen for it to be measured.
-    fn system(self) -> System {
+    pub(crate) fn system(self) -> System {
         match self {
             Carrier::Podway => System::Podway,
             Carrier::Bridge | Carrier::Vxlan | Carrier::VxlanPlain => System::Linux,
             Carrier::Ovs => System::Ovs,
         }
     }
+}
 
+impl Setting {
+    /// Between which pods it is measured: on one node, the wire to others is no matter.
     fn places(self) -> &'static [Place] {
-        match self {
+        match self.carrier {
+            Carrier::Podway if self.underlay_mtu > 1_500 => &[Place::AcrossNodes],
             Carrier::Podway | Carrier::Ovs => &[Place::SameNode, Place::AcrossNodes],
             Carrier::Bridge => &[Place::SameNode],
             Carrier::Vxlan | Carrier::VxlanPlain => &[Place::AcrossNodes],
@@ -184,7 +188,7 @@ pub(crate) fn measure(plan: &Plan, mut said: impl FnMut(&str)) -> anyhow::Result
         .iter()
         .filter(|setting| plan.systems.contains(&setting.carrier.system()))
         .flat_map(|&setting| {
-            let places = setting.carrier.places().iter();
+            let places = setting.places().iter();
             places.flat_map(move |&place| {
                 let works = plan.works.iter();
                 works.map(move |&work| empty(setting, place, work))

@@ -3,7 +3,7 @@
 use crate::bulk::{self, Carrier, Place, Setting, Work};
 use crate::footprint::{self, endpoint_ratios};
 use crate::pipeline::Kind;
-use crate::report::Report;
+use crate::report::{Report, UNDISTURBED};
 use crate::statistics::Summary;
 use crate::wire::{Row, System, Way};
 
@@ -120,8 +120,22 @@ fn beside(report: &Report, other: System, flows: u32, least: f64) -> Goal {
         bound: Bound::AtLeast(least),
         unit: "",
         figures: ratios(&rounds(own), &rounds(its)),
-        beside: format!("podway {}, {other} {}", figure(own), figure(its)),
-        missing: missing(its, "-"),
+        beside: format!(
+            "podway {}, {other} {}{}",
+            figure(own),
+            figure(its),
+            disturbed(&[own, its])
+        ),
+        missing: other.not_installed().unwrap_or_else(|| missing(its, "-")),
+    }
+}
+
+/// Says so if others had a part of the cores: such figures are worth nothing.
+fn disturbed(rows: &[Option<&Row>]) -> &'static str {
+    let mut shares = rows.iter().flatten().filter_map(|row| row.core_share);
+    match shares.any(|share| share < UNDISTURBED) {
+        true => "; DISTURBED",
+        false => "",
     }
 }
 
@@ -139,7 +153,10 @@ fn churn(report: &Report) -> Goal {
         bound: Bound::AtLeast(0.9),
         unit: "",
         figures: ratios(&rounds(System::PodwayChurn), &rounds(System::Podway)),
-        beside: speed.map_or("-".to_owned(), |speed| format!("{speed:.0} endpoints/s")),
+        beside: speed.map_or("-".to_owned(), |speed| {
+            let quiet = row(report, System::Podway, flows);
+            format!("{speed:.0} endpoints/s{}", disturbed(&[changing, quiet]))
+        }),
         missing: missing(changing, "-"),
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn flows(report: &Report) -> anyhow::Result<Option<String>> {
 pub(super) fn latency(report: &Report) -> anyhow::Result<Option<String>> {
     let whats = [What::Idle, What::HalfLoad, What::Connect];
     let mut names = Vec::new();
-    for what in ["UDP idle", "UDP, half load", "TCP connect"] {
+    for what in ["idle", "half load", "connect"] {
         names.extend(["p50", "p99", "p99.9"].map(|quantile| format!("{what} {quantile}")));
     }
     let mut series: Vec<Series> = Vec::new();
@@ -107,14 +107,16 @@ pub(super) fn latency(report: &Report) -> anyhow::Result<Option<String>> {
     grouped(
         &names,
         &series,
-        ("Through a service to a pod of the same node", "µs"),
+        (
+            "Through a service to a pod of the same node: UDP there and back, TCP handshake",
+            "µs",
+        ),
     )
 }
 
 /// Gbit/s of one TCP stream; `None` without any.
 pub(super) fn bulk(report: &Report) -> anyhow::Result<Option<String>> {
-    let mut names = Vec::new();
-    let mut points = Vec::new();
+    let (mut names, mut points, mut colours) = (Vec::new(), Vec::new(), Vec::new());
     for row in report
         .bulk
         .iter()
@@ -132,6 +134,7 @@ pub(super) fn bulk(report: &Report) -> anyhow::Result<Option<String>> {
             Place::SameNode => "same node".to_owned(),
             Place::AcrossNodes => format!("across, wire {}", row.setting.underlay_mtu),
         };
+        colours.push(colour(row.setting.carrier.system()).mix(0.7));
         points.push((names.len() as f64, rate.median));
         names.push(format!("{carrier} {}: {place}", row.setting.pod_mtu));
     }
@@ -152,15 +155,16 @@ pub(super) fn bulk(report: &Report) -> anyhow::Result<Option<String>> {
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .light_line_style(WHITE)
             .x_desc("Gbit/s")
             .y_labels(count * 2 + 1)
             .y_label_formatter(&|place| name_at(&names, count as f64 - 1.0 - place))
             .label_style((FONT, 13))
             .draw()?;
-        for (place, rate) in &series[0].2 {
+        for ((place, rate), colour) in series[0].2.iter().zip(&colours) {
             let place = count as f64 - 1.0 - place;
             let bar = [(0.0, place - 0.3), (*rate, place + 0.3)];
-            chart.draw_series([Rectangle::new(bar, BLUE.mix(0.6).filled())])?;
+            chart.draw_series([Rectangle::new(bar, colour.filled())])?;
             chart.draw_series([Text::new(
                 format!("{rate:.1}"),
                 (rate + top * 0.008, place + 0.18),
@@ -185,7 +189,8 @@ fn grouped(
     };
     let (low, high) = (
         all().fold(f64::MAX, f64::min) / 2.0,
-        all().fold(0.0, f64::max) * 2.0,
+        // Above all points there is room for their names.
+        all().fold(0.0, f64::max) * 12.0,
     );
     drawn(series, |area| {
         let mut chart = ChartBuilder::on(area)

@@ -3,6 +3,7 @@
 
 mod answers;
 mod direct;
+mod direct_sizes;
 mod flows;
 mod fragments;
 mod fuzz;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::plugin::Version;
-use crate::state::{Durability, write_whole};
+use crate::whole::{Durability, write_whole};
 
 /// The plugin's file name, by which a network's configuration names it.
 const PLUGIN: &str = "podway-cni";

@@ -8,12 +8,15 @@ mod netlink;
 mod offload;
 pub mod plugin;
 mod ranges;
+mod record;
 mod state;
+mod whole;
 mod wire;
 
 pub use install::{Install, InstallError, install};
 pub use namespace::{Namespace, NamespaceError};
 pub use netlink::{NetlinkError, Network, PathMtu, Route};
 pub use offload::checksum_in_software;
-pub use state::{Phase, Record, STATE_DIRECTORY, State, StateError, Wired};
+pub use record::{Phase, Record, Wired};
+pub use state::{STATE_DIRECTORY, State, StateError};
 pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};

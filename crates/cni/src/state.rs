@@ -3,18 +3,18 @@
 //! Only the plugin writes, and only under a lock. A file is written whole or not at all, so that reading needs none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::agent::mac_text;
 use crate::ranges::next_address;
-use crate::{host_interface, pod_mac};
+use crate::whole::{Durability, write_whole};
+use crate::{Phase, Record, Wired};
 
 /// Where the state is unless the network's configuration says otherwise.
 pub const STATE_DIRECTORY: &str = "/var/lib/podway/cni";
@@ -24,63 +24,6 @@ const CURSOR: &str = ".cursor";
 /// What is being written; it gets its name when it is whole.
 const NEXT: &str = ".next";
 const SUFFIX: &str = ".json";
-
-/// An interface of a container, which is what a runtime adds and deletes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Wired {
-    /// The container's id.
-    pub container: String,
-    /// The name of its interface inside the container.
-    pub device: String,
-}
-
-impl Wired {
-    /// The name of the host end, the same for the same container and interface.
-    pub fn interface(&self) -> String {
-        host_interface(&self.text())
-    }
-
-    /// The Ethernet address inside, the same for the same container and interface.
-    pub fn mac(&self) -> [u8; 6] {
-        pod_mac(&self.text())
-    }
-
-    fn text(&self) -> String {
-        format!("{}@{}", self.container, self.device)
-    }
-}
-
-/// How far a pod's wire is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// It is being made, or was when its maker died.
-    Adding,
-    /// It was made, and the runtime was told.
-    Added,
-}
-
-/// A pod that was wired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The container's interface.
-    #[serde(flatten)]
-    pub wired: Wired,
-    /// The network's name in the runtime's configuration.
-    pub network: String,
-    /// The pod as `NAMESPACE/NAME`.
-    pub pod: String,
-    /// The host end's name.
-    pub interface: String,
-    /// The Ethernet address inside as `02:00:00:00:00:01`.
-    pub mac: String,
-    /// The addresses that it was given, one of each family that the node has.
-    pub addresses: Vec<IpAddr>,
-    /// How far it is.
-    pub phase: Phase,
-    /// The boot of the machine in which it was made: no wire outlives that.
-    pub boot: String,
-}
 
 /// Why the state can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -257,36 +200,6 @@ impl State {
         let bytes = serde_json::to_vec_pretty(value).expect("a JSON value");
         write_whole(&self.directory.join(NEXT), path, &bytes, 0o600, durability)
             .map_err(|source| io_error(path, source))
-    }
-}
-
-/// What a written file survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// The death of processes; the machine's may leave it as it was, or empty.
-    Process,
-    /// The machine's, too.
-    Machine,
-}
-
-/// Writes a file so that whoever looks sees it whole or not at all, whoever dies when.
-pub(crate) fn write_whole(
-    temporary: &Path,
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-    durability: Durability,
-) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    if durability == Durability::Machine {
-        file.sync_all()?;
-    }
-    fs::rename(temporary, path)?;
-    match path.parent().filter(|_| durability == Durability::Machine) {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! node's agent is asked to take it up, and the CNI plugin that does both for a container runtime.
 
 pub mod agent;
+mod events;
 mod install;
 mod namespace;
 mod netlink;
@@ -13,6 +14,7 @@ mod state;
 mod whole;
 mod wire;
 
+pub use events::{Heard, KernelEvents};
 pub use install::{Install, InstallError, install};
 pub use namespace::{Namespace, NamespaceError};
 pub use netlink::{NetlinkError, Network, PathMtu, Route};

@@ -257,14 +257,19 @@ impl Agent {
                 return;
             }
         };
-        let is_gone = |known: &PodPort| devices.iter().all(|it| it.ifindex != known.ifindex);
-        let gone: Vec<Name> = self
+        let is_listed = |known: &PodPort| devices.iter().any(|it| it.ifindex == known.ifindex);
+        let missing: Vec<(Name, PodPort)> = self
             .ports
             .pods()
-            .filter(|(_, known)| is_gone(known))
-            .map(|(pod, _)| pod.clone())
+            .filter(|(_, known)| !is_listed(known))
+            .map(|(pod, known)| (pod.clone(), known.clone()))
             .collect();
-        for pod in gone {
+        for (pod, known) in missing {
+            // A list may miss a device while others come and go.
+            let device = self.node.device(&known.interface).await;
+            if device.is_ok_and(|it| it.is_some_and(|it| it.ifindex == known.ifindex)) {
+                continue;
+            }
             tracing::warn!(%pod, "the pod's device is gone");
             if let Err(error) = self.release(&pod).await {
                 tracing::error!(%pod, %error, "the pod's port is not closed");

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use podway_cni::{Heard, KernelEvents};
 use podway_intent::Tunnel;
 use podway_tables::NextHops;
 use podway_wire::Mac;
@@ -141,16 +141,10 @@ fn remedy(problem: &str) -> &'static str {
     }
 }
 
-type Events = Box<
-    dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, netlink_sys::SocketAddr)>
-        + Unpin
-        + Send,
->;
-
 /// The node's kernel, by netlink.
 pub struct Node {
     handle: Handle,
-    events: Events,
+    events: KernelEvents,
     settings: Settings,
     uplink: Device,
     host: Device,
@@ -161,13 +155,14 @@ pub struct Node {
 impl Node {
     /// Finds the uplink and makes or adopts the pair to the host; needs a tokio runtime.
     pub async fn open(settings: Settings) -> Result<Node, NodeError> {
-        let (connection, handle, events) = rtnetlink::new_multicast_connection(&[
+        let events = KernelEvents::open(&[
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ])
         .map_err(NodeError::Socket)?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NodeError::Socket)?;
         tokio::spawn(connection);
         let uplink = match &settings.uplink {
             Some(name) => device(&handle, name)
@@ -178,7 +173,7 @@ impl Node {
         let (host, dataplane) = pair::make(&handle, &settings, uplink.mtu).await?;
         Ok(Node {
             handle,
-            events: Box::new(events),
+            events,
             uplink,
             settings,
             host,
@@ -270,21 +265,23 @@ impl Node {
     }
 
     /// Returns when the kernel reported something that [`Node::reconcile`] should look at.
-    pub async fn changed(&mut self) {
-        while let Some((message, _)) = self.events.next().await {
-            if self.concerns_us(&message) {
-                return;
+    pub async fn changed(&self) {
+        loop {
+            match self.events.next().await {
+                Ok(Heard::TooMuch) => return,
+                Ok(Heard::Events(events)) => {
+                    if events.iter().any(|event| self.concerns_us(event)) {
+                        return;
+                    }
+                }
+                // The periodic look remains.
+                Err(_) => std::future::pending().await,
             }
         }
-        // The connection is gone with its task; the periodic look remains.
-        std::future::pending().await
     }
 
-    fn concerns_us(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-        let NetlinkPayload::InnerMessage(message) = &message.payload else {
-            return false;
-        };
-        match message {
+    fn concerns_us(&self, event: &RouteNetlinkMessage) -> bool {
+        match event {
             RouteNetlinkMessage::NewNeighbour(it) | RouteNetlinkMessage::DelNeighbour(it) => {
                 it.header.ifindex == self.uplink.ifindex
             }

@@ -2,6 +2,7 @@
 
 mod churn;
 mod failures;
+mod flood;
 mod life;
 mod place;
 mod podman;

@@ -4,6 +4,7 @@
 pub mod agent;
 mod events;
 mod install;
+mod look;
 mod namespace;
 mod netlink;
 mod offload;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
@@ -33,6 +34,16 @@ pub enum NetlinkError {
     /// There is no such link.
     #[error("there is no interface {0}; is the pod or lab gone?")]
     NoLink(String),
+    /// The kernel has not started a link.
+    #[error(
+        "interface {link} carries no packets after {} s: the kernel is busy with others, or its other end is down; try again", within.as_secs_f32()
+    )]
+    NotStarted {
+        /// The link.
+        link: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
     /// The stack would send partial checksums.
     #[error(
         "cannot switch checksum offload off: {0}; does the kernel have CONFIG_ETHTOOL_NETLINK?"
@@ -49,10 +60,10 @@ pub enum NetlinkError {
 }
 
 /// The bit of RTAX_MTU in RTAX_LOCK.
-const LOCK_MTU: u32 = 1 << 2;
+pub(crate) const LOCK_MTU: u32 = 1 << 2;
 
 /// A route by way of one link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where to.
     pub destination: IpNet,
@@ -84,7 +95,7 @@ impl Network {
     ) -> Result<T, E> {
         let inside = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
+                .enable_all()
                 .build();
             runtime.map_err(NetlinkError::Socket)?.block_on(async {
                 let (connection, handle, _) = new_connection().map_err(NetlinkError::Socket)?;
@@ -93,6 +104,10 @@ impl Network {
             })
         };
         namespace.inside(inside).map_err(NetlinkError::Namespace)?
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// The index of the link of that name.
@@ -231,7 +246,9 @@ fn set_sysctl(key: &str, value: &str) -> Result<(), NetlinkError> {
     }
 }
 
-fn refused(doing: impl FnOnce() -> String) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
+pub(crate) fn refused(
+    doing: impl FnOnce() -> String,
+) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
     |source| NetlinkError::Refused {
         doing: doing(),
         source,

@@ -176,8 +176,9 @@ fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
         }
         for &route in routes {
             pod.add_route(index, route).await?;
-            if let (Some(gateway), Some(mac)) = (route.gateway, wiring.gateway_mac) {
-                pod.set_neighbour(index, gateway, mac).await?;
+            if let (None, Some(mac)) = (route.gateway, wiring.gateway_mac) {
+                pod.set_neighbour(index, route.destination.addr(), mac)
+                    .await?;
             }
         }
         Ok(())
@@ -185,7 +186,7 @@ fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
     .map_err(failed)
 }
 
-/// A pod's routes, all by the gateway.
+/// A pod's routes: to the gateway, and all others by it.
 fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
     let mut routes = Vec::new();
     for &address in wiring.addresses {
@@ -199,6 +200,12 @@ fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
         };
         let range = range.ok_or_else(no_range)?.trunc();
         let gateway = gateway(range);
+        // Before those that lead by it; plugins that add routes of their own look for it, and not for ours.
+        routes.push(Route {
+            destination: gateway.into(),
+            gateway: None,
+            mtu: None,
+        });
         let everything = match address {
             IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
             IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),

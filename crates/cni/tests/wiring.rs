@@ -3,7 +3,9 @@
 use std::num::NonZeroU16;
 use std::process::Command;
 
-use podway_cni::{Namespace, PodWiring, pod_mac, unwire, wire};
+use std::time::Duration;
+
+use podway_cni::{Namespace, NetlinkError, Network, PodWiring, pod_mac, unwire, wire};
 
 const INTERFACE: &str = "pwtest0";
 
@@ -196,4 +198,42 @@ fn a_wire_is_taken_away_once_and_again() {
 
     assert!(!output(&node, "ip -o link").contains("pw"));
     assert!(!output(&pod, "ip -o link").contains("eth0"));
+}
+
+/// Whether the kernel starts a link in time.
+fn started(namespace: &Namespace, link: &str, within: Duration) -> Result<(), NetlinkError> {
+    Network::of(namespace, async |network: Network| {
+        network.started(link, within).await
+    })
+}
+
+#[test]
+fn a_wire_carries_packets_once_both_ends_are_up_and_started() {
+    let (_place, node, pod) = Place::new("start");
+    let addresses = ["10.244.1.7".parse().unwrap()];
+    let ranges = ["10.244.1.0/24".parse().unwrap()];
+    wire(&wiring(&node, &pod, &addresses, &ranges)).unwrap();
+
+    let error = started(&pod, "eth0", Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(error, NetlinkError::NotStarted { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("interface eth0 carries no packets after 0.05 s: "),
+        "{text}"
+    );
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| started(&pod, "eth0", Duration::from_secs(30)));
+        output(&node, &format!("ip link set {INTERFACE} up"));
+        waits.join().unwrap().unwrap();
+    });
+    started(&node, INTERFACE, Duration::from_secs(30)).unwrap();
+
+    std::thread::scope(|scope| {
+        output(&node, &format!("ip link set {INTERFACE} down"));
+        let waits = scope.spawn(|| started(&pod, "eth0", Duration::from_secs(30)));
+        unwire(&node, INTERFACE).unwrap();
+        let gone = waits.join().unwrap();
+        // Taken away before it was looked for, or while it was waited for.
+        assert!(gone.is_err(), "{gone:?}");
+    });
 }

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::config::Config;
 use super::environment::Container;
-use super::error::{CniError, Code, PATIENCE};
+use super::error::{CniError, Code, PATIENCE, START_PATIENCE};
 use super::remove::tear_down;
 use super::result::result;
 use crate::agent::{Attach, NodeNetwork, Request, ask, mac_of, network};
-use crate::{Namespace, Phase, PodWiring, Record, State, wire};
+use crate::{Namespace, Network, Phase, PodWiring, Record, State, wire};
 
 /// Gives a container its network.
 pub(super) fn add(container: &Container, config: &Config) -> Result<Value, CniError> {
@@ -113,5 +113,13 @@ fn make(
         addresses: record.addresses.clone(),
     });
     ask(&config.socket, &json!(attach), PATIENCE)?;
+    for (namespace, link) in [
+        (pod_namespace, &container.wired.device),
+        (node_namespace, &record.interface),
+    ] {
+        Network::of(namespace, async |network: Network| {
+            network.started(link, START_PATIENCE).await
+        })?;
+    }
     Ok(())
 }

@@ -2,21 +2,23 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::config::Config;
 use super::environment::Container;
 use super::error::{CniError, Code, PATIENCE};
-use crate::agent::{ask, mac_text};
-use crate::{Namespace, Record, State};
+use crate::agent::{ask, mac_of, mac_text, network};
+use crate::look::Seen;
+use crate::{Namespace, NetlinkError, Network, PathMtu, Record, State};
 
-/// Nothing if the container's network is as ADD made it; what later plugins added is theirs.
+/// Nothing if the container's network is as ADD made it; what later plugins added, or moved to tables of their own, is
+/// theirs (C3).
 pub(super) fn check(container: &Container, config: &Config) -> Result<(), CniError> {
     let Some(previous) = &config.previous else {
         let text = "prevResult is missing: CHECK compares with what ADD said";
         return Err(CniError::new(Code::Config, text));
     };
-    let different = |text: String| Err(CniError::new(Code::Different, text));
     let wired = &container.wired;
     let Some(record) = State::at(&config.state).find(wired)? else {
         return different(format!(
@@ -25,64 +27,134 @@ pub(super) fn check(container: &Container, config: &Config) -> Result<(), CniErr
         ));
     };
     let told = told_addresses(previous);
-    if let Some(address) = record.addresses.iter().find(|it| !told.contains(it)) {
+    let is_told = |address: &IpAddr| told.iter().any(|(it, _)| it == address);
+    if let Some(address) = record.addresses.iter().find(|it| !is_told(it)) {
         return different(format!(
             "prevResult lacks the container's address {address}"
         ));
     }
-    let namespace = Namespace::open(&container.netns)?;
-    let found = namespace.inside(|| found(&wired.device))?;
-    let found = found.map_err(|error| CniError::new(Code::Io, format!("interfaces: {error}")))?;
-    if found.mac != Some(record.mac.clone()) {
-        return different(match found.mac {
-            Some(mac) => format!(
-                "{} has the Ethernet address {mac} instead of {}",
-                wired.device, record.mac
-            ),
-            None => format!("there is no interface {} in the container", wired.device),
-        });
-    }
-    if let Some(address) = record
-        .addresses
+    let gateways: Vec<IpAddr> = told
         .iter()
-        .find(|it| !found.addresses.contains(it))
-    {
-        return different(format!("{} has lost its address {address}", wired.device));
+        .filter(|(address, _)| record.addresses.contains(address))
+        .filter_map(|(_, gateway)| *gateway)
+        .collect();
+    let node = network(&config.socket, PATIENCE)?;
+    let seen = look(container)?;
+    is_same_link(&record, &seen)?;
+    has_routes(&record, &seen, &told_routes(previous, &gateways))?;
+    for gateway in gateways {
+        if let Some(mac) = mac_of(&node.gateway_mac)
+            && !seen.neighbours.contains(&(gateway, mac))
+        {
+            return different(format!(
+                "{} has lost its gateway's Ethernet address: {gateway} is at {}",
+                wired.device, node.gateway_mac
+            ));
+        }
     }
     is_attached(&record, config)
 }
 
-/// The addresses of a result; what is no address is not ours.
-fn told_addresses(result: &Value) -> Vec<IpAddr> {
+fn different<T>(text: String) -> Result<T, CniError> {
+    Err(CniError::new(Code::Different, text))
+}
+
+/// The addresses of a result and their gateways; what is no address is not ours.
+fn told_addresses(result: &Value) -> Vec<(IpAddr, Option<IpAddr>)> {
     let ips = result["ips"].as_array().into_iter().flatten();
     let address = |ip: &Value| {
         let (address, _) = ip["address"].as_str()?.split_once('/')?;
-        address.parse().ok()
+        let gateway = ip["gateway"].as_str().and_then(|it| it.parse().ok());
+        Some((address.parse().ok()?, gateway))
     };
     ips.filter_map(address).collect()
 }
 
-#[derive(Default)]
-struct Found {
-    mac: Option<String>,
-    addresses: Vec<IpAddr>,
+/// A route by one of our gateways, as a result tells it: versions before 1.1.0 leave the MTU out.
+struct ToldRoute {
+    destination: IpNet,
+    gateway: IpAddr,
+    mtu: Option<u64>,
 }
 
-fn found(device: &str) -> nix::Result<Found> {
-    let mut found = Found::default();
-    let all = nix::ifaddrs::getifaddrs()?;
-    for entry in all.filter(|entry| entry.interface_name == device) {
-        let Some(address) = entry.address else {
-            continue;
-        };
-        if let Some(link) = address.as_link_addr() {
-            found.mac = link.addr().map(mac_text);
+fn told_routes(result: &Value, gateways: &[IpAddr]) -> Vec<ToldRoute> {
+    let routes = result["routes"].as_array().into_iter().flatten();
+    let route = |route: &Value| {
+        Some(ToldRoute {
+            destination: route["dst"].as_str()?.parse().ok()?,
+            gateway: route["gw"].as_str()?.parse().ok()?,
+            mtu: route["mtu"].as_u64(),
+        })
+    };
+    let routes = routes.filter_map(route);
+    routes.filter(|it| gateways.contains(&it.gateway)).collect()
+}
+
+fn look(container: &Container) -> Result<Seen, CniError> {
+    let namespace = Namespace::open(&container.netns)?;
+    let device = container.wired.device.as_str();
+    let seen = Network::of(&namespace, async |pod: Network| {
+        pod.seen(pod.index(device)?).await
+    });
+    match seen {
+        Err(NetlinkError::NoLink(_)) => {
+            different(format!("there is no interface {device} in the container"))
         }
-        let v4 = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-        let v6 = address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip()));
-        found.addresses.extend(v4.or(v6));
+        seen => Ok(seen?),
     }
-    Ok(found)
+}
+
+fn is_same_link(record: &Record, seen: &Seen) -> Result<(), CniError> {
+    let device = &record.wired.device;
+    let mac = seen.mac.map(mac_text).unwrap_or_default();
+    if mac != record.mac {
+        return different(format!(
+            "{device} has the Ethernet address {mac} instead of {}",
+            record.mac
+        ));
+    }
+    let mut addresses = record.addresses.iter();
+    match addresses.find(|it| !seen.addresses.contains(it)) {
+        Some(address) => different(format!("{device} has lost its address {address}")),
+        None => Ok(()),
+    }
+}
+
+fn has_routes(record: &Record, seen: &Seen, told: &[ToldRoute]) -> Result<(), CniError> {
+    let device = &record.wired.device;
+    for route in told {
+        let is_it = |it: &&crate::Route| {
+            it.destination == route.destination && it.gateway == Some(route.gateway)
+        };
+        let found: Vec<_> = seen.routes.iter().filter(is_it).collect();
+        let ToldRoute {
+            destination,
+            gateway,
+            mtu,
+        } = route;
+        let covers = |it: &&crate::Route| {
+            it.destination.contains(&route.destination) && it.gateway == Some(route.gateway)
+        };
+        if found.is_empty() && seen.elsewhere.iter().any(|it| covers(&it)) {
+            continue;
+        }
+        if found.is_empty() {
+            return different(format!(
+                "{device} has lost its route to {destination} by {gateway}"
+            ));
+        }
+        let size = |it: &crate::Route| match it.mtu {
+            Some(PathMtu::Learning(mtu) | PathMtu::Locked(mtu)) => Some(u64::from(mtu)),
+            None => None,
+        };
+        if mtu.is_some() && !found.iter().any(|it| size(it) == *mtu) {
+            let mtu = mtu.unwrap_or_default();
+            return different(format!(
+                "the route to {destination} by {gateway} of {device} has lost its MTU {mtu}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_attached(record: &Record, config: &Config) -> Result<(), CniError> {
@@ -90,12 +162,9 @@ fn is_attached(record: &Record, config: &Config) -> Result<(), CniError> {
     let mut ports = ports.as_array().into_iter().flatten();
     match ports.any(|port| port["interface"] == record.interface.as_str()) {
         true => Ok(()),
-        false => {
-            let text = format!(
-                "the agent has no port for {}: restart it, or delete the pod",
-                record.interface
-            );
-            Err(CniError::new(Code::Different, text))
-        }
+        false => different(format!(
+            "the agent has no port for {}: restart it, or delete the pod",
+            record.interface
+        )),
     }
 }

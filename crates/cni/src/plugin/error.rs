@@ -8,6 +8,9 @@ use crate::{NamespaceError, NetlinkError, StateError, WireError};
 /// How long the agent may take to take a wire up: others' may be before ours.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the kernel may take to start a wire whose ends are up: it holds one lock for all links.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What kind of error it is: 1 to 99 are the specification's, the others podway's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -110,7 +113,16 @@ impl From<WireError> for CniError {
 
 impl From<NetlinkError> for CniError {
     fn from(error: NetlinkError) -> CniError {
-        CniError::new(Code::Kernel, error.to_string())
+        let code = match error {
+            NetlinkError::NotStarted { .. } => Code::TryAgain,
+            NetlinkError::Namespace(_)
+            | NetlinkError::Socket(_)
+            | NetlinkError::Refused { .. }
+            | NetlinkError::NoLink(_)
+            | NetlinkError::Offload(_)
+            | NetlinkError::Setting { .. } => Code::Kernel,
+        };
+        CniError::new(code, error.to_string())
     }
 }
 

@@ -82,6 +82,23 @@ fn c2_c7_an_agent_that_dies_meanwhile_is_code_11_and_nothing_is_left() {
 }
 
 #[test]
+fn c2_a_wire_that_does_not_start_in_time_is_code_11_and_nothing_is_left() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("idle", ONE, 1);
+    // An agent that says so, but leaves the host's end down.
+    stand_in(&place, Some("{\"ok\":{}}"));
+    let (code, text) = place.add(0).error();
+    assert_eq!(code, 11, "{text}");
+    assert!(
+        text.starts_with("interface eth0 carries no packets after 10 s: "),
+        "{text}"
+    );
+    place.is_clean();
+}
+
+#[test]
 fn c2_a_kernel_that_refuses_is_code_103_and_nothing_is_left() {
     if !is_root() {
         return;

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use podway_cni::Namespace;
 use serde_json::{Value, json};
 
 use crate::place::{Place, is_root, sh};
 
 const BOTH: &str = "10.244.1.0/24, \"fd44:0:0:1::/64\"";
 
-fn address(result: &Value, index: usize) -> IpAddr {
+pub(crate) fn address(result: &Value, index: usize) -> IpAddr {
     let text = result["ips"][index]["address"]
         .as_str()
         .expect("an address");
@@ -19,7 +20,7 @@ fn address(result: &Value, index: usize) -> IpAddr {
 }
 
 /// Answers every datagram at port 7777 of a pod until the process ends.
-fn serve(place: &Place, pod: usize) {
+pub(crate) fn serve(place: &Place, pod: usize) {
     let bind = || UdpSocket::bind("[::]:7777").expect("bound");
     let socket = place.pod(pod).inside(bind).expect("inside");
     thread::spawn(move || {
@@ -31,20 +32,30 @@ fn serve(place: &Place, pod: usize) {
 }
 
 fn echoes(place: &Place, pod: usize, target: IpAddr) -> bool {
+    answers(&place.pod(pod), SocketAddr::new(target, 7777))
+}
+
+/// Whether a datagram comes back.
+pub(crate) fn answers(from: &Namespace, target: SocketAddr) -> bool {
+    let any = if target.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    answers_to(from, any.parse().expect("an address"), target)
+}
+
+/// Whether a datagram from this address comes back.
+pub(crate) fn answers_to(from: &Namespace, source: SocketAddr, target: SocketAddr) -> bool {
     let dial = || {
-        let any = if target.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
-        };
-        let socket = UdpSocket::bind(any).expect("bound");
+        let socket = UdpSocket::bind(source).expect("bound");
         let timeout = Some(Duration::from_millis(500));
         socket.set_read_timeout(timeout).expect("set");
-        socket.connect(SocketAddr::new(target, 7777)).is_ok()
+        socket.connect(target).is_ok()
             && socket.send(b"podway").is_ok()
             && socket.recv(&mut [0; 16]).is_ok()
     };
-    place.pod(pod).inside(dial).expect("inside")
+    from.inside(dial).expect("inside")
 }
 
 #[test]
@@ -104,7 +115,7 @@ fn c1_c3_containers_are_added_checked_and_deleted_with_the_agent_dying_in_betwee
         1,
         "what was deleted meanwhile is not adopted"
     );
-    let again = place.add(0).result();
+    let mut again = place.add(0).result();
     assert_ne!(
         address(&again, 0),
         address(&client, 0),
@@ -112,23 +123,46 @@ fn c1_c3_containers_are_added_checked_and_deleted_with_the_agent_dying_in_betwee
     );
     assert!(echoes(&place, 0, v4));
 
-    sh(
-        &place.pod(0),
-        "ip address del $(ip -4 -o address show eth0 | awk '{print $4}') dev eth0",
-    );
-    let check = place.network("1.1.0", json!({"prevResult": again}));
-    let (code, text) = place.run("CHECK", 0, &check).error();
-    assert_eq!(
-        (code, text),
+    for (breaks, says) in [
         (
-            104,
-            format!("eth0 has lost its address {}", address(&again, 0))
-        )
-    );
+            "ip neighbour del 10.244.1.1 dev eth0",
+            "eth0 has lost its gateway's Ethernet address: 10.244.1.1 is at ".to_owned(),
+        ),
+        (
+            "ip route replace default via 10.244.1.1 dev eth0 onlink mtu lock 1400",
+            "the route to 0.0.0.0/0 by 10.244.1.1 of eth0 has lost its MTU 61000".to_owned(),
+        ),
+        (
+            "ip -6 route del default",
+            "eth0 has lost its route to ::/0 by fd44:0:0:1::1".to_owned(),
+        ),
+        (
+            "ip address del $(ip -4 -o address show eth0 | awk '{print $4}') dev eth0",
+            "eth0 has lost its address 10.244.1.".to_owned(),
+        ),
+        (
+            "ip link set eth0 address 02:00:00:00:00:77",
+            "eth0 has the Ethernet address 02:00:00:00:00:77 instead of ".to_owned(),
+        ),
+        (
+            "ip link del eth0",
+            "there is no interface eth0 in the container".to_owned(),
+        ),
+    ] {
+        let check = place.network("1.1.0", json!({"prevResult": again}));
+        place.run("CHECK", 0, &check).done();
+        assert_eq!(sh(&place.pod(0), breaks), "", "{breaks}");
+        let (code, text) = place.run("CHECK", 0, &check).error();
+        assert_eq!(code, 104, "{text}");
+        assert!(text.starts_with(&says), "{text}");
+        place.delete(0).done();
+        again = place.add(0).result();
+    }
 
     for pod in [0, 1, 0] {
         place.delete(pod).done();
     }
+    let check = place.network("1.1.0", json!({"prevResult": again}));
     let (code, _) = place.run("CHECK", 0, &check).error();
     assert_eq!(code, 104);
     place.is_clean();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const PODWAY: &str = env!("CARGO_BIN_EXE_podway");
-const PLUGIN: &str = env!("CARGO_BIN_EXE_podway-cni");
+pub(crate) const PLUGIN: &str = env!("CARGO_BIN_EXE_podway-cni");
 
 /// A node of one test, gone when dropped.
 pub(crate) struct Place {
@@ -203,9 +203,20 @@ impl Place {
 
     /// The plugin on its way, for the container of a pod.
     pub(crate) fn spawn(&self, command: &str, pod: usize, network: &Value) -> Child {
+        self.spawn_plugin(Path::new(PLUGIN), command, pod, network)
+    }
+
+    /// Some plugin on its way, for the container of a pod.
+    pub(crate) fn spawn_plugin(
+        &self,
+        plugin: &Path,
+        command: &str,
+        pod: usize,
+        network: &Value,
+    ) -> Child {
         let netns = self.pods.get(pod).map(|_| self.netns(pod));
         let run = || {
-            Command::new(PLUGIN)
+            Command::new(plugin)
                 .env("CNI_COMMAND", command)
                 .env("CNI_CONTAINERID", container(pod))
                 .env("CNI_NETNS", netns.unwrap_or_default())

@@ -22,6 +22,18 @@ pub(crate) fn is_gone(pid: i32) -> bool {
     !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
 }
 
+/// Kills a node's agent; returns when the next one may start.
+pub(crate) fn kill_agent(lab: &Lab, node: &str) {
+    let socket = lab.node(node)["socket"]
+        .as_str()
+        .expect("a socket")
+        .to_owned();
+    kill(lab.agent(node), "-KILL");
+    // Its socket goes with the last of its threads.
+    let listens = || UnixStream::connect(&socket).is_ok();
+    assert!(eventually(Duration::from_secs(3), || !listens()));
+}
+
 /// Starts a node's agent again, as the lab started it.
 pub(crate) fn restart(lab: &Lab, node: &str) -> Child {
     let namespace = lab.node(node)["namespace"]
@@ -94,6 +106,11 @@ fn d10_a_worker_that_dies_takes_its_agent_with_it() {
     dies_closed_and_comes_back(|lab| kill(lab.agent("node1"), "-ABRT"));
 }
 
+#[test]
+fn d10_an_agent_that_is_told_to_stop_closes_its_pods_and_leaves_the_node_alone() {
+    dies_closed_and_comes_back(|lab| kill(lab.agent("node1"), "-TERM"));
+}
+
 /// A service of the pod `echo`, on node2, for connections that last.
 pub(crate) const TALK: &str = "apiVersion: v1
 kind: Service
@@ -151,14 +168,7 @@ fn f9_connections_survive_a_kill_and_restart_of_each_nodes_agent() {
         ("node1", "default/client", "10.244.1.1"),
         ("node2", "default/remote", "10.244.2.1"),
     ] {
-        let socket = lab.node(node)["socket"]
-            .as_str()
-            .expect("a socket")
-            .to_owned();
-        kill(lab.agent(node), "-KILL");
-        // Its socket goes with the last of its threads.
-        let listens = || UnixStream::connect(&socket).is_ok();
-        assert!(eventually(Duration::from_secs(3), || !listens()));
+        kill_agent(&lab, node);
         // A connection that was not remembered would be given the pod that serves now, and be reset.
         fs::write(&talk, TALK.replace("app: echo", "app: echo-next")).expect("written");
         agents.push(restart(&lab, node));

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::bench::{Lab, eventually, resident_kib, root, unprivileged};
 use crate::churn::Place;
-use crate::deaths::{TALK, begun, kill, talker};
+use crate::deaths::{TALK, begun, kill, kill_agent, restart, talker};
 use crate::world::{copy, up_with};
 
 const FOLLOWING: [&str; 2] = ["--source", "kubernetes"];
@@ -28,6 +28,15 @@ spec:
   clusterIP: 10.96.0.71
   selector: { app: echo }
   ports: [{ name: echo, port: 71, targetPort: echo, protocol: UDP }]
+";
+
+/// Nobody may dial one of the pods.
+const CLOSED: &str = "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: closed }
+spec:
+  podSelector: { matchLabels: { app: speed } }
+  policyTypes: [Ingress]
 ";
 
 /// Succeeds if it answers.
@@ -275,6 +284,66 @@ fn an_api_server_that_is_away_and_comes_back_compacted_with_many_services_costs_
     assert_eq!(lab.check()["wrong"].as_u64(), Some(0));
     let _ = server.kill();
     let _ = server.wait();
+    drop(lab);
+    fs::remove_dir_all(directory).expect("removed");
+}
+
+#[test]
+fn n15_f9_agents_that_start_while_the_api_server_is_away_go_on_with_what_was_known_last() {
+    if unprivileged() {
+        return;
+    }
+    let directory = copy("away");
+    fs::write(directory.join("talk.yaml"), TALK).expect("written");
+    fs::write(directory.join("more.yaml"), ECHO).expect("written");
+    fs::write(directory.join("closed.yaml"), CLOSED).expect("written");
+    let lab = up_with(&directory, &FOLLOWING);
+    let nodes = ["node1", "node2"];
+    let facts = |node| lab.show(node, "status")["source"]["facts"].clone();
+    for node in nodes {
+        assert_eq!(facts(node), "from the source");
+    }
+    let echoes = || lab.exec("default/client", &ASK).status.success();
+    assert!(echoes());
+    let mut listener = talker("default/echo", &["serve", "7000"]);
+    let lines = talker("default/client", &["talk", "10.96.0.70", "70"]);
+
+    kill(server(&lab), "-KILL");
+    for node in nodes {
+        kill_agent(&lab, node);
+    }
+    assert!(!echoes(), "D10");
+    let start = Instant::now();
+    let mut agents = nodes.map(|node| restart(&lab, node));
+    assert!(eventually(Duration::from_secs(10), echoes));
+    println!("traffic again after {:?}", start.elapsed());
+    for node in nodes {
+        let text = facts(node).to_string();
+        assert!(text.contains("from disk, of 20"), "{text}");
+    }
+    let check = lab.check();
+    assert_eq!(check["wrong"].as_u64(), Some(0));
+    let cells = check["cells"].as_array().expect("cells");
+    let denied = |cell: &&Value| cell["expected"] == "closed" && cell["seen"] == "closed";
+    assert!(cells.iter().any(|cell| denied(&cell)), "denied stays so");
+
+    let missed = misses(&lab);
+    let manifests = directory.to_str().expect("UTF-8");
+    let mut server = lab.spawn("world", &["podway", "lab", "api-server", manifests]);
+    let told = || nodes.iter().all(|node| facts(node) == "from the source");
+    assert!(eventually(Duration::from_secs(60), told));
+    sleep(Duration::from_secs(1));
+    assert_eq!(misses(&lab), missed, "a difference, and none at all");
+    let output = lines.wait_with_output().expect("it ends with its input");
+    assert!(output.status.success(), "the connection lasted");
+    for agent in &mut agents {
+        kill(agent.id() as i32, "-TERM");
+        assert!(agent.wait().expect("it ends").success());
+    }
+    for child in [&mut server, &mut listener] {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
     drop(lab);
     fs::remove_dir_all(directory).expect("removed");
 }

@@ -1,7 +1,10 @@
 //! What a source of facts hands over at a time.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
 
+use k8s_openapi::jiff::Timestamp;
 use podway_intent::Change;
 use tokio::time::Instant;
 
@@ -20,6 +23,30 @@ pub struct Batch {
     pub versions: BTreeMap<&'static str, String>,
     /// Whether there is a whole cluster yet.
     pub standing: Standing,
+    /// Where the facts are from.
+    pub facts: Facts,
+}
+
+/// Where a source's facts are from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Facts {
+    /// The source has told of them since the agent started.
+    #[default]
+    Told,
+    /// From disk, as they were known at that time: some kinds were not told of since.
+    Kept(SystemTime),
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Facts::Told => f.write_str("from the source"),
+            Facts::Kept(written) => {
+                let time = Timestamp::try_from(*written).unwrap_or(Timestamp::UNIX_EPOCH);
+                write!(f, "from disk, of {}", time.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            }
+        }
+    }
 }
 
 /// Whether a source has told of the whole cluster.

@@ -18,7 +18,7 @@ mod read;
 mod validate;
 mod yaml;
 
-pub use batch::{Batch, Standing};
+pub use batch::{Batch, Facts, Standing};
 pub use cluster_policy::ClusterNetworkPolicy;
 pub use complete::complete;
 pub use directory::Directory;

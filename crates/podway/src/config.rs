@@ -13,8 +13,8 @@ use podway_intent::Tunnel;
 use serde::Deserialize;
 
 use self::values::{
-    directory, flows, frames, health_address, host_interface, node, pod_mtu, ranges, seconds,
-    snat_ports, socket, source, taint, tunnel, tunnel_port, uplink, vni, workers,
+    directory, facts, flows, frames, health_address, host_interface, node, pod_mtu, ranges,
+    seconds, snat_ports, socket, source, taint, tunnel, tunnel_port, uplink, vni, workers,
 };
 
 /// The ports that clusters give to services of type NodePort unless told otherwise.
@@ -33,6 +33,9 @@ pub struct Config {
     /// How the API server is reached; without it, as a pod of the cluster does.
     #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
+    /// The file that keeps what the API server said last; without it, one beside the socket.
+    #[serde(default, deserialize_with = "facts")]
+    pub facts: Option<PathBuf>,
     /// The key of the taint that is removed from the Node once tables are in force.
     #[serde(default = "default_startup_taint", deserialize_with = "taint")]
     pub startup_taint: String,
@@ -257,6 +260,14 @@ impl Config {
             problem: error.kind().to_string(),
         })?;
         parse(&name, &text, node)
+    }
+}
+
+impl Config {
+    /// The file that keeps what the API server said last.
+    pub fn facts_path(&self) -> PathBuf {
+        let beside = || self.socket.with_extension("facts");
+        self.facts.clone().unwrap_or_else(beside)
     }
 }
 

@@ -92,6 +92,10 @@ fn containers_are_given_commands_and_folders_that_the_program_knows() {
     assert_eq!(mounted(agent, folder), folder);
     let records = config.cni_state.to_str().expect("text");
     assert_eq!(mounted(agent, records), records);
+    let facts = config.facts.clone().expect("kept on a disk");
+    let facts = facts.parent().and_then(std::path::Path::to_str);
+    let facts = facts.expect("a folder");
+    assert_eq!(mounted(agent, facts), facts);
     let settings = mounted(agent, "/proc/sys/net");
     assert_eq!(config.proc_sys.join("net"), std::path::Path::new(&settings));
 

@@ -30,8 +30,10 @@ pub enum ConnectError {
     Client(#[from] Box<kube::Error>),
 }
 
-/// A client; it has not connected yet.
-pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client, ConnectError> {
+/// A client, which has not connected yet, and where its server is.
+pub(super) async fn client(
+    kubeconfig: Option<&Path>,
+) -> Result<(kube::Client, String), ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
             let unusable = |problem| ConnectError::Kubeconfig {
@@ -50,5 +52,6 @@ pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client, Co
     // Watches are silent for long, and their silence is timed here.
     config.read_timeout = None;
     config.default_retry = false;
-    Ok(kube::Client::try_from(config).map_err(Box::new)?)
+    let server = config.cluster_url.to_string();
+    Ok((kube::Client::try_from(config).map_err(Box::new)?, server))
 }

@@ -11,8 +11,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podway_intent::{Change, Key, Name};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Kind;
 use super::intern::Interner;
@@ -129,6 +130,40 @@ pub(super) fn title(kind: Kind, key: &Key) -> String {
     }
 }
 
+/// The object without what nobody here reads, and without line ends.
+pub(super) fn trimmed(kind: Kind, json: &str) -> serde_json::Result<String> {
+    let (metadata, annotations) = (
+        [
+            "managedFields",
+            "ownerReferences",
+            "finalizers",
+            "generateName",
+        ],
+        "kubectl.kubernetes.io/last-applied-configuration",
+    );
+    let mut object: Value = match kind {
+        Kind::Pod => return serde_json::to_string(&serde_json::from_str::<TrimmedPod>(json)?),
+        Kind::Node
+        | Kind::Namespace
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy => serde_json::from_str(json)?,
+    };
+    if let Some(fields) = object["metadata"].as_object_mut() {
+        for field in metadata {
+            fields.remove(field);
+        }
+        if let Some(Value::Object(fields)) = fields.get_mut("annotations") {
+            fields.remove(annotations);
+        }
+    }
+    if let (Kind::Node, Some(fields)) = (kind, object["status"].as_object_mut()) {
+        fields.retain(|field, _| field == "addresses");
+    }
+    serde_json::to_string(&object)
+}
+
 fn read<T: DeserializeOwned>(
     title: &str,
     json: &str,
@@ -155,7 +190,7 @@ fn problem(object: &str, field: &str, message: impl std::fmt::Display) -> Proble
 }
 
 /// A pod without what a dataplane has no use for, which is most of it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct TrimmedPod {
     metadata: TrimmedMetadata,
     #[serde(default)]
@@ -164,18 +199,21 @@ struct TrimmedPod {
     status: TrimmedStatus,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct TrimmedMetadata {
     name: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     uid: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     labels: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct TrimmedSpec {
     node_name: Option<String>,
@@ -183,13 +221,13 @@ struct TrimmedSpec {
     containers: Option<Vec<TrimmedContainer>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct TrimmedContainer {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     ports: Option<Vec<ContainerPort>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct TrimmedStatus {
     phase: Option<String>,
@@ -251,6 +289,30 @@ mod tests {
         let expected = convert::pod(&whole).expect("legal");
         let fact = decoded(Kind::Pod, json).fact.expect("legal");
         assert_eq!(fact, Some(Change::Pod(expected)));
+    }
+
+    #[test]
+    fn what_is_kept_of_an_object_says_what_the_object_says() {
+        let pod = r#"{"metadata":{"name":"web","namespace":"shop","uid":"u1","resourceVersion":"7","labels":{"app":"web"}},
+            "spec":{"nodeName":"n1","containers":[{"name":"c","image":"i","ports":[{"containerPort":80}]}]},"status":{}}"#;
+        let node = r#"{"metadata":{"name":"n1","uid":"u","resourceVersion":"9","labels":{"zone":"a"},
+            "annotations":{"a":"b","kubectl.kubernetes.io/last-applied-configuration":"long"},"managedFields":[{}]},
+            "spec":{"podCIDRs":["10.244.1.0/24"]},
+            "status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}],"images":[{"names":["long"]}]}}"#;
+        let service = r#"{"metadata":{"name":"web","namespace":"shop"},
+            "spec":{"clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"port":80}]},"status":{"loadBalancer":{}}}"#;
+        for (kind, json) in [
+            (Kind::Pod, pod),
+            (Kind::Node, node),
+            (Kind::Service, service),
+        ] {
+            let kept = trimmed(kind, json).expect("JSON");
+            let [whole, kept_too] = [json, &kept].map(|json| decoded(kind, json));
+            assert_eq!((whole.key, whole.version), (kept_too.key, kept_too.version));
+            assert_eq!(whole.fact.expect("legal"), kept_too.fact.expect("legal"));
+            assert!(!kept.contains('\n') && !kept.contains("long"), "{kept}");
+            assert_eq!(trimmed(kind, &kept).expect("JSON"), kept);
+        }
     }
 
     #[test]

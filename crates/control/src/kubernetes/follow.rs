@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::Backoff;
 use super::decode::{decode, head};
 use super::intern::Interner;
+use super::kept::{self, Keeper, Said};
 use super::kind::Presence;
 use super::known::Known;
 use super::talk::{Line, Lines, Page, PageMetadata, Refusal, Talk, refusal};
@@ -33,6 +34,20 @@ pub(super) struct Step {
     pub(super) version: Option<String>,
     /// All that is wrong with the kind now.
     pub(super) problems: Vec<Problem>,
+    pub(super) teller: Teller,
+}
+
+/// Whose word a kind's facts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// There are none yet.
+    Nobody,
+    /// The file's, and the server was not heard yet.
+    File,
+    /// The file's, and the server does not answer as it should.
+    FileAlone,
+    /// The server's.
+    Server,
 }
 
 /// One kind, followed for as long as somebody takes the steps.
@@ -50,6 +65,12 @@ pub(super) struct Follow {
     absent: u32,
     /// What keeps us from the server, if anything does.
     trouble: Option<String>,
+    teller: Teller,
+    /// What the file said, until it is handed over.
+    recalled: Vec<Change>,
+    /// Where facts are kept, and those that are not there yet.
+    keeper: Option<Keeper>,
+    lines: Vec<u8>,
 }
 
 /// Nobody takes steps any more.
@@ -74,14 +95,48 @@ impl Follow {
             version: None,
             absent: 0,
             trouble: None,
+            teller: Teller::Nobody,
+            recalled: Vec::new(),
+            keeper: None,
+            lines: Vec::new(),
             talk,
             pace,
             steps,
         }
     }
 
+    pub(super) fn kind(&self) -> Kind {
+        self.talk.kind
+    }
+
+    /// Takes a line that an agent before kept: it is known until the server is heard.
+    pub(super) fn recall(&mut self, line: kept::Line<'_>) {
+        self.teller = Teller::File;
+        match line.said {
+            Said::Is => {
+                let change = self.take_object(line.json);
+                self.recalled.extend(change);
+            }
+            Said::Gone => {
+                let key = head(self.talk.kind, line.json).ok();
+                let change = key.and_then(|(key, _)| self.known.remove(key));
+                self.recalled.extend(change);
+            }
+            Said::Known => self.version = serde_json::from_str(line.json).ok(),
+        }
+    }
+
+    /// Keeps what becomes known from now on.
+    pub(super) fn keep(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
+    }
+
     /// Follows until nobody takes the steps.
     pub(super) async fn run(mut self) {
+        let recalled = std::mem::take(&mut self.recalled);
+        if self.teller == Teller::File && self.hand_over(recalled, Vec::new()).await.is_err() {
+            return;
+        }
         // Whether the version that we know is one to watch from.
         let mut is_listed = false;
         loop {
@@ -143,9 +198,12 @@ impl Follow {
                     return Ok(Ended::Refused(refused));
                 }
             };
+            self.store().await;
             token = metadata.next.filter(|token| !token.is_empty());
             if token.is_none() {
-                changes.extend(self.known.end_list());
+                let gone = self.known.end_list();
+                gone.iter().for_each(|change| self.note(change, ""));
+                changes.extend(gone);
                 self.arrived(metadata.resource_version);
                 self.absent = 0;
                 self.hand_over(changes, Vec::new()).await?;
@@ -180,11 +238,28 @@ impl Follow {
             return None;
         }
         match decode(kind, json, &mut self.texts) {
-            Ok(decoded) => self.known.take(decoded),
+            Ok(decoded) => {
+                let change = self.known.take(decoded)?;
+                self.note(&change, json);
+                Some(change)
+            }
             Err(problem) => {
                 self.known.nameless(problem);
                 None
             }
+        }
+    }
+
+    /// Notes a change for the file; an object's comes with its JSON.
+    fn note(&mut self, change: &Change, json: &str) {
+        if self.keeper.is_none() {
+            return;
+        }
+        let (lines, kind) = (&mut self.lines, self.talk.kind);
+        if let Change::Gone(key) = change {
+            kept::put_gone(lines, kind, key);
+        } else {
+            kept::put_object(lines, kind, json);
         }
     }
 
@@ -253,7 +328,11 @@ impl Follow {
             "ERROR" => return Err(refusal(json)),
             "ADDED" | "MODIFIED" => self.take_object(json),
             "DELETED" => match head(self.talk.kind, json) {
-                Ok((key, _)) => self.known.remove(key),
+                Ok((key, _)) => {
+                    let change = self.known.remove(key);
+                    change.iter().for_each(|change| self.note(change, ""));
+                    change
+                }
                 Err(problem) => {
                     self.known.nameless(problem);
                     None
@@ -267,6 +346,9 @@ impl Follow {
             items: None,
         });
         let version = seen.metadata.resource_version;
+        if line.event == "BOOKMARK" && self.keeper.is_some() {
+            kept::put_version(&mut self.lines, self.talk.kind, &version);
+        }
         if !version.is_empty() {
             self.version = Some(version);
         }
@@ -284,10 +366,13 @@ impl Follow {
             Presence::Perhaps => {}
         }
         self.absent += 1;
-        let is_known = self.version.as_deref() == Some(ABSENT) && self.trouble.is_none();
+        let is_known = self.version.as_deref() == Some(ABSENT)
+            && self.trouble.is_none()
+            && self.teller == Teller::Server;
         if !is_known && (self.known.is_empty() || self.absent >= ABSENT_LOOKS) {
             self.known.begin_list();
             let gone = self.known.end_list();
+            gone.iter().for_each(|change| self.note(change, ""));
             self.arrived(ABSENT.to_owned());
             self.hand_over(gone, Vec::new()).await?;
         }
@@ -296,8 +381,12 @@ impl Follow {
     }
 
     fn arrived(&mut self, version: String) {
+        if self.keeper.is_some() {
+            kept::put_version(&mut self.lines, self.talk.kind, &version);
+        }
         self.version = Some(version);
         self.trouble = None;
+        self.teller = Teller::Server;
     }
 
     async fn in_trouble(&mut self, text: String) -> Result<(), Unwanted> {
@@ -308,11 +397,21 @@ impl Follow {
         self.hand_over(Vec::new(), Vec::new()).await
     }
 
+    /// Hands over what was noted for the file.
+    async fn store(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| !lines.is_empty()) {
+            let kept = keeper.keep(lines).await;
+            self.keeper = self.keeper.take().filter(|_| kept.is_ok());
+        }
+    }
+
     async fn hand_over(
         &mut self,
         changes: Vec<Change>,
         received: Vec<Instant>,
     ) -> Result<(), Unwanted> {
+        self.store().await;
         let kind = self.talk.kind;
         let trouble = self.trouble.as_ref().map(|text| Problem {
             file: "".into(),
@@ -330,6 +429,10 @@ impl Follow {
             received,
             version: self.version.clone(),
             problems: trouble.into_iter().chain(self.known.problems()).collect(),
+            teller: match self.trouble {
+                Some(_) if self.teller == Teller::File => Teller::FileAlone,
+                Some(_) | None => self.teller,
+            },
         };
         self.steps.send(step).await.map_err(|_| Unwanted)
     }

@@ -9,8 +9,10 @@ mod connect;
 mod decode;
 mod follow;
 mod intern;
+mod kept;
 mod kind;
 mod known;
+mod recall;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ pub use self::announce::{AnnounceError, Announcer};
 pub use self::connect::ConnectError;
 use self::follow::{Follow, Step};
 pub use self::kind::Kind;
+use self::recall::Recall;
 use self::talk::Talk;
 use crate::{Batch, Problem, Standing};
 
@@ -40,6 +43,8 @@ pub struct KubernetesSettings {
     pub kubeconfig: Option<PathBuf>,
     /// How patiently and how often.
     pub pace: Pace,
+    /// The file that keeps what is known, for when the server is away at the next start; without it, nothing is kept.
+    pub kept: Option<PathBuf>,
 }
 
 /// How often and how patiently an API server is asked.
@@ -82,6 +87,7 @@ pub struct Kubernetes {
     /// The resource versions up to which kinds are known.
     versions: BTreeMap<Kind, String>,
     problems: BTreeMap<Kind, Vec<Problem>>,
+    recall: Recall,
     /// Ends with this value.
     _tasks: JoinSet<()>,
 }
@@ -91,23 +97,31 @@ impl Kubernetes {
     ///
     /// The error is about the kubeconfig or the pod's credentials. Needs a tokio runtime.
     pub async fn open(settings: &KubernetesSettings) -> Result<Kubernetes, ConnectError> {
-        let client = connect::client(settings.kubeconfig.as_deref()).await?;
+        let (client, server) = connect::client(settings.kubeconfig.as_deref()).await?;
         let (sender, steps) = mpsc::channel(STEPS);
-        let mut tasks = JoinSet::new();
-        for kind in Kind::ALL {
+        let follows = Kind::ALL.map(|kind| {
             let talk = Talk {
                 kind,
                 client: client.clone(),
                 patience: settings.pace.patience,
             };
             let seed = RandomState::new().hash_one(kind);
-            tasks.spawn(Follow::new(talk, settings.pace, seed, sender.clone()).run());
+            Follow::new(talk, settings.pace, seed, sender.clone())
+        });
+        let (follows, recall) = match &settings.kept {
+            Some(path) => recall::from_file(path, &server, follows),
+            None => (follows, Recall::nothing()),
+        };
+        let mut tasks = JoinSet::new();
+        for follow in follows {
+            tasks.spawn(follow.run());
         }
         Ok(Kubernetes {
             client,
             steps,
             versions: BTreeMap::new(),
             problems: BTreeMap::new(),
+            recall,
             _tasks: tasks,
         })
     }
@@ -124,22 +138,33 @@ impl Kubernetes {
     /// A call that is dropped loses nothing.
     pub async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
-        match self.steps.recv().await {
-            Some(step) => self.take(step, &mut batch),
-            // The tasks end only with this value.
-            None => std::future::pending().await,
+        tokio::select! {
+            step = self.steps.recv() => match step {
+                Some(step) => self.take(step, &mut batch),
+                // The tasks end only with this value.
+                None => std::future::pending().await,
+            },
+            () = self.recall.overdue() => self.recall.count(),
         }
         while batch.changes.len() < CHANGES
             && let Ok(step) = self.steps.try_recv()
         {
             self.take(step, &mut batch);
         }
-        batch.problems = self.problems.values().flatten().cloned().collect();
+        let problems = self.problems.values().flatten();
+        batch.problems = self
+            .recall
+            .problems()
+            .iter()
+            .chain(problems)
+            .cloned()
+            .collect();
         let versions = self.versions.iter();
         batch.versions = versions
             .map(|(kind, version)| (kind.name(), version.clone()))
             .collect();
-        batch.standing = match self.versions.len() == Kind::ALL.len() {
+        batch.facts = self.recall.facts();
+        batch.standing = match self.versions.len() == Kind::ALL.len() && self.recall.counts() {
             true => Standing::Whole,
             false => Standing::Partial,
         };
@@ -153,5 +178,6 @@ impl Kubernetes {
             self.versions.insert(step.kind, version);
         }
         self.problems.insert(step.kind, step.problems);
+        self.recall.heard(step.kind, step.teller);
     }
 }

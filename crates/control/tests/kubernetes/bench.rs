@@ -63,12 +63,18 @@ impl View {
     }
 
     pub(crate) async fn of(kubeconfig: &str, pace: Pace) -> View {
+        View::keeping(kubeconfig, pace, None).await
+    }
+
+    /// One that keeps what it knows in a file.
+    pub(crate) async fn keeping(kubeconfig: &str, pace: Pace, kept: Option<PathBuf>) -> View {
         let folder = tempfile::tempdir().expect("a folder");
         let path: PathBuf = folder.path().join("kubeconfig");
         std::fs::write(&path, kubeconfig).expect("written");
         let settings = KubernetesSettings {
             kubeconfig: Some(path),
             pace,
+            kept,
         };
         let kubernetes = Kubernetes::open(&settings).await.expect("a client");
         View {

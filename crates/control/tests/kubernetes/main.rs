@@ -3,6 +3,7 @@
 mod announces;
 mod bench;
 mod follows;
+mod keeps;
 mod memory;
 mod real;
 mod troubles;

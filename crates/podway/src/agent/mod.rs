@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podway_cni::agent::Response;
-use podway_control::{Batch, ConnectError, Problem, Problems};
+use podway_control::{Batch, ConnectError, Facts, Problem, Problems};
 use podway_intent::{Change, Cluster, Compiled, Compiler};
 use podway_state::{Counters, FlowTable, Publication};
 use podway_tables::{NextHops, PortKind, Snapshot};
@@ -385,7 +385,18 @@ impl Agent {
     }
 
     fn take(&mut self, batch: Batch) {
+        let before = self.programming.facts();
         self.programming.take(&batch);
+        match (before, batch.facts) {
+            (Facts::Told, Facts::Kept(_)) => tracing::warn!(
+                facts = %batch.facts,
+                "the last known facts count until the API server tells of new ones"
+            ),
+            (Facts::Kept(_), Facts::Told) => {
+                tracing::info!("the API server has told of everything since");
+            }
+            (Facts::Told, Facts::Told) | (Facts::Kept(_), Facts::Kept(_)) => {}
+        }
         for problem in &batch.problems {
             if !self.source_problems.contains(problem) {
                 tracing::warn!(%problem, "the last good state of the source stays in force");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podway_control::{Batch, Standing};
+use podway_control::{Batch, Facts, Standing};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ const WAITING: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Programming {
     standing: Standing,
+    facts: Facts,
     /// Resource versions that were taken in, and those that workers have.
     taken: BTreeMap<&'static str, String>,
     in_force: BTreeMap<&'static str, String>,
@@ -27,6 +28,7 @@ impl Programming {
     pub(super) fn new() -> Programming {
         Programming {
             standing: Standing::Partial,
+            facts: Facts::Told,
             taken: BTreeMap::new(),
             in_force: BTreeMap::new(),
             waiting: Vec::new(),
@@ -39,10 +41,16 @@ impl Programming {
         self.standing
     }
 
+    /// Where the facts are from.
+    pub(super) fn facts(&self) -> Facts {
+        self.facts
+    }
+
     /// A batch is taken into the facts.
     pub(super) fn take(&mut self, batch: &Batch) {
         let is_behind = !self.waiting.is_empty() || self.taken != self.in_force;
         self.standing = batch.standing;
+        self.facts = batch.facts;
         self.taken.clone_from(&batch.versions);
         let room = WAITING - self.waiting.len();
         self.waiting.extend(batch.received.iter().take(room));

@@ -205,6 +205,7 @@ impl Agent {
             "in_force": !self.stale.is_pending() && self.not_in_force.is_none(),
             "source": {
                 "path": self.config.source.to_string(),
+                "facts": self.programming.facts().to_string(),
                 "versions": self.programming.versions(),
                 "event_to_workers": self.programming.latency(),
                 "problems": text(&mut self.source_problems.iter().map(ToString::to_string)),

@@ -43,6 +43,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, AgentError> {
         Source::Kubernetes => {
             let settings = KubernetesSettings {
                 kubeconfig: config.kubeconfig.clone(),
+                kept: Some(config.facts_path()),
                 ..KubernetesSettings::default()
             };
             let kubernetes = Kubernetes::open(&settings).await?;

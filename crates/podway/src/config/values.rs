@@ -73,6 +73,16 @@ pub(super) fn directory<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, 
     Ok(path)
 }
 
+pub(super) fn facts<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(input)?;
+    if !path.is_absolute() || path.file_name().is_none() {
+        return Err(D::Error::custom(format!(
+            "{path:?} is no absolute path of a file: give one, as in \"/var/lib/podway/agent/facts\""
+        )));
+    }
+    Ok(Some(path))
+}
+
 pub(super) fn host_interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let name = interface(input)?;
     if name == crate::node::DATAPLANE_INTERFACE {

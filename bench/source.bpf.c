@@ -20,6 +20,7 @@ struct traffic {
 	__u32 ip_sum;  /* one's complement sums of what no flow changes, host order */
 	__u32 udp_sum;
 	__u32 interval_ns; /* from one packet to the next, 0: none */
+	__u32 limit;       /* packets in all, 0: none */
 	__u16 port;    /* source port of flow 0, or target port of its replies, host order */
 	__u8 headers[TUNNEL + HEADERS]; /* without a tunnel, the second part is not used */
 };
@@ -55,6 +56,7 @@ static __always_inline __be16 checksum(__u32 sum)
 }
 
 static __u64 next_ns;
+static __u32 sent;
 
 enum way { OUT, BACK };
 
@@ -71,6 +73,8 @@ static __always_inline int send(struct xdp_md *ctx, const enum way way)
 
 	if (!it || !it->ports || (void *)(udp + 1) > end)
 		return XDP_DROP;
+	if (it->limit && sent >= it->limit)
+		return XDP_DROP;
 	if (it->interval_ns) {
 		__u64 now_ns = bpf_ktime_get_ns();
 
@@ -79,6 +83,7 @@ static __always_inline int send(struct xdp_md *ctx, const enum way way)
 		/* Who was kept from sending for long does not make up for it. */
 		next_ns = (now_ns - next_ns > 100000 ? now_ns : next_ns) + it->interval_ns;
 	}
+	++sent;
 	now = flow;
 	flow = now + it->stride >= it->flows ? now + it->stride - it->flows : now + it->stride;
 	address = it->address + now / it->ports;

@@ -342,7 +342,7 @@ fn footprint_goals(report: &Report) -> Vec<Goal> {
             footprint::FLOW_GOAL_BYTES,
             "B",
             of(|it| it.flow_bytes),
-            "-".to_owned(),
+            "with the index that finds it; its slot alone is 128 B".to_owned(),
         ),
         goal(
             "memory of a pod and worker",

@@ -20,9 +20,14 @@ use crate::packets::Traffic;
 const WARM_UP: u32 = 1_000_000;
 /// The same for each flow: the forwarder sees but a part of what is sent, and should know all flows.
 const WARM_UP_PER_FLOW: u32 = 12;
-/// How often each flow is introduced where answers to it are measured, and how long each time.
-const INTRODUCTIONS: usize = 2;
-const INTRODUCTION_NS: u32 = 3_000;
+/// Nanoseconds between packets, each time that flows are introduced where answers to them are measured.
+const INTRODUCTIONS_NS: [u32; 10] = [
+    3_000, 6_000, 12_000, 12_000, 24_000, 24_000, 24_000, 24_000, 24_000, 24_000,
+];
+/// How long flows are introduced, but for what has begun by then.
+const INTRODUCTION_LIMIT: Duration = Duration::from_secs(20);
+/// The part of them that has to arrive.
+const INTRODUCED: f64 = 0.998;
 /// Times that the source's program runs in one call while it introduces flows, and how long it goes on after the last.
 const INTRODUCTION_RUNS: u32 = 1_000_000;
 const INTRODUCED_MARGIN: Duration = Duration::from_millis(20);
@@ -61,14 +66,28 @@ impl Stream {
         Ok(())
     }
 
-    /// Has each flow's packet sent once, and again, slowly enough that a forwarder gets to know them all.
-    pub(crate) fn introduce(&self, bed: &Bed) -> anyhow::Result<()> {
+    /// Has each flow's packet sent, slowly, until nearly all of one pass have `arrived` at the other end: then the
+    /// forwarder knows all flows. Who measures the answers sees whether that is so.
+    pub(crate) fn introduce(
+        &self,
+        bed: &Bed,
+        arrived: &(dyn Fn() -> anyhow::Result<u64> + Sync),
+    ) -> anyhow::Result<()> {
         thread::scope(|scope| {
             let introduced = scope.spawn(|| {
                 settle(bed.namespace(self.from), Stream::core(0))?;
                 for traffic in &self.traffic {
-                    for _ in 0..INTRODUCTIONS {
-                        introduce(self.from, traffic)?;
+                    let start = Instant::now();
+                    for interval_ns in INTRODUCTIONS_NS {
+                        if start.elapsed() > INTRODUCTION_LIMIT {
+                            break;
+                        }
+                        let before = arrived()?;
+                        introduce(self.from, traffic, interval_ns)?;
+                        let passed = arrived()? - before;
+                        if passed as f64 >= f64::from(traffic.flows()) * INTRODUCED {
+                            break;
+                        }
                     }
                 }
                 Ok(())
@@ -79,9 +98,9 @@ impl Stream {
 }
 
 /// Sends each flow's packet about once.
-fn introduce(from: End, traffic: &Traffic) -> anyhow::Result<()> {
-    let mut source = Source::new(from.device(), traffic, Pace::Every(INTRODUCTION_NS))?;
-    let time = Duration::from_nanos(u64::from(traffic.flows()) * u64::from(INTRODUCTION_NS));
+fn introduce(from: End, traffic: &Traffic, interval_ns: u32) -> anyhow::Result<()> {
+    let mut source = Source::new(from.device(), traffic, Pace::OnceEvery(interval_ns))?;
+    let time = Duration::from_nanos(u64::from(traffic.flows()) * u64::from(interval_ns));
     let start = Instant::now();
     // Each run of the program is far shorter than the time between two packets.
     while start.elapsed() < time + INTRODUCED_MARGIN {
@@ -187,7 +206,7 @@ fn send(
     let mut source = Source::new(stream.from.device(), traffic, stream.pace)?;
     let first = match stream.pace {
         Pace::Full => WARM_UP.max(traffic.flows() * WARM_UP_PER_FLOW),
-        Pace::Every(_) => WARM_UP,
+        Pace::Every(_) | Pace::OnceEvery(_) => WARM_UP,
     };
     let Some(took) = source.send(first)? else {
         return Ok(None);
@@ -199,7 +218,7 @@ fn send(
     let took = source.send(packets)?;
     let offered = |took: Duration| match stream.pace {
         Pace::Full => f64::from(packets) / took.as_secs_f64() / 1e6,
-        Pace::Every(interval_ns) => 1e3 / f64::from(interval_ns),
+        Pace::Every(interval_ns) | Pace::OnceEvery(interval_ns) => 1e3 / f64::from(interval_ns),
     };
     Ok(took.map(|took| Sent {
         until: Instant::now(),

@@ -179,7 +179,9 @@ fn once(turn: &Turn, system: System, case: &Case, time: Duration) -> anyhow::Res
     let at_end = || bed.arrived(to).map(|arrived| arrived.packets);
     let counted = || {
         if case.way == Way::Back && system.translates() {
-            case.out().introduce(&bed)?;
+            let at_wire = || bed.arrived(from).map(|arrived| arrived.packets);
+            bed.count(from, "")?;
+            case.out().introduce(&bed, &at_wire)?;
         }
         count(&bed, &stream, time, &at_end)
     };

@@ -26,6 +26,8 @@ pub(crate) enum Pace {
     Full,
     /// A packet each so many nanoseconds.
     Every(u32),
+    /// The same, until every flow had its turn.
+    OnceEvery(u32),
 }
 
 impl Pace {
@@ -33,7 +35,15 @@ impl Pace {
     fn interval_ns(self) -> u32 {
         match self {
             Pace::Full => 0,
-            Pace::Every(interval_ns) => interval_ns,
+            Pace::Every(interval_ns) | Pace::OnceEvery(interval_ns) => interval_ns,
+        }
+    }
+
+    /// Packets in all, 0 if there is no end to them.
+    fn limit(self, flows: u32) -> u32 {
+        match self {
+            Pace::Full | Pace::Every(_) => 0,
+            Pace::OnceEvery(_) => flows,
         }
     }
 }
@@ -158,6 +168,7 @@ fn parameters(ifindex: u32, traffic: &Traffic, pace: Pace) -> Vec<u8> {
         ip_sum,
         udp_sum,
         pace.interval_ns(),
+        pace.limit(traffic.flows()),
     ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     bytes.extend(FIRST_PORT.to_ne_bytes());
@@ -257,9 +268,10 @@ mod tests {
             return;
         }
         let traffic = Traffic::udp(&ENDS, Varied::Target, 64, 1);
-        let hour = Pace::Every(u32::MAX);
-        let mut source = Source::new("lo", &traffic, hour).expect("source");
-        assert_eq!(written(&mut source).0, XDP_REDIRECT);
-        assert_eq!(written(&mut source).0, XDP_DROP);
+        for pace in [Pace::Every(u32::MAX), Pace::OnceEvery(1)] {
+            let mut source = Source::new("lo", &traffic, pace).expect("source");
+            assert_eq!(written(&mut source).0, XDP_REDIRECT);
+            assert_eq!(written(&mut source).0, XDP_DROP, "{pace:?}");
+        }
     }
 }

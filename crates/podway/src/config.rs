@@ -338,7 +338,11 @@ fn reserved(config: &Config) -> Option<String> {
     overlaps((health, health)).then(|| format!("the port of `health_address`, {health}"))
 }
 
+/// The key that a line gives a value, or the table that it begins.
 fn key_of(line: &str) -> Option<&str> {
+    if let Some(table) = line.trim().strip_prefix('[') {
+        return table.strip_suffix(']');
+    }
     let (key, _) = line.split_once('=')?;
     let key = key.trim();
     (!key.starts_with('#')).then_some(key)
@@ -514,6 +518,10 @@ mod tests {
             (
                 "existing_connections = \"cut\"",
                 "c:4: existing_connections: unknown variant `cut`, expected `judge` or `keep`",
+            ),
+            (
+                "[tunnel]\nport = 4789",
+                "c:4: tunnel: invalid type: map, expected vxlan, direct or auto; the tunnel's port and vni are in [vxlan]",
             ),
             (
                 "tunnel = \"ipip\"",

@@ -1,12 +1,13 @@
 //! Values of the configuration: each is legal once it is read, and its error says what would be.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use podway_intent::Tunnel;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::{Deserializer, Error as _, Visitor};
 
 use super::Source;
 
@@ -129,8 +130,21 @@ pub(super) fn frames<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Erro
 }
 
 pub(super) fn tunnel<'de, D: Deserializer<'de>>(input: D) -> Result<Tunnel, D::Error> {
-    let text = String::deserialize(input)?;
-    text.parse().map_err(D::Error::custom)
+    struct Word;
+
+    impl Visitor<'_> for Word {
+        type Value = Tunnel;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("vxlan, direct or auto; the tunnel's port and vni are in [vxlan]")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Tunnel, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    input.deserialize_str(Word)
 }
 
 pub(super) fn tunnel_port<'de, D: Deserializer<'de>>(input: D) -> Result<u16, D::Error> {

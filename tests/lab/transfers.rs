@@ -18,7 +18,7 @@ pub(crate) const WORLD: [(&str, &str); 2] = [
     ("fd50::254", "fd50::/96"),
 ];
 
-/// A lab with servers in `near`, `far` and the world.
+/// A lab with servers in `near`, `far`, the world and on node 1 itself.
 pub(crate) struct Transfers {
     servers: Vec<Child>,
     pub(crate) lab: Lab,
@@ -29,8 +29,9 @@ impl Transfers {
     pub(crate) fn up(arguments: &[&str]) -> Transfers {
         let lab = Lab::up_with(&root().join("tests/manifests/bulk"), arguments);
         let serve = |target: &str| lab.spawn(target, &["python3", "-c", SCRIPT, "serve", "7000"]);
-        let servers = ["default/near", "default/far", "world"].map(serve).into();
-        for target in ["default/near", "default/far", "world"] {
+        let targets = ["default/near", "default/far", "world", "node:node1"];
+        let servers = targets.map(serve).into();
+        for target in targets {
             let listens = || {
                 let sockets = lab.must(target, &["ss", "-Hltn"]);
                 sockets.contains(":7000")
@@ -54,10 +55,15 @@ impl Transfers {
 
     /// The same with a fraction of the bytes, in so many streams.
     pub(crate) fn moves_some(&self, host: &str, port: &str, fraction: u64, streams: u32) {
+        self.moves_from("default/client", (host, port), fraction, streams);
+    }
+
+    /// The same from any pod or node.
+    fn moves_from(&self, client: &str, (host, port): (&str, &str), fraction: u64, streams: u32) {
         let (bytes, streams) = ((self.bytes / fraction).to_string(), streams.to_string());
         let ask = ["python3", "-c", SCRIPT, "ask", host, port, &bytes, &streams];
-        let said = self.lab.must("default/client", &ask);
-        print!("{host} {port}: {said}");
+        let said = self.lab.must(client, &ask);
+        print!("{client} to {host} {port}: {said}");
     }
 
     /// The addresses of a pod.
@@ -225,6 +231,34 @@ fn bytes_arrive_with_and_without_tcps_options() {
             all.moves_some(&host, "7000", 4, 1);
         }
         all.set(default);
+    }
+}
+
+/// S22: a node's own processes reach pods and services as pods do, in large packets.
+#[test]
+fn s22_bytes_arrive_between_pods_and_a_nodes_own_processes() {
+    if unprivileged() {
+        return;
+    }
+    let all = Transfers::up(&[]);
+    let near = all.addresses("default/near");
+    let far = all.addresses("default/far");
+    for host in near.iter().chain(&far) {
+        all.moves_from("node:node1", (host, "7000"), 2, 1);
+    }
+    for host in ["10.96.0.70", "fd96::70"] {
+        all.moves_from("node:node1", (host, "70"), 2, 1);
+    }
+    for host in ["192.168.50.1", "fd50::1"] {
+        all.moves_some(host, "7000", 2, 1);
+    }
+    let ports = all.lab.show("node1", "ports");
+    let mut ports = ports.as_array().expect("ports").iter();
+    let host = ports.find(|port| port["name"] == "host").expect("a port");
+    for (bytes, packets) in [("rx_bytes", "rx_packets"), ("tx_bytes", "tx_packets")] {
+        let (bytes, packets) = (number(host, bytes), number(host, packets));
+        // Acknowledgements are among them.
+        assert!(bytes > 3_000 * packets, "{bytes} in {packets} packets");
     }
 }
 

@@ -17,14 +17,16 @@ use crate::track::{Heading, Track};
 /// Offers below this are left alone: they are so rare that large segments for such peers would only be cut to crumbs.
 const LEAST_RAISED: u16 = 536;
 
-/// True of a pod whose device takes larger packets than the wire, so that offers to it are raised.
+/// True of a pod or the node's own processes if their device takes larger packets than the wire, so that offers to them
+/// are raised.
 pub(crate) fn is_large(snapshot: &Snapshot, hop: Hop) -> bool {
     match hop {
         Hop::Endpoint(id) => {
             let endpoint = snapshot.endpoint(id);
             endpoint.is_some_and(|endpoint| endpoint.mtu > snapshot.node.uplink_mtu)
         }
-        Hop::Peer(_) | Hop::Host | Hop::World | Hop::Gateway | Hop::Unallocated => false,
+        Hop::Host => snapshot.node.host_mtu > snapshot.node.uplink_mtu,
+        Hop::Peer(_) | Hop::World | Hop::Gateway | Hop::Unallocated => false,
     }
 }
 

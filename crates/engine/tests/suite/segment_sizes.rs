@@ -2,16 +2,17 @@
 
 use etherparse::PacketBuilder;
 use podway_engine::Verdict;
-use podway_intent::{Attachment, Change};
+use podway_intent::{Attachment, Change, NodeSetup};
 use podway_tables::PortId;
-use podway_wire::{Family, FlowKey, Protocol, TCP_ACK, TCP_SYN, mss};
+use podway_wire::{Family, FlowKey, Mac, Protocol, TCP_ACK, TCP_SYN, mss};
 
 use crate::outside::nodes;
 use crate::world::{
-    GATEWAY_MAC, Sent, TestNode, UPLINK, across, attachment, key, parsed, pod_mac, service, slice,
-    two_nodes,
+    GATEWAY_MAC, HOST, Sent, TestNode, UPLINK, across, attachment, key, parsed, pod_mac, service,
+    setup, slice, two_nodes,
 };
 
+const HOST_MAC: Mac = Mac([2, 0, 0, 0, 3, 1]);
 const CLIENT: PortId = PortId(2);
 const WEB2: PortId = PortId(2);
 /// What a pod's stack offers whose device takes 61 000 bytes.
@@ -19,7 +20,11 @@ const LARGE: u16 = 61_000 - 40;
 
 /// A segment of the flow from the pod at `port`; `offer` is the size that it offers.
 fn segment(port: PortId, flow: &FlowKey, flags: u8, offer: Option<u16>, payload: &[u8]) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2(pod_mac(port).0, GATEWAY_MAC.0);
+    let source = match port {
+        HOST => HOST_MAC,
+        port => pod_mac(port),
+    };
+    let ethernet = PacketBuilder::ethernet2(source.0, GATEWAY_MAC.0);
     let ip = match (flow.source.ip(), flow.target.ip()) {
         (std::net::IpAddr::V4(source), std::net::IpAddr::V4(target)) => {
             ethernet.ipv4(source.octets(), target.octets(), 64)
@@ -196,6 +201,30 @@ fn of_a_flow_whose_syn_was_not_seen_segments_are_as_long_as_the_peers_own() {
         }
         let sent = lengths(&mut node, CLIENT, &bytes);
         assert_eq!(sent[0], 1350 + usize::from(headers), "{sent:?}");
+    }
+}
+
+/// S22: a node's own processes hand over large segments as pods do, if the pair to them takes such.
+#[test]
+fn s22_a_nodes_own_processes_are_offered_what_their_pair_takes() {
+    for (mtu, cut) in [(1450, 1), (61_000, 15)] {
+        let mut nodes = two_nodes(&[]);
+        let Change::Setup(setup) = setup(1) else {
+            panic!("a setup")
+        };
+        nodes[0].change([Change::Setup(NodeSetup {
+            host: Some((HOST, HOST_MAC, mtu)),
+            ..setup
+        })]);
+        let flow = key(Protocol::TCP, ("192.168.50.1", 4000), ("10.244.2.12", 80));
+        let fits = mtu as u16 - 40;
+        let syn = segment(HOST, &flow, TCP_SYN, Some(fits), b"");
+        assert_eq!(offered(&across(&mut nodes, 0, HOST, &syn)), Some(LARGE));
+        let answer = segment(WEB2, &flow.reverse(), TCP_SYN | TCP_ACK, Some(LARGE), b"");
+        assert_eq!(offered(&across(&mut nodes, 1, WEB2, &answer)), Some(fits));
+        let payload = vec![7; usize::from(fits).min(20_000)];
+        let bytes = segment(HOST, &flow, TCP_ACK, None, &payload);
+        assert_eq!(lengths(&mut nodes[0], HOST, &bytes).len(), cut);
     }
 }
 

@@ -220,6 +220,7 @@ impl Agent {
             host_interface: config.host_interface.clone(),
             queues: config.workers as u32,
             tunnel: config.tunnel,
+            pod_mtu: config.pod_mtu,
             node: config.node.clone(),
             proc_sys: config.proc_sys.clone(),
         })

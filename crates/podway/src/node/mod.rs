@@ -48,6 +48,8 @@ pub struct Settings {
     pub queues: u32,
     /// Which nodes' packets go through the tunnel: the pair's MTU follows from it.
     pub tunnel: Tunnel,
+    /// What pods' devices take, in bytes; the pair takes as much if that is more than the wire does.
+    pub pod_mtu: u32,
     /// Decides the pair's Ethernet addresses, so that they outlive the pair.
     pub node: String,
     /// Where the kernel's settings are.
@@ -240,7 +242,7 @@ impl Node {
         let mut problems = Vec::new();
         routes::reconcile(
             &self.handle,
-            &self.host,
+            (&self.host, uplink.mtu),
             self.dataplane.mac,
             wanted,
             &mut problems,

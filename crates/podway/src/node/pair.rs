@@ -71,9 +71,12 @@ pub(super) async fn make(
     Ok((host_end, dataplane_end))
 }
 
-/// The pair's MTU: what fits into the tunnel, or the wire if some nodes are sent to without it; and at least what IPv6
-/// asks for (RFC 8200, 5).
+/// The pair's MTU: that of large pods; else what fits into the tunnel, or the wire if some nodes are sent to without it;
+/// and at least what IPv6 asks for (RFC 8200, 5).
 pub(super) fn mtu(settings: &Settings, uplink_mtu: u32) -> u32 {
+    if settings.pod_mtu > uplink_mtu {
+        return settings.pod_mtu;
+    }
     let overhead = match settings.tunnel {
         Tunnel::Vxlan => TUNNEL_OVERHEAD,
         Tunnel::Direct | Tunnel::Auto => 0,

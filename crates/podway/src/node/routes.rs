@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+    RouteVia,
 };
 use podway_wire::{Addr, Mac};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -23,26 +24,37 @@ const GATEWAYS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x112, 1)),
 ];
 
-/// What a route is for us: where it leads and from which address.
-type Routes = BTreeMap<IpNet, Option<IpAddr>>;
+/// The lock of a route's MTU among its metrics (RTAX_MTU).
+const LOCK_MTU: u32 = 1 << 2;
+
+/// What a route is for us: where it leads, and how.
+type Routes = BTreeMap<IpNet, How>;
+
+/// From which address packets go, and to which MTU their way is locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct How {
+    source: Option<IpAddr>,
+    mtu: Option<u32>,
+}
 
 /// Makes the routes out of the host interface equal to `wanted`, by difference.
 pub(super) async fn reconcile(
     handle: &Handle,
-    host: &Device,
+    (host, uplink_mtu): (&Device, u32),
     gateway: Mac,
     wanted: &Wanted,
     problems: &mut Vec<String>,
 ) -> Result<(), NodeError> {
     let present = present(handle, host.ifindex).await?;
-    let wanted = routes(wanted, problems);
+    let large = (host.mtu > uplink_mtu).then_some(host.mtu);
+    let wanted = routes(wanted, large, problems);
     let (add, remove) = difference(&present, &wanted);
     if present.is_empty() || !add.is_empty() {
         resolve_gateways(handle, host.ifindex, gateway).await?;
     }
-    for (range, source) in add {
+    for (range, how) in add {
         let what = format!("route {range} to {}", host.name);
-        let route = message(range, source, host.ifindex);
+        let route = message(range, how, host.ifindex);
         let request = handle.route().add(route).replace().execute();
         if let Err(error) = done(&what, request).await {
             problems.push(error.to_string());
@@ -50,7 +62,9 @@ pub(super) async fn reconcile(
     }
     for range in remove {
         let what = format!("remove the route of {range} to {}", host.name);
-        let request = handle.route().del(message(range, None, host.ifindex));
+        let request = handle
+            .route()
+            .del(message(range, How::default(), host.ifindex));
         if let Err(error) = done(&what, request.execute()).await {
             problems.push(error.to_string());
         }
@@ -171,7 +185,7 @@ fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
     }
 }
 
-fn routes(wanted: &Wanted, problems: &mut Vec<String>) -> Routes {
+fn routes(wanted: &Wanted, large: Option<u32>, problems: &mut Vec<String>) -> Routes {
     let source = |range: &IpNet| {
         wanted
             .addresses
@@ -183,7 +197,12 @@ fn routes(wanted: &Wanted, problems: &mut Vec<String>) -> Routes {
     for range in &wanted.ranges {
         match source(range) {
             Some(source) => {
-                routes.insert(*range, Some(source));
+                // What is not TCP is cut by the dataplane, as the stack would have done; IPv6 has no such way.
+                let how = How {
+                    source: Some(source),
+                    mtu: large.filter(|_| source.is_ipv4()),
+                };
+                routes.insert(*range, how);
             }
             None if wanted.addresses.is_empty() => (),
             None => problems.push(format!(
@@ -194,11 +213,11 @@ fn routes(wanted: &Wanted, problems: &mut Vec<String>) -> Routes {
     routes
 }
 
-fn difference(present: &Routes, wanted: &Routes) -> (Vec<(IpNet, Option<IpAddr>)>, Vec<IpNet>) {
+fn difference(present: &Routes, wanted: &Routes) -> (Vec<(IpNet, How)>, Vec<IpNet>) {
     let add = wanted
         .iter()
-        .filter(|(range, source)| present.get(range) != Some(source))
-        .map(|(range, source)| (*range, *source))
+        .filter(|(range, how)| present.get(range) != Some(how))
+        .map(|(range, how)| (*range, *how))
         .collect();
     let remove = present
         .keys()
@@ -213,8 +232,8 @@ async fn present(handle: &Handle, ifindex: u32) -> Result<Routes, NodeError> {
     for family in all_families() {
         let dump = handle.route().get(family).execute();
         for route in collect("list routes", dump).await? {
-            if let Some((range, source)) = ours(&route, ifindex) {
-                routes.insert(range, source);
+            if let Some((range, how)) = ours(&route, ifindex) {
+                routes.insert(range, how);
             }
         }
     }
@@ -228,23 +247,31 @@ fn all_families() -> [RouteMessage; 2] {
     ]
 }
 
-fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, Option<IpAddr>)> {
+fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, How)> {
     if route.header.protocol != OURS {
         return None;
     }
     let mut target = None;
-    let mut source = None;
+    let mut how = How::default();
     let mut device = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(address) => target = ip(address),
-            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::PrefSource(address) => how.source = ip(address),
+            RouteAttribute::Metrics(metrics) => how.mtu = metrics.iter().find_map(mtu_of),
             RouteAttribute::Oif(index) => device = Some(*index),
             _ => (),
         }
     }
     let range = IpNet::new(target?, route.header.destination_prefix_length).ok()?;
-    (device == Some(ifindex)).then_some((range, source))
+    (device == Some(ifindex)).then_some((range, how))
+}
+
+fn mtu_of(metric: &RouteMetric) -> Option<u32> {
+    match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -255,21 +282,26 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn message(range: IpNet, source: Option<IpAddr>, ifindex: u32) -> RouteMessage {
+fn message(range: IpNet, how: How, ifindex: u32) -> RouteMessage {
     let gateway = GATEWAYS[usize::from(range.addr().is_ipv6())];
     let route = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(range.network(), range.prefix_len())
         .and_then(|route| route.gateway(gateway))
-        .and_then(|route| match source {
+        .and_then(|route| match how.source {
             Some(source) => route.pref_source(source),
             None => Ok(route),
         })
         .expect("one family, and a length that IpNet has checked");
-    route
+    let mut message = route
         .output_interface(ifindex)
         .protocol(OURS)
         .onlink()
-        .build()
+        .build();
+    if let Some(mtu) = how.mtu {
+        let metrics = vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)];
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
 }
 
 async fn resolve_gateways(handle: &Handle, ifindex: u32, mac: Mac) -> Result<(), NodeError> {
@@ -309,27 +341,43 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_touched() {
-        let source: Option<IpAddr> = Some("10.0.0.1".parse().expect("address"));
+        let source = How {
+            source: Some("10.0.0.1".parse().expect("address")),
+            mtu: None,
+        };
+        let large = How {
+            mtu: Some(61_000),
+            ..source
+        };
         let present = Routes::from([
             (net("10.244.1.0/24"), source),
-            (net("10.244.2.0/24"), None),
+            (net("10.244.2.0/24"), How::default()),
             (net("10.244.3.0/24"), source),
         ]);
         let wanted = Routes::from([
             (net("10.244.1.0/24"), source),
             (net("10.244.2.0/24"), source),
-            (net("10.244.4.0/24"), source),
+            (net("10.244.4.0/24"), large),
         ]);
         let (add, remove) = difference(&present, &wanted);
         assert_eq!(
             add,
             vec![
                 (net("10.244.2.0/24"), source),
-                (net("10.244.4.0/24"), source)
+                (net("10.244.4.0/24"), large)
             ]
         );
         assert_eq!(remove, vec![net("10.244.3.0/24")]);
         assert_eq!(difference(&wanted, &wanted), (vec![], vec![]));
+        for (range, how) in [(net("10.244.4.0/24"), large), (net("fd44::/64"), source)] {
+            let how = How {
+                source: how
+                    .source
+                    .filter(|source| source.is_ipv4() == range.addr().is_ipv4()),
+                ..how
+            };
+            assert_eq!(ours(&message(range, how, 7), 7), Some((range, how)));
+        }
     }
 
     #[test]
@@ -340,7 +388,7 @@ mod tests {
             addresses: vec!["10.0.0.1".parse().expect("address")],
             ..Wanted::default()
         };
-        assert_eq!(routes(&wanted, &mut problems).len(), 1);
+        assert_eq!(routes(&wanted, None, &mut problems).len(), 1);
         assert_eq!(
             problems,
             [

@@ -129,6 +129,7 @@ fn settings(queues: u32) -> Settings {
         host_interface: "podway-host".to_owned(),
         queues,
         tunnel: Tunnel::Vxlan,
+        pod_mtu: 1400,
         node: "node1".to_owned(),
         proc_sys: "/proc/sys".into(),
     }

@@ -1,4 +1,6 @@
 //! Labs whose agents follow an API server: it changes, it is away, it comes back with its history compacted.
+//!
+//! With KUBEBUILDER_ASSETS it is a real one.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -7,6 +9,7 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use podway_api_server::{Assets, TOKEN};
 use serde_json::Value;
 
 use crate::bench::{Lab, eventually, resident_kib, root, unprivileged};
@@ -59,8 +62,26 @@ fn server(lab: &Lab) -> i32 {
 
 /// An object as the lab's API server has it.
 fn object(lab: &Lab, path: &str) -> Value {
-    let url = format!("http://192.168.50.254:6443{path}");
-    let text = lab.must("node:node1", &["curl", "--silent", "--fail", &url]);
+    let at = format!("192.168.50.254:6443{path}");
+    let text = match Assets::named() {
+        None => lab.must("node:node1", &["curl", "--silent", "--fail", &at]),
+        Some(_) => {
+            let (at, token) = (
+                format!("https://{at}"),
+                format!("Authorization: Bearer {TOKEN}"),
+            );
+            let ask = [
+                "curl",
+                "--silent",
+                "--fail",
+                "--insecure",
+                "--header",
+                &token,
+                &at,
+            ];
+            lab.must("node:node1", &ask)
+        }
+    };
     serde_json::from_str(&text).expect("JSON")
 }
 

@@ -1,10 +1,12 @@
 //! An API server for labs and tests: lists and watches over real HTTP, with resource versions, pages, bookmarks, a
 //! history that can be compacted, and the troubles that real ones make.
 //!
-//! It holds any JSON and checks none: validation, admission and accounts are what real API servers are for.
+//! It holds any JSON and checks none: validation, admission and accounts are what real API servers are for, and [`Assets`]
+//! starts one where its programs are.
 
 mod fault;
 mod patch;
+mod real;
 mod resource;
 mod serve;
 mod store;
@@ -18,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use fault::Fault;
+pub use real::{Assets, DEFINITIONS, Real, RealSettings, TOKEN, definition, real_kubeconfig};
 pub use resource::Resource;
 pub use store::{NoSuchObject, Store};
 

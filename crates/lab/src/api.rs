@@ -1,30 +1,38 @@
 //! The API server of a lab whose agents follow one: it says what the directory of manifests says.
 //!
 //! It is a process of its own in the world outside, so that it can be stopped, and started again, under running agents.
+//! Where KUBEBUILDER_ASSETS names a folder with kube-apiserver and etcd, it is those; else the API server for tests.
 
-use std::collections::BTreeMap;
+mod ours;
+mod real;
+mod served;
+
 use std::convert::Infallible;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use podway_api_server::{ApiServer, Resource, Store};
+use podway_api_server::{Assets, real_kubeconfig};
 use podway_cni::Namespace;
-use podway_control::{Directory, Kind, Manifests};
-use serde::Serialize;
-use serde_json::{Value, json};
+use podway_control::Directory;
 
-use crate::cluster::{Node, Protocol};
-use crate::process::{Recorded, listeners, start as start_process};
-use crate::up::not_ready;
-use crate::{Error, Up};
+use self::ours::Ours;
+use self::real::RealServer;
+use self::served::served;
+use crate::cluster::{Cluster, Node};
+use crate::process::{Recorded, start as start_process};
+use crate::up::{file, not_ready};
+use crate::{Error, Place, Up, underlay};
 
 /// Where it listens, as API servers do.
 const PORT: u16 = 6443;
+/// How many times longer a real one may take to be ready.
+const REAL: u32 = 4;
 
 /// What is served, and where.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +41,14 @@ pub struct ApiService<'a> {
     pub manifests: &'a Path,
     /// Where it listens; `::` takes IPv4 too.
     pub address: SocketAddr,
+    /// The lab that it is of.
+    pub place: &'a Place,
 }
 
-/// The objects that were served last, by resource, namespace and name.
-type Served = BTreeMap<(Resource, String, String), Value>;
+enum Server {
+    Ours(Ours),
+    Real(RealServer),
+}
 
 /// How a node reaches the API server: at an address of the world of a family that the node has.
 pub(crate) fn kubeconfig(node: &Node, outside: &[IpNet]) -> Result<String, Error> {
@@ -46,123 +58,74 @@ pub(crate) fn kubeconfig(node: &Node, outside: &[IpNet]) -> Result<String, Error
     };
     let world = outside.iter().find(is_reached).ok_or(Error::NoAddress)?;
     let address = SocketAddr::from((world.addr(), PORT));
-    Ok(podway_api_server::kubeconfig(address))
+    Ok(match Assets::named() {
+        None => podway_api_server::kubeconfig(address),
+        Some(_) => real_kubeconfig(address),
+    })
 }
 
-/// Starts it in the world; it listens when this returns.
+/// Starts it in the world; all that it is to say is there when this returns.
 pub(crate) fn start(options: &Up, manifests: &Path) -> Result<Recorded, Error> {
     let (name, log) = ("API server", options.place.api_server_log());
     let world = Namespace::named(&options.place.world())?;
-    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
     let mut command = Command::new(&options.executable);
     command.args(["lab", "api-server"]).arg(manifests);
-    command.args(["--bind", &address.to_string()]);
     let (mut child, process) = start_process(name, &world, &mut command, &log)?;
-    let deadline = Instant::now() + options.timeout;
-    loop {
-        let mut all = listeners(&world)?.into_iter();
-        if all.any(|it| (it.protocol, it.port) == (Protocol::Tcp, PORT)) {
-            return Ok(process);
-        }
-        let what = format!("it does not listen on port {PORT}");
+    let patience = match Assets::named() {
+        None => options.timeout,
+        Some(_) => options.timeout * REAL,
+    };
+    let deadline = Instant::now() + patience;
+    while !options.place.api_server_ready().exists() {
+        let what = "it does not serve the manifests";
         if let Ok(Some(ended)) = child.try_wait() {
             let what = format!("{what}: it ended with {ended}");
             return Err(not_ready(options, name, what, &log));
         }
         if Instant::now() > deadline {
-            return Err(not_ready(options, name, what, &log));
+            return Err(not_ready(options, name, what.to_owned(), &log));
         }
         thread::sleep(Duration::from_millis(20));
     }
+    Ok(process)
 }
 
 /// Serves the objects of a directory of manifests and what is changed in it; returns only if that fails.
-///
-/// Versions begin where the time is, so that a server that is started anew has a history that was compacted.
 pub async fn serve_api(options: ApiService<'_>) -> Result<Infallible, Error> {
-    let ApiService { manifests, address } = options;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let version = since.map_or(1, |since| since.as_micros() as u64);
-    let resources = Kind::ALL.into_iter().map(resource);
-    let store = Arc::new(Store::starting_at(version, resources));
+    let ApiService {
+        manifests,
+        address,
+        place,
+    } = options;
+    let ready = place.api_server_ready();
+    match fs::remove_file(&ready) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => file(&ready, removed)?,
+    }
     let (mut directory, _) =
         Directory::open(manifests).map_err(|problems| Error::Manifests(problems.to_string()))?;
-    let mut served = Served::new();
-    feed(&store, directory.manifests(), &mut served);
-    let server = ApiServer::start(store.clone(), address).await;
-    let _server = server.map_err(|source| Error::Serve {
-        address: address.ip(),
-        port: address.port(),
-        source,
-    })?;
+    let mut last = served(directory.manifests());
+    let server = match Assets::named() {
+        None => Server::Ours(Ours::start(address, &last).await?),
+        Some(assets) => {
+            let outside = underlay::of_world(&Cluster::load(manifests)?.nodes);
+            let advertised = outside.first().ok_or(Error::NoAddress)?.addr();
+            let addresses = (address, advertised);
+            let folder = place.api_server();
+            Server::Real(RealServer::start(&assets, &folder, addresses, &last).await?)
+        }
+    };
+    file(&ready, fs::write(&ready, ""))?;
     loop {
         let batch = directory.next().await;
         for problem in &batch.problems {
             eprintln!("{problem}: the last good state is served");
         }
-        feed(&store, directory.manifests(), &mut served);
-    }
-}
-
-fn resource(kind: Kind) -> Resource {
-    Resource {
-        prefix: match kind.group() {
-            "" => format!("/api/{}", kind.version()),
-            group => format!("/apis/{group}/{}", kind.version()),
-        },
-        plural: kind.plural().to_owned(),
-    }
-}
-
-/// Applies what differs from what was served last, and deletes what is no more: what agents patched into the others stays.
-fn feed(store: &Store, manifests: &Manifests, served: &mut Served) {
-    let mut now = Served::new();
-    take(&mut now, Kind::Node, &manifests.nodes);
-    take(&mut now, Kind::Namespace, &manifests.namespaces);
-    take(&mut now, Kind::Pod, &manifests.pods);
-    take(&mut now, Kind::Service, &manifests.services);
-    take(&mut now, Kind::EndpointSlice, &manifests.endpoint_slices);
-    take(&mut now, Kind::NetworkPolicy, &manifests.network_policies);
-    let policies = &manifests.cluster_network_policies;
-    take(&mut now, Kind::ClusterNetworkPolicy, policies);
-    for (place, object) in &now {
-        if served.get(place) != Some(object) {
-            store.apply(&place.0, with_conditions(store, place, object));
+        let now = served(directory.manifests());
+        match &server {
+            Server::Ours(ours) => ours.feed(&last, &now),
+            Server::Real(real) => real.take(&last, &now).await,
         }
-    }
-    for (resource, namespace, name) in served.keys().filter(|place| !now.contains_key(place)) {
-        // Gone by somebody else's hand is gone, too.
-        let _ = store.delete(resource, namespace, name);
-    }
-    *served = now;
-}
-
-/// The object with the conditions that agents gave it, which manifests don't speak of.
-fn with_conditions(store: &Store, place: &(Resource, String, String), object: &Value) -> Value {
-    let (resource, namespace, name) = place;
-    let mut object = object.clone();
-    let before = store.object(resource, namespace, name);
-    let given = before.map(|before| before["status"]["conditions"].clone());
-    if let Some(given) = given.filter(|given| !given.is_null())
-        && object["status"]["conditions"].is_null()
-    {
-        object["status"]["conditions"] = given;
-    }
-    object
-}
-
-fn take<T: Serialize>(served: &mut Served, kind: Kind, objects: &[T]) {
-    for object in objects {
-        let mut object = serde_json::to_value(object).unwrap_or_default();
-        let text = |field: &str| {
-            let text = object["metadata"][field].as_str();
-            text.unwrap_or_default().to_owned()
-        };
-        let (namespace, name) = (text("namespace"), text("name"));
-        if object["metadata"]["uid"].is_null() {
-            // The same after a restart, which is no new cluster.
-            object["metadata"]["uid"] = json!(format!("{kind}-{namespace}-{name}"));
-        }
-        served.insert((resource(kind), namespace, name), object);
+        last = now;
     }
 }

@@ -84,6 +84,9 @@ pub enum Error {
     /// Nodes can't reach an API server.
     #[error("no node has an InternalIP, so that none reaches an API server; give nodes addresses")]
     NoAddress,
+    /// A real API server did not start, or did not take what the manifests say.
+    #[error("API server: {0}")]
+    ApiServer(String),
     /// A node's agent refused.
     #[error("node {node}: {source}")]
     Agent {
@@ -119,6 +122,7 @@ impl Error {
             | Error::NotReady { .. }
             | Error::Stuck { .. }
             | Error::NoAddress
+            | Error::ApiServer(_)
             | Error::Agent { .. }
             | Error::Serve { .. } => 1,
         }

@@ -57,6 +57,16 @@ impl Place {
         self.directory.join("log").join("api-server.log")
     }
 
+    /// Where a real API server keeps its state.
+    pub(crate) fn api_server(&self) -> PathBuf {
+        self.directory.join("api-server")
+    }
+
+    /// Is there once the API server says what it is to say.
+    pub(crate) fn api_server_ready(&self) -> PathBuf {
+        self.directory.join("api-server.ready")
+    }
+
     pub(crate) fn agent_log(&self, node: &str) -> PathBuf {
         self.directory.join(format!("{node}.log"))
     }

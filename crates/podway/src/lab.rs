@@ -77,6 +77,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
             let service = ApiService {
                 manifests: &manifests,
                 address: bind,
+                place: &place,
             };
             match podway_lab::serve_api(service).await? {}
         }

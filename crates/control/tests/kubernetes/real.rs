@@ -1,13 +1,11 @@
 //! The same against a real kube-apiserver and etcd, when KUBEBUILDER_ASSETS names a folder with them, as for envtest.
 
-use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use podway_api_server::{Assets, DEFINITIONS, Real, RealSettings, definition, real_kubeconfig};
 use podway_control::Kind;
 use podway_intent::Change;
 use serde_json::{Value, json};
@@ -18,94 +16,47 @@ use crate::bench::{QUICK, View, cluster_policy, namespace, node, pod, policy, se
 
 /// How long a server may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(90);
-const TOKEN: &str = "podway-test-token";
 const TAINT: &str = "node.podway.dev/not-ready";
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// A control plane of one etcd and one API server, which end with this value.
-struct Real {
-    api_server: Child,
-    etcd: Child,
-    start: Command,
+/// A real control plane, and a client of it.
+struct Served {
+    real: Real,
     client: kube::Client,
     kubeconfig: String,
     _folder: TempDir,
 }
 
-impl Real {
-    /// Starts both; `None` without the folder.
-    async fn start() -> Option<Real> {
-        let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) else {
+impl Served {
+    /// Starts it; `None` without the programs.
+    async fn start() -> Option<Served> {
+        let Some(assets) = Assets::named() else {
             println!("not run: KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd");
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let [etcd_port, port] = [free_port(), free_port()];
-        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
-        let mut etcd = logged(&assets.join("etcd"), folder.path());
-        etcd.args([
-            "--unsafe-no-fsync=true",
-            "--listen-peer-urls=http://127.0.0.1:0",
-        ])
-        .arg(format!("--listen-client-urls={etcd_url}"))
-        .arg(format!("--advertise-client-urls={etcd_url}"))
-        .arg(format!(
-            "--data-dir={}",
-            folder.path().join("data").display()
-        ));
-        let etcd = etcd.spawn().expect("etcd of KUBEBUILDER_ASSETS starts");
-
-        let key = folder.path().join("accounts.key");
-        let made = Command::new("openssl")
-            .args(["genrsa", "-out"])
-            .arg(&key)
-            .arg("2048")
-            .stderr(Stdio::null())
-            .status();
-        assert!(made.is_ok_and(|it| it.success()), "openssl makes a key");
-        let tokens = folder.path().join("tokens.csv");
-        let line = format!("{TOKEN},podway-test,podway-test,system:masters\n");
-        std::fs::write(&tokens, line).expect("written");
-        let mut start = logged(&assets.join("kube-apiserver"), folder.path());
-        start
-            .args([
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                "--authorization-mode=RBAC",
-                "--disable-admission-plugins=ServiceAccount",
-                "--service-account-issuer=https://127.0.0.1/",
-                "--service-cluster-ip-range=10.96.0.0/16",
-            ])
-            .arg(format!("--secure-port={port}"))
-            .arg(format!("--etcd-servers={etcd_url}"))
-            .arg(format!(
-                "--cert-dir={}",
-                folder.path().join("certs").display()
-            ))
-            .arg(format!("--token-auth-file={}", tokens.display()))
-            .arg(format!("--service-account-key-file={}", key.display()))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                key.display()
-            ));
-        let api_server = start
-            .spawn()
-            .expect("kube-apiserver of KUBEBUILDER_ASSETS starts");
-        let kubeconfig = kubeconfig(port);
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address: SocketAddr = listener.local_addr().expect("an address");
+        drop(listener);
+        let real = assets.start(RealSettings {
+            folder: folder.path(),
+            address,
+            advertised: address.ip(),
+            service_ranges: &["10.96.0.0/16".to_owned()],
+        });
+        let real = real.expect("the programs of KUBEBUILDER_ASSETS start");
+        let kubeconfig = real_kubeconfig(address);
         let file = Kubeconfig::from_yaml(&kubeconfig).expect("a kubeconfig");
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(file, &options).await;
         let client = kube::Client::try_from(config.expect("a configuration")).expect("a client");
-        let real = Real {
-            api_server,
-            etcd,
-            start,
+        let served = Served {
+            real,
             client,
             kubeconfig,
             _folder: folder,
         };
-        real.ready().await;
-        Some(real)
+        served.ready().await;
+        Some(served)
     }
 
     async fn ready(&self) {
@@ -122,9 +73,9 @@ impl Real {
 
     /// Kills the API server, and starts another on the same state.
     async fn restart(&mut self) {
-        end(&mut self.api_server);
+        self.real.stop();
         sleep(Duration::from_secs(2)).await;
-        self.api_server = self.start.spawn().expect("it starts again");
+        self.real.restart().expect("it starts again");
         self.ready().await;
     }
 
@@ -158,67 +109,6 @@ impl Real {
     }
 }
 
-impl Drop for Real {
-    fn drop(&mut self) {
-        end(&mut self.api_server);
-        end(&mut self.etcd);
-    }
-}
-
-fn end(child: &mut Child) {
-    // One that ended by itself is ended.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// A program whose output is in the folder.
-fn logged(program: &Path, folder: &Path) -> Command {
-    let name = program.file_name().expect("a name").to_string_lossy();
-    let log = File::create(folder.join(format!("{name}.log"))).expect("a log");
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null());
-    command.stdout(log.try_clone().expect("a log")).stderr(log);
-    command
-}
-
-/// The server signs its own certificate.
-fn kubeconfig(port: u16) -> String {
-    format!(
-        r#"apiVersion: v1
-kind: Config
-clusters: [{{ name: real, cluster: {{ server: "https://127.0.0.1:{port}", insecure-skip-tls-verify: true }} }}]
-users: [{{ name: real, user: {{ token: {TOKEN} }} }}]
-contexts: [{{ name: real, context: {{ cluster: real, user: real }} }}]
-current-context: real
-"#
-    )
-}
-
-/// What defines ClusterNetworkPolicies, without a schema: what is right is ours to say.
-fn definition() -> Value {
-    let kind = Kind::ClusterNetworkPolicy;
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("{}.{}", kind.plural(), kind.group()),
-            "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
-        },
-        "spec": {
-            "group": kind.group(), "scope": "Cluster",
-            "names": {"plural": kind.plural(), "singular": "clusternetworkpolicy", "kind": kind.name(),
-                "listKind": "ClusterNetworkPolicyList"},
-            "versions": [{"name": kind.version(), "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": schema}}],
-        },
-    })
-}
-
 fn said(view: &View, text: &str) -> bool {
     let mut changes = view.changes.iter();
     changes.any(|change| format!("{change:?}").contains(text))
@@ -226,7 +116,7 @@ fn said(view: &View, text: &str) -> bool {
 
 #[tokio::test]
 async fn a1_a_real_api_server_is_followed_over_changes_a_definition_and_a_restart() {
-    let Some(mut real) = Real::start().await else {
+    let Some(mut real) = Served::start().await else {
         return;
     };
     let shop = |group: &str, plural: &str| format!("{group}/namespaces/shop/{plural}");
@@ -264,8 +154,10 @@ async fn a1_a_real_api_server_is_followed_over_changes_a_definition_and_a_restar
     view.until("the endpoint moved", |view| said(view, "10.244.1.99"))
         .await;
 
-    real.create(DEFINITIONS, &definition()).await;
-    let path = Kind::ClusterNetworkPolicy.path();
+    let kind = Kind::ClusterNetworkPolicy;
+    let definition = definition(kind.group(), kind.version(), kind.name(), kind.plural());
+    real.create(DEFINITIONS, &definition).await;
+    let path = kind.path();
     let start = Instant::now();
     while let Err(error) = real
         .ask(Method::POST, &path, &cluster_policy("closed"))

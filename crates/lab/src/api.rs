@@ -26,8 +26,9 @@ use self::real::RealServer;
 use self::served::served;
 use crate::cluster::{Cluster, Node};
 use crate::process::{Recorded, start as start_process};
+use crate::underlay::Underlay;
 use crate::up::{file, not_ready};
-use crate::{Error, Place, Up, underlay};
+use crate::{Error, Place, Up};
 
 /// Where it listens, as API servers do.
 const PORT: u16 = 6443;
@@ -47,7 +48,7 @@ pub struct ApiService<'a> {
 
 enum Server {
     Ours(Ours),
-    Real(RealServer),
+    Real(Box<RealServer>),
 }
 
 /// How a node reaches the API server: at an address of the world of a family that the node has.
@@ -108,11 +109,12 @@ pub async fn serve_api(options: ApiService<'_>) -> Result<Infallible, Error> {
     let server = match Assets::named() {
         None => Server::Ours(Ours::start(address, &last).await?),
         Some(assets) => {
-            let outside = underlay::of_world(&Cluster::load(manifests)?.nodes);
+            let outside = Underlay::One.of_world(&Cluster::load(manifests)?.nodes);
             let advertised = outside.first().ok_or(Error::NoAddress)?.addr();
             let addresses = (address, advertised);
             let folder = place.api_server();
-            Server::Real(RealServer::start(&assets, &folder, addresses, &last).await?)
+            let real = RealServer::start(&assets, &folder, addresses, &last).await?;
+            Server::Real(Box::new(real))
         }
     };
     file(&ready, fs::write(&ready, ""))?;

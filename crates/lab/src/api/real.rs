@@ -41,10 +41,10 @@ struct Refusal {
 }
 
 fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
     }
+    error.to_string()
 }
 
 impl RealServer {
@@ -271,9 +271,9 @@ impl RealServer {
         content: &str,
         value: &Value,
     ) -> Result<Value, Refusal> {
-        let body = match value {
-            Value::Null => Vec::new(),
-            value => value.to_string().into_bytes(),
+        let body = match value.is_null() {
+            true => Vec::new(),
+            false => value.to_string().into_bytes(),
         };
         let what = format!("{method} {path}");
         let request = Request::builder().method(method).uri(path);

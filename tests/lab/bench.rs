@@ -228,3 +228,14 @@ pub(crate) fn resident_kib(pid: i32) -> u64 {
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     number.expect("VmRSS in kB").parse().expect("a number")
 }
+
+/// True if all that ping sent was answered, but for one: the last was on its way when it was told to end.
+pub(crate) fn lost_nothing(summary: &str) -> bool {
+    let count = |what: &str| {
+        let (before, _) = summary.split_once(what)?;
+        before.rsplit([' ', '\n']).next()?.parse::<u64>().ok()
+    };
+    let sent = count(" packets transmitted").expect("ping sums up");
+    let answered = count(" received").expect("ping sums up");
+    answered > 0 && sent - answered <= 1
+}

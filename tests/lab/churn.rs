@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bench::{Lab, resident_kib, root, unprivileged};
+use crate::bench::{Lab, lost_nothing, resident_kib, root, unprivileged};
 
 const PODS: usize = 200;
 
@@ -129,7 +129,7 @@ fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
         ports_before
     );
     assert!(
-        text.contains(" 0% packet loss"),
+        lost_nothing(&text),
         "traffic of others is not disturbed: {text}"
     );
     assert_eq!(lab.check()["wrong"].as_u64(), Some(0));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use podway_api_server::{Assets, TOKEN};
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, resident_kib, root, unprivileged};
+use crate::bench::{Lab, eventually, lost_nothing, resident_kib, root, unprivileged};
 use crate::churn::Place;
 use crate::deaths::{TALK, begun, kill, kill_agent, restart, talker};
 use crate::world::{copy, up_with};
@@ -179,7 +179,7 @@ impl Traffic {
             match what {
                 "lines" => {}
                 "datagrams" => assert_eq!(text.split_whitespace().count(), 1, "lost: {text}"),
-                _ => assert!(text.contains(" 0% packet loss"), "{text}"),
+                _ => assert!(lost_nothing(&text), "{text}"),
             }
         }
         let _ = self.server.kill();

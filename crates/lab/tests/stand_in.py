@@ -27,6 +27,11 @@ def attach(node, request):
         ip("route", "add", address, "dev", interface, "src", own)
 
 
+def network(node, config):
+    return {"pod_ranges": list(node["ranges"]), "queues": config["workers"], "pod_mtu": config["pod_mtu"],
+            "tunnel_mtu": 1450, "gateway_mac": "02:00:00:00:00:01", "problem": None}
+
+
 def run(config):
     with open(config, "rb") as file:
         config = tomllib.load(file)
@@ -45,9 +50,12 @@ def run(config):
     while True:
         stream, _ = listener.accept()
         request = json.loads(stream.makefile().readline())
-        if "attach" in request:
+        answer = {}
+        if request == "network":
+            answer = network(node, config)
+        elif "attach" in request:
             attach(node, request["attach"])
-        stream.sendall(b'{"ok":{}}\n')
+        stream.sendall(json.dumps({"ok": answer}).encode() + b"\n")
         stream.close()
 
 

@@ -82,3 +82,15 @@ pub(crate) fn finds(program: &str) -> bool {
     let mut directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     directories.any(|directory| directory.join(program).is_file())
 }
+
+/// Has the machine's namespaces to itself among tests, while the value lives; `None`, and says so, without root.
+#[cfg(test)]
+pub(crate) fn alone() -> Option<std::fs::File> {
+    if std::env::var_os("PODWAY_UNPRIVILEGED").is_some() {
+        println!("not run: namespaces need root");
+        return None;
+    }
+    let alone = std::fs::File::create("/run/podway-test.lock").expect("root can lock");
+    alone.lock().expect("a lock");
+    Some(alone)
+}

@@ -27,6 +27,11 @@ fn d7_traceroute_through_a_service_shows_every_hop() {
         return;
     }
     let lab = up();
+    shows_every_hop(&lab);
+}
+
+/// Traceroute through a service on the other node sees this node, that one, and the service.
+pub(crate) fn shows_every_hop(lab: &Lab) {
     for (service, hops) in [
         ("10.96.0.80", ["10.244.1.1", "10.244.2.1", "10.96.0.80"]),
         ("fd96::80", ["fd44:0:0:1::1", "fd44:0:0:2::1", "fd96::80"]),

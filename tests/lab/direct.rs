@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::datagrams::shows_every_hop;
 use crate::deaths::{is_gone, kill, restart};
 use crate::world::up_with;
 
@@ -157,31 +158,7 @@ fn d2_d7_s20_clients_of_services_on_direct_nodes_meet_what_they_should() {
         println!("{host}: {said}");
         assert!(said.contains("learnt 1500"), "{said}");
     }
-    for (service, hops) in [
-        ("10.96.0.80", ["10.244.1.1", "10.244.2.1", "10.96.0.80"]),
-        ("fd96::80", ["fd44:0:0:1::1", "fd44:0:0:2::1", "fd96::80"]),
-    ] {
-        let traceroute = [
-            "traceroute",
-            "-n",
-            "-T",
-            "-p",
-            "80",
-            "-q",
-            "1",
-            "-w",
-            "2",
-            "-m",
-            "6",
-            service,
-        ];
-        let text = lab.must("default/client", &traceroute);
-        let lines = text.lines().skip(1);
-        let seen: Vec<&str> = lines
-            .filter_map(|line| line.split_whitespace().nth(1))
-            .collect();
-        assert_eq!(seen, hops, "{text}");
-    }
+    shows_every_hop(&lab);
     for node in ["node1", "node2"] {
         assert_eq!(counter(&lab, node, "tunnel-pushed"), 0);
     }

@@ -261,21 +261,17 @@ fn check(bed: &Bed, system: System, case: &Case) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use podway_cni::Namespace;
 
     use super::*;
+    use crate::process::alone;
 
     /// What arrives is of the right length, or measuring fails; the engine counts what it did.
     #[test]
     fn every_system_forwards_what_it_should() {
-        if std::env::var_os("PODWAY_UNPRIVILEGED").is_some() {
-            println!("not run: namespaces need root");
+        let Some(_alone) = alone() else {
             return;
-        }
-        let alone = File::create("/run/podway-test.lock").expect("root can lock");
-        alone.lock().expect("a lock");
+        };
         let rows = forwarded(System::ALL, Way::Out, 1);
         let counted = &rows[1].counted;
         assert_eq!(counted["flow-miss"], 100.0, "{counted:?}");

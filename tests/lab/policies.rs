@@ -114,8 +114,11 @@ impl Connection {
 
     /// How many answers came so far.
     fn answers(&self) -> u64 {
-        let text = fs::read_to_string(&self.file).unwrap_or_default();
-        text.parse().unwrap_or(0)
+        match fs::read_to_string(&self.file) {
+            Ok(text) => text.parse().expect("a number"),
+            // None came yet.
+            Err(_) => 0,
+        }
     }
 
     fn moves(&self) -> bool {

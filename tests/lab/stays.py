@@ -1,5 +1,5 @@
 # One connection for as long as it lives: what is sent comes back, and a file says how often it did.
-import socket, sys, time
+import os, socket, sys, time
 
 host, port, transport, path = sys.argv[1:5]
 kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[transport]
@@ -23,8 +23,10 @@ while True:
         s.send(b"x")
         s.recv(16)
         count += 1
-        with open(path, "w") as file:
+        # In one step: a reader never sees an empty file, which would count as no answer yet.
+        with open(path + ".new", "w") as file:
             file.write(str(count))
+        os.replace(path + ".new", path)
     except TimeoutError:
         pass
     time.sleep(0.02)

@@ -186,9 +186,6 @@ impl Rings {
     /// Takes up to `limit` received parts; how many there were.
     #[inline]
     pub(crate) fn receive(&mut self, limit: usize, mut each: impl FnMut(Received)) -> usize {
-        if self.received() == 0 {
-            return 0;
-        }
         let mut descriptors = [FrameDesc::default(); BURST];
         // SAFETY: the socket belongs to the memory whose chunks the descriptors name.
         let count = unsafe { self.receive.consume(&mut descriptors[..limit.min(BURST)]) };

@@ -187,6 +187,9 @@ impl Port {
         let before = counted.rx_bytes;
         counted.polls += 1;
         let waited = self.rings.received();
+        if waited == 0 {
+            return 0;
+        }
         let taken = self.rings.receive(limit, |part: Received| {
             frames.pass(part.chunk, owner, Owner::WORKER);
             frames.note(part.chunk, part.head, part.length);
@@ -214,9 +217,6 @@ impl Port {
                 }
             }
         });
-        if taken == 0 {
-            return 0;
-        }
         self.filled -= taken as u32;
         // It comes faster than frames are given back: more of them, before the ring runs dry.
         if waited >= self.target / 4 {

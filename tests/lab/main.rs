@@ -17,4 +17,5 @@ mod services;
 mod shaper;
 mod transfers;
 mod window;
+mod wire;
 mod world;

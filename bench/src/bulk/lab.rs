@@ -4,7 +4,7 @@ use std::env;
 
 use anyhow::{Context, ensure};
 use podway_cni::Namespace;
-use podway_lab::{Place as Names, Up};
+use podway_lab::{Place as Names, Underlay, Up};
 
 use super::{Place, Pods, Setting};
 use crate::follow::runtime;
@@ -53,6 +53,8 @@ impl Lab {
         let mut up = Up::new(folder.path());
         up.place = Names::named(LAB);
         up.executable = podway.context("no `podway` beside this program: build the workspace")?;
+        // As the peers have it.
+        up.underlay = Underlay::Wire;
         up.underlay_mtu = setting.underlay_mtu;
         up.pod_mtu = setting.pod_mtu;
         up.progress = |_| ();

@@ -45,6 +45,8 @@ struct Config<'a> {
     tunnel: String,
     socket: &'a Path,
     workers: NonZeroU16,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cores: Vec<usize>,
     pod_mtu: u32,
     allowed_external_ips: &'a [IpNet],
 }
@@ -53,7 +55,7 @@ impl Agent {
     pub(crate) fn start(
         options: &Up,
         follows: Follows<'_>,
-        node: &str,
+        (number, node): (usize, &str),
     ) -> Result<(Self, Recorded), Error> {
         let place = &options.place;
         let (socket, log, path) = (
@@ -73,6 +75,7 @@ impl Agent {
             tunnel: options.tunnel.to_string(),
             socket: &socket,
             workers: options.workers,
+            cores: cores(number, options.workers),
             pod_mtu: options.pod_mtu,
             allowed_external_ips: &options.external_ips,
         };
@@ -120,4 +123,16 @@ impl Agent {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The cores of the node with this number, from the last one on: nodes of one machine share them evenly. None, which
+/// leaves it to the agent, if a node has more workers than there are cores.
+fn cores(number: usize, workers: NonZeroU16) -> Vec<usize> {
+    let allowed = core_affinity::get_core_ids().unwrap_or_default();
+    let workers = usize::from(workers.get());
+    if workers > allowed.len() {
+        return Vec::new();
+    }
+    let from_last = allowed.iter().rev().cycle().skip(number * workers);
+    from_last.take(workers).map(|core| core.id).collect()
 }

@@ -33,6 +33,16 @@ pub enum Error {
         /// The node that it names.
         node: String,
     },
+    /// A wire has two ends.
+    #[error(
+        "an underlay of one wire joins two nodes, and the manifests have {0}; leave `--underlay wire` out"
+    )]
+    NotTwo(usize),
+    /// The API server is in the world outside.
+    #[error(
+        "an underlay of one wire has no world outside, where the API server would be; leave `--underlay wire` or `--source kubernetes` out"
+    )]
+    NoWorld,
     /// Nothing to run.
     #[error("no command is given; write it after `--`")]
     NoCommand,
@@ -111,7 +121,12 @@ impl Error {
     /// The exit code of a command that ends with this: 2 for bad input, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Manifests(_) | Error::NoTarget(_) | Error::NoNode { .. } | Error::NoCommand => 2,
+            Error::Manifests(_)
+            | Error::NoTarget(_)
+            | Error::NoNode { .. }
+            | Error::NotTwo(_)
+            | Error::NoWorld
+            | Error::NoCommand => 2,
             Error::Exists
             | Error::NoLab
             | Error::Namespace(_)

@@ -53,7 +53,7 @@ pub(crate) fn exec(
     let namespace = match target {
         Target::Pod(title) => state.pods.get(title).map(|pod| pod.namespace.clone()),
         Target::Node(name) => state.nodes.get(name).map(|node| node.namespace.clone()),
-        Target::World => Some(place.world()),
+        Target::World => Some(place.world()).filter(|world| place.namespaces().contains(world)),
     };
     let namespace = namespace.ok_or_else(|| {
         Error::NoTarget(match target {

@@ -1,5 +1,5 @@
 //! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node, and to
-//! the world.
+//! the world; or nothing but a wire between two nodes.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podway_cni::{Namespace, NetlinkError, Network, Route};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::Error;
@@ -24,6 +24,8 @@ pub enum Underlay {
     One,
     /// A network for each /24 and /64 that nodes have addresses in, and the world as the router between them.
     Routed,
+    /// A wire between two nodes, without a switch and a world outside: what passes it costs the least.
+    Wire,
 }
 
 const BRIDGE: &str = "pwbridge";
@@ -63,28 +65,53 @@ pub(crate) fn join(
 ) -> Result<(), NetlinkError> {
     Network::of(node, async |network: Network| network.prepare().await)?;
     let port = format!("pwport{}", wire.number);
-    let queues = u32::from(wire.queues.get());
     Network::of(switch, async |network: Network| {
-        let end = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(UPLINK)
-            .mtu(wire.mtu)
-            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-            .setns_by_fd(node.as_raw_fd())
-            .build();
-        let pair = LinkVeth::new(&port, UPLINK)
-            .mtu(wire.mtu)
-            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(end)))
-            .build();
-        network.add_link(pair).await?;
+        network.add_link(wire.pair(&port, node)).await?;
         let bridge = network.index(BRIDGE)?;
         let port = LinkUnspec::new_with_index(network.index(&port)?)
             .controller(bridge)
             .up();
         network.set_link(port.build()).await
     })?;
+    begin(node, addresses)
+}
+
+/// Wires two nodes to each other and gives them their addresses.
+pub(crate) fn join_two(nodes: [(&Namespace, &[IpNet]); 2], wire: Wire) -> Result<(), NetlinkError> {
+    let [(one, _), (other, _)] = nodes;
+    for (node, _) in nodes {
+        Network::of(node, async |network: Network| network.prepare().await)?;
+    }
+    Network::of(one, async |network: Network| {
+        network.add_link(wire.pair(UPLINK, other)).await
+    })?;
+    nodes
+        .into_iter()
+        .try_for_each(|(node, addresses)| begin(node, addresses))
+}
+
+impl Wire {
+    /// A veth pair whose other end is a node's uplink.
+    fn pair(self, device: &str, node: &Namespace) -> LinkMessage {
+        let queues = u32::from(self.queues.get());
+        let end = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(UPLINK)
+            .mtu(self.mtu)
+            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
+            .setns_by_fd(node.as_raw_fd())
+            .build();
+        LinkVeth::new(device, UPLINK)
+            .mtu(self.mtu)
+            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(end)))
+            .build()
+    }
+}
+
+/// Sets a node's uplink up.
+fn begin(node: &Namespace, addresses: &[IpNet]) -> Result<(), NetlinkError> {
     Network::of(node, async |network: Network| {
         let uplink = network.index(UPLINK)?;
         network.set_up(uplink).await?;
@@ -124,7 +151,7 @@ impl Underlay {
     /// The addresses that have to be in a network together.
     fn neighbours(self, nodes: &[Node]) -> Vec<IpAddr> {
         match self {
-            Underlay::One => addresses(nodes).collect(),
+            Underlay::One | Underlay::Wire => addresses(nodes).collect(),
             Underlay::Routed => Vec::new(),
         }
     }

@@ -86,6 +86,12 @@ impl Up {
 
 pub(crate) fn up(options: &Up) -> Result<(), Error> {
     let cluster = Cluster::load(&options.directory)?;
+    match (options.underlay, options.source, &cluster.nodes[..]) {
+        (Underlay::Wire, Source::Kubernetes, _) => return Err(Error::NoWorld),
+        (Underlay::Wire, Source::Directory, [_, _]) => {}
+        (Underlay::Wire, Source::Directory, nodes) => return Err(Error::NotTwo(nodes.len())),
+        (Underlay::One | Underlay::Routed, _, _) => {}
+    }
     for pod in &cluster.pods {
         if cluster.node(&pod.node).is_none() {
             return Err(Error::NoNode {
@@ -170,29 +176,54 @@ struct Server {
 
 impl Lab<'_> {
     fn make_nodes(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        match self.options.underlay {
+            Underlay::Wire => self.wire_nodes(cluster)?,
+            Underlay::One | Underlay::Routed => self.switch_nodes(cluster)?,
+        }
+        match self.options.source {
+            Source::Directory => {}
+            Source::Kubernetes => self.start_api_server(cluster)?,
+        }
+        // Agents look for their peers at once, and find them only if all are wired.
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            self.start_agent(number, node)?;
+        }
+        for agent in &mut self.agents {
+            let what = "its first tables are not in force";
+            agent.await_status(self.options, what, |status| status["in_force"] != false)?;
+        }
+        Ok(())
+    }
+
+    /// Makes two nodes and a wire between them.
+    fn wire_nodes(&self, cluster: &Cluster) -> Result<(), Error> {
+        let nodes = [&cluster.nodes[0], &cluster.nodes[1]];
+        let namespace = |node: &Node| Namespace::create(&self.options.place.node(&node.name));
+        let [one, other] = [namespace(nodes[0])?, namespace(nodes[1])?];
+        let [near, far] =
+            nodes.map(|node| self.options.underlay.with_prefixes(node, &cluster.nodes));
+        let wire = self.wire(0, self.options.workers);
+        underlay::join_two([(&one, &near), (&other, &far)], wire)?;
+        Ok(())
+    }
+
+    /// Makes the switch, and the nodes and the world at it.
+    fn switch_nodes(&self, cluster: &Cluster) -> Result<(), Error> {
         let place = &self.options.place;
         let switch = Namespace::create(&place.switch())?;
         underlay::make_switch(&switch)?;
         for (number, node) in cluster.nodes.iter().enumerate() {
             let namespace = Namespace::create(&place.node(&node.name))?;
             let addresses = self.options.underlay.with_prefixes(node, &cluster.nodes);
-            let wire = underlay::Wire {
-                number,
-                queues: self.options.workers,
-                mtu: self.options.underlay_mtu,
-            };
+            let wire = self.wire(number, self.options.workers);
             underlay::join(&switch, &namespace, wire, &addresses)?;
         }
         let world = Namespace::create(&place.world())?;
-        let wire = underlay::Wire {
-            number: cluster.nodes.len(),
-            queues: NonZeroU16::MIN,
-            mtu: self.options.underlay_mtu,
-        };
+        let wire = self.wire(cluster.nodes.len(), NonZeroU16::MIN);
         let outside = self.options.underlay.of_world(&cluster.nodes);
         underlay::join(&switch, &world, wire, &outside)?;
         match self.options.underlay {
-            Underlay::One => {}
+            Underlay::One | Underlay::Wire => {}
             Underlay::Routed => underlay::forward(&world)?,
         }
         for node in &cluster.nodes {
@@ -201,19 +232,15 @@ impl Lab<'_> {
             let gateways: Vec<_> = outside.iter().filter(is_near).copied().collect();
             underlay::lead_out(&namespace, &gateways)?;
         }
-        match self.options.source {
-            Source::Directory => {}
-            Source::Kubernetes => self.start_api_server(cluster, &outside)?,
-        }
-        // Agents look for their peers at once, and find them only if all are wired.
-        for node in &cluster.nodes {
-            self.start_agent(node)?;
-        }
-        for agent in &mut self.agents {
-            let what = "its first tables are not in force";
-            agent.await_status(self.options, what, |status| status["in_force"] != false)?;
-        }
         Ok(())
+    }
+
+    fn wire(&self, number: usize, queues: NonZeroU16) -> underlay::Wire {
+        underlay::Wire {
+            number,
+            queues,
+            mtu: self.options.underlay_mtu,
+        }
     }
 
     /// Waits until each node's tables are in force and lead to each peer.
@@ -230,25 +257,26 @@ impl Lab<'_> {
     }
 
     /// Starts the API server and says to each node's agent where it is.
-    fn start_api_server(&mut self, cluster: &Cluster, outside: &[IpNet]) -> Result<(), Error> {
+    fn start_api_server(&mut self, cluster: &Cluster) -> Result<(), Error> {
         let place = &self.options.place;
+        let outside = self.options.underlay.of_world(&cluster.nodes);
         for node in &cluster.nodes {
             let path = place.kubeconfig(&node.name);
-            let text = api::kubeconfig(node, outside)?;
+            let text = api::kubeconfig(node, &outside)?;
             file(&path, fs::write(&path, text))?;
         }
         self.state.api_server = Some(api::start(self.options, &self.state.source)?);
         self.state.save(place)
     }
 
-    fn start_agent(&mut self, node: &Node) -> Result<(), Error> {
+    fn start_agent(&mut self, number: usize, node: &Node) -> Result<(), Error> {
         let place = &self.options.place;
         let kubeconfig = place.kubeconfig(&node.name);
         let follows = match self.options.source {
             Source::Directory => Follows::Directory(&self.state.source),
             Source::Kubernetes => Follows::ApiServer(&kubeconfig),
         };
-        let (agent, process) = Agent::start(self.options, follows, &node.name)?;
+        let (agent, process) = Agent::start(self.options, follows, (number, &node.name))?;
         self.agents.push(agent);
         let node_state = NodeState {
             namespace: place.node(&node.name),

@@ -249,6 +249,8 @@ pub enum Underlay {
     One,
     /// A network for each /24 and /64 that nodes have addresses in, and the world as the router between them.
     Routed,
+    /// A wire between two nodes, and no world outside: what passes it costs the least.
+    Wire,
 }
 
 /// Servers of `podway lab serve`.

@@ -41,6 +41,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
                 underlay: match underlay {
                     arguments::Underlay::One => podway_lab::Underlay::One,
                     arguments::Underlay::Routed => podway_lab::Underlay::Routed,
+                    arguments::Underlay::Wire => podway_lab::Underlay::Wire,
                 },
                 workers,
                 external_ips,

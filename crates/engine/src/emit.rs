@@ -1,6 +1,6 @@
 //! The last steps of the walk: TTL, size, Ethernet addresses, tunnel.
 
-use podway_tables::{Hop, PortId, Snapshot, Via};
+use podway_tables::{Hop, Node, Peer, PortId, Snapshot, Via};
 use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
@@ -11,14 +11,23 @@ use crate::decide::{Reply, Stop};
 
 /// A hop resolved to a device and the Ethernet addresses to put on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Egress {
+pub(crate) struct Egress<'a> {
     hop: Hop,
     port: PortId,
     target: Mac,
     source: Mac,
     /// The largest IP packet, in bytes.
     mtu: u32,
-    tunnel: Option<Outer>,
+    tunnel: Option<Tunnel<'a>>,
+}
+
+/// The tunnel to a peer.
+#[derive(Clone, Copy, Debug)]
+struct Tunnel<'a> {
+    node: &'a Node,
+    peer: &'a Peer,
+    next_hop: Mac,
+    source_port: u16,
 }
 
 /// Where a packet goes: the hop, and what a hop alone doesn't say.
@@ -33,8 +42,8 @@ pub(crate) struct Towards {
 }
 
 /// Resolves where a packet goes to a device.
-#[inline]
-pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, DropReason> {
+#[inline(always)]
+pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>, DropReason> {
     let node = &snapshot.node;
     let hop = towards.hop;
     let plain = |port, target, mtu| Egress {
@@ -69,19 +78,15 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress, Dr
                 }
                 Via::Nothing => return Err(DropReason::OffSubnet),
             }
-            let outer = Outer {
-                target_mac: next_hop()?,
-                source_mac: node.uplink_mac,
-                source: peer.source,
-                target: peer.vtep,
+            let tunnel = Tunnel {
+                node,
+                peer,
+                next_hop: next_hop()?,
                 source_port: 49_152 | (towards.entropy as u16 & 0x3fff),
-                target_port: node.tunnel_port,
-                vni: node.vni,
-                traffic_class: 0,
             };
             let inside = plain(port, node.gateway_mac, peer.mtu);
             Ok(Egress {
-                tunnel: Some(outer),
+                tunnel: Some(tunnel),
                 ..inside
             })
         }
@@ -118,7 +123,7 @@ const SHORT: u32 = 576;
 pub(crate) fn fit(
     frame: &Frame<'_>,
     parsed: &Parsed,
-    egress: &Egress,
+    egress: &Egress<'_>,
     longest: impl FnOnce() -> u32,
 ) -> Result<Fit, Stop> {
     // What is delivered to this node's own stack makes no hop.
@@ -157,11 +162,11 @@ fn cut(bytes: &[u8], parsed: &Parsed, mtu: u32, longest: u32) -> Result<Fit, Sto
 }
 
 /// Takes one from the TTL, puts the Ethernet header on and the tunnel's around it; gives the port to send by.
-#[inline]
+#[inline(always)]
 pub(crate) fn send(
     frame: &mut Frame<'_>,
     parsed: &Parsed,
-    egress: &Egress,
+    egress: &Egress<'_>,
 ) -> Result<PortId, DropReason> {
     if egress.hop != Hop::Host {
         edit::decrement_ttl(frame.bytes_mut(), parsed);
@@ -172,14 +177,32 @@ pub(crate) fn send(
         egress.source,
         parsed.family,
     );
-    if let Some(mut outer) = egress.tunnel {
-        outer.traffic_class = parsed.traffic_class;
+    if let Some(tunnel) = &egress.tunnel {
+        let outer = tunnel.outer(parsed.traffic_class);
         vxlan::push(frame, &outer).map_err(|_| DropReason::NoHeadroom)?;
     }
     Ok(egress.port)
 }
 
-impl Egress {
+impl Tunnel<'_> {
+    /// The headers around a packet of this traffic class.
+    #[inline(always)]
+    fn outer(&self, traffic_class: u8) -> Outer {
+        let Tunnel { node, peer, .. } = self;
+        Outer {
+            target_mac: self.next_hop,
+            source_mac: node.uplink_mac,
+            source: peer.source,
+            target: peer.vtep,
+            source_port: self.source_port,
+            target_port: node.tunnel_port,
+            vni: node.vni,
+            traffic_class,
+        }
+    }
+}
+
+impl Egress<'_> {
     /// True if it leads into the tunnel.
     #[inline]
     pub(crate) fn tunnels(&self) -> bool {
@@ -207,7 +230,7 @@ impl Egress {
 
     /// How many bytes of headers are put in front of a packet that goes there.
     pub(crate) fn headers(&self) -> usize {
-        let outer = self.tunnel.as_ref();
-        outer.map_or(0, |outer| vxlan::overhead(outer.target.family()))
+        let tunnel = self.tunnel.as_ref();
+        tunnel.map_or(0, |tunnel| vxlan::overhead(tunnel.peer.vtep.family()))
     }
 }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use podway_state::{Counters, FlowTable, Fragments};
 use podway_tables::{PortId, Snapshot};
 use podway_wire::{Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset};
@@ -14,7 +13,7 @@ use crate::decide::{Arrival, Decision, Reply, Stop};
 use crate::emit::{Egress, Fit, Towards, egress, fit, send};
 use crate::flow::Flows;
 use crate::reassembly::{Placed, place, released};
-use crate::receive::{Received, receive};
+use crate::receive::{Kind, receive};
 use crate::related::related;
 use crate::segment_size::{longest, offer};
 use crate::track::Timeouts;
@@ -95,6 +94,25 @@ pub struct Engine {
     /// What the batch has counted so far.
     tally: [Cell<u32>; Event::ALL.len()],
     errors: Allowance,
+    /// What the first look at a batch found, packet by packet.
+    received: Vec<Received>,
+}
+
+/// What the first look at a packet found.
+#[derive(Clone)]
+struct Received {
+    parsed: Parsed,
+    outcome: Result<(Kind, Arrival), DropReason>,
+    /// Of its key.
+    hash: u64,
+}
+
+impl Received {
+    const NOTHING: Received = Received {
+        parsed: Parsed::BLANK,
+        outcome: Err(DropReason::UnknownPort),
+        hash: 0,
+    };
 }
 
 /// The batch's tables and time.
@@ -115,6 +133,7 @@ impl Engine {
             worker,
             tally: std::array::from_fn(|_| Cell::new(0)),
             errors: Allowance::new(ERRORS_PER_S),
+            received: vec![Received::NOTHING; BATCH],
         }
     }
 
@@ -132,37 +151,47 @@ impl Engine {
     pub fn process(&mut self, snapshot: &Snapshot, batch: &mut Batch<'_, '_>, now_ms: u32) {
         let moment = Moment { snapshot, now_ms };
         let Batch { packets, spares } = batch;
-        let mut received: ArrayVec<(Result<Received, DropReason>, u64), BATCH> = ArrayVec::new();
-        for packet in packets.iter_mut() {
-            let outcome = receive(snapshot, packet);
-            if let Ok(Received::Opened(..)) = &outcome {
-                self.count(Event::Opened);
+        assert!(packets.len() <= BATCH, "{} packets", packets.len());
+        let mut received = std::mem::take(&mut self.received);
+        for (packet, received) in packets.iter_mut().zip(&mut received) {
+            let Received {
+                parsed,
+                outcome,
+                hash,
+            } = received;
+            *outcome = receive(snapshot, packet, parsed);
+            match *outcome {
+                Ok((Kind::Ip | Kind::Opened, _)) => *hash = self.flows.prefetch(&parsed.key),
+                Ok((Kind::Neighbour | Kind::Arp, _)) | Err(_) => {}
             }
-            let hash = match &outcome {
-                Ok(Received::Ip(parsed, _) | Received::Opened(parsed, _)) => {
-                    self.flows.prefetch(&parsed.key)
-                }
-                Ok(Received::Neighbour(..)) | Err(_) => 0,
-            };
-            received.push((outcome, hash));
         }
-        for (packet, (outcome, hash)) in packets.iter_mut().zip(&received) {
+        for (packet, received) in packets.iter_mut().zip(&received) {
             self.count(Event::Received);
-            packet.verdict = match outcome {
-                Ok(Received::Ip(parsed, arrival) | Received::Opened(parsed, arrival)) => {
+            let parsed = &received.parsed;
+            packet.verdict = match received.outcome {
+                Ok((kind @ (Kind::Ip | Kind::Opened), arrival)) => {
+                    if kind == Kind::Opened {
+                        self.count(Event::Opened);
+                    }
                     match parsed.fragment {
-                        Fragment::Whole => self.conclude(moment, packet, (parsed, *arrival), *hash),
+                        Fragment::Whole => {
+                            self.conclude(moment, packet, (parsed, arrival), received.hash)
+                        }
                         Fragment::First | Fragment::Later => {
-                            self.fragment(moment, packet, (*parsed, *arrival), spares)
+                            self.fragment(moment, packet, (*parsed, arrival), spares)
                         }
                     }
                 }
-                Ok(Received::Neighbour(arrival, parsed)) => {
-                    self.verdict(self.neighbour(snapshot, packet, *arrival, *parsed))
+                Ok((Kind::Neighbour, arrival)) => {
+                    self.verdict(self.neighbour(snapshot, packet, arrival, Some(*parsed)))
                 }
-                Err(reason) => self.verdict(Err(*reason)),
+                Ok((Kind::Arp, arrival)) => {
+                    self.verdict(self.neighbour(snapshot, packet, arrival, None))
+                }
+                Err(reason) => self.verdict(Err(reason)),
             };
         }
+        self.received = received;
         self.flush();
     }
 
@@ -301,7 +330,7 @@ impl Engine {
         &self,
         packet: &mut Packet<'_>,
         parsed: &Parsed,
-        egress: &Egress,
+        egress: &Egress<'_>,
     ) -> Result<PortId, DropReason> {
         if egress.tunnels() {
             self.count(Event::Pushed);
@@ -310,6 +339,7 @@ impl Engine {
     }
 
     /// An ICMP error goes where the packets of the flow that it is about come from, and nowhere without one (N11).
+    #[cold]
     fn carry_error(
         &mut self,
         moment: Moment<'_>,
@@ -340,6 +370,7 @@ impl Engine {
     }
 
     /// Sends an answer of our own back in the packet's place.
+    #[cold]
     fn answer(
         &mut self,
         moment: Moment<'_>,

@@ -141,17 +141,12 @@ impl Flows {
         key: &FlowKey,
         hit: &Hit,
     ) -> Result<Option<Way>, Stop> {
-        let Some(remembered) = self.current(moment, key, hit)? else {
+        let Some(words) = self.current(moment, key, hit)? else {
             return Ok(None);
         };
-        let hop = match hit.direction {
-            Direction::Original => remembered.forward,
-            Direction::Reply => remembered.backward,
-        };
-        let translated = FlowKey::of_words(hit.other).reverse();
-        let wire = remembered.wire;
-        Ok(Some(Way {
-            translated,
+        let way = Remembered::way(&words, hit.direction);
+        Ok(way.map(|(hop, wire)| Way {
+            translated: FlowKey::of_words(hit.other).reverse(),
             hop,
             wire,
         }))
@@ -310,20 +305,21 @@ impl Flows {
         client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
     }
 
-    /// The decision of a flow, if it still holds; a flow that no longer does is forgotten.
+    /// The decision of a flow, if it still holds, in [`Remembered`]'s words; a flow that no longer does is forgotten.
     #[inline]
     fn current(
         &self,
         moment: Moment<'_>,
         key: &FlowKey,
         hit: &Hit,
-    ) -> Result<Option<Remembered>, Stop> {
+    ) -> Result<Option<[u64; 4]>, Stop> {
         if let Some(decision) = hit.decision
             && decision.sequence == moment.snapshot.sequence
         {
-            return Ok(Remembered::of_words(decision.words));
+            return Ok(Some(decision.words));
         }
-        self.again(moment, key, hit)
+        let again = self.again(moment, key, hit)?;
+        Ok(again.map(|remembered| remembered.words()))
     }
 
     #[cold]

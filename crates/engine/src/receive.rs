@@ -3,52 +3,58 @@
 use podway_tables::{Endpoint, Hop, PeerId, PortKind, Snapshot, Via};
 use podway_wire::vxlan::{self, OpenError};
 use podway_wire::{
-    Addr, Content, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs,
+    Addr, Carries, Family, FlowKey, Fragment, Icmp, ParseError, Parsed, Protocol, macs,
 };
 
 use crate::decide::Arrival;
 use crate::{DropReason, Packet};
 
-/// A packet as the engine first sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Received {
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// An IP packet that came without a tunnel.
-    Ip(Parsed, Arrival),
+    Ip,
     /// An IP packet whose tunnel was taken off.
-    Opened(Parsed, Arrival),
-    /// A question or answer of ARP or neighbour discovery, from a pod or the host.
-    Neighbour(Arrival, Option<Parsed>),
+    Opened,
+    /// A question or answer of neighbour discovery, from a pod or the host.
+    Neighbour,
+    /// One of ARP, of which nothing was parsed.
+    Arp,
 }
 
-/// Reads a packet's headers and checks that it may come from where it came.
+/// Reads a packet's headers into `parsed` and checks that it may come from where it came.
 #[inline]
 pub(crate) fn receive(
     snapshot: &Snapshot,
     packet: &mut Packet<'_>,
-) -> Result<Received, DropReason> {
+    parsed: &mut Parsed,
+) -> Result<(Kind, Arrival), DropReason> {
     let port = snapshot
         .port(packet.ingress)
         .ok_or(DropReason::UnknownPort)?;
-    let content = parse(packet)?;
-    let received = match port.kind {
+    let carries = read(packet, parsed)?;
+    let (kind, arrival) = match port.kind {
         PortKind::Pod(id) => {
             let id = id.ok_or(DropReason::UnknownPort)?;
             let endpoint = snapshot.endpoint(id).ok_or(DropReason::UnknownPort)?;
-            from_pod(endpoint, packet, content, Arrival::Endpoint(id))?
+            let kind = from_pod(endpoint, packet, carries, parsed)?;
+            (kind, Arrival::Endpoint(id))
         }
-        PortKind::Host => from_host(snapshot, content)?,
-        PortKind::Uplink => from_uplink(snapshot, packet, content)?,
+        PortKind::Host => (from_host(snapshot, carries, parsed)?, Arrival::Host),
+        PortKind::Uplink => from_uplink(snapshot, packet, carries, parsed)?,
     };
-    if let Received::Ip(parsed, _) | Received::Opened(parsed, _) = &received {
-        trim(packet, parsed)?;
-        if parsed.key.target.is_multicast() {
-            return Err(DropReason::Multicast);
-        }
-        if parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
-            return Err(DropReason::NoChecksum);
-        }
+    match kind {
+        Kind::Ip | Kind::Opened => {}
+        Kind::Neighbour | Kind::Arp => return Ok((kind, arrival)),
     }
-    Ok(received)
+    trim(packet, parsed)?;
+    if parsed.key.target.is_multicast() {
+        return Err(DropReason::Multicast);
+    }
+    if parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
+        return Err(DropReason::NoChecksum);
+    }
+    Ok((kind, arrival))
 }
 
 /// D4: UDP's zero says "none", which IPv6 forbids to all but tunnels.
@@ -80,29 +86,26 @@ fn trim(packet: &mut Packet<'_>, parsed: &Parsed) -> Result<(), DropReason> {
 fn from_pod(
     endpoint: &Endpoint,
     packet: &Packet<'_>,
-    content: Content,
-    arrival: Arrival,
-) -> Result<Received, DropReason> {
+    carries: Carries,
+    parsed: &Parsed,
+) -> Result<Kind, DropReason> {
     let (_, source) = macs(packet.frame.bytes()).ok_or(DropReason::Truncated)?;
     if source != endpoint.mac {
         return Err(DropReason::Spoofed);
     }
-    let parsed = match content {
-        Content::Arp => return Ok(Received::Neighbour(arrival, None)),
-        Content::Ip(parsed) => parsed,
-    };
+    if carries == Carries::Arp {
+        return Ok(Kind::Arp);
+    }
     if endpoint.addresses.contains(&parsed.key.source) {
         return Ok(match parsed.icmp {
-            Icmp::Neighbour => Received::Neighbour(arrival, Some(parsed)),
-            Icmp::No | Icmp::EchoRequest | Icmp::EchoReply | Icmp::Error | Icmp::Other => {
-                Received::Ip(parsed, arrival)
-            }
+            Icmp::Neighbour => Kind::Neighbour,
+            Icmp::No | Icmp::EchoRequest | Icmp::EchoReply | Icmp::Error | Icmp::Other => Kind::Ip,
         });
     }
     // Neighbour discovery is asked from link-local addresses and, for duplicates, from nobody.
     let local = parsed.key.source.is_link_local() || parsed.key.source.bits() == 0;
     match parsed.icmp {
-        Icmp::Neighbour if local => Ok(Received::Neighbour(arrival, Some(parsed))),
+        Icmp::Neighbour if local => Ok(Kind::Neighbour),
         Icmp::Neighbour
         | Icmp::No
         | Icmp::EchoRequest
@@ -114,14 +117,12 @@ fn from_pod(
 
 /// D11: the host sends as itself and forwards for the world; pods have ports of their own, and others' pods a tunnel.
 #[inline]
-fn from_host(snapshot: &Snapshot, content: Content) -> Result<Received, DropReason> {
-    let parsed = match content {
-        Content::Arp => return Ok(Received::Neighbour(Arrival::Host, None)),
-        Content::Ip(parsed) if parsed.icmp == Icmp::Neighbour => {
-            return Ok(Received::Neighbour(Arrival::Host, Some(parsed)));
-        }
-        Content::Ip(parsed) => parsed,
-    };
+fn from_host(snapshot: &Snapshot, carries: Carries, parsed: &Parsed) -> Result<Kind, DropReason> {
+    match carries {
+        Carries::Arp => return Ok(Kind::Arp),
+        Carries::Ip if parsed.icmp == Icmp::Neighbour => return Ok(Kind::Neighbour),
+        Carries::Ip => {}
+    }
     let source = &parsed.key.source;
     let may_send = match snapshot.routes.hop(source) {
         Hop::Host | Hop::World | Hop::Gateway => true,
@@ -129,7 +130,7 @@ fn from_host(snapshot: &Snapshot, content: Content) -> Result<Received, DropReas
         Hop::Endpoint(_) | Hop::Unallocated => false,
     };
     match may_send {
-        true => Ok(Received::Ip(parsed, Arrival::Host)),
+        true => Ok(Kind::Ip),
         false => Err(DropReason::Spoofed),
     }
 }
@@ -144,24 +145,25 @@ fn is_node(snapshot: &Snapshot, peer: PeerId, addr: &Addr) -> bool {
 fn from_uplink(
     snapshot: &Snapshot,
     packet: &mut Packet<'_>,
-    content: Content,
-) -> Result<Received, DropReason> {
-    let Content::Ip(outer) = content else {
+    carries: Carries,
+    parsed: &mut Parsed,
+) -> Result<(Kind, Arrival), DropReason> {
+    if carries == Carries::Arp {
         return Err(DropReason::NeighbourIgnored);
-    };
-    let node = &snapshot.node;
-    let tunnelled = outer.key.protocol == Protocol::UDP
-        && outer.key.target_port == node.tunnel_port
-        && node.addresses.contains(&outer.key.target);
-    if !tunnelled {
-        let arrival = untunnelled(snapshot, packet, &outer.key)?;
-        return Ok(Received::Ip(outer, arrival));
     }
-    if outer.fragment != Fragment::Whole {
+    let node = &snapshot.node;
+    let tunnelled = parsed.key.protocol == Protocol::UDP
+        && parsed.key.target_port == node.tunnel_port
+        && node.addresses.contains(&parsed.key.target);
+    if !tunnelled {
+        let arrival = untunnelled(snapshot, packet, &parsed.key)?;
+        return Ok((Kind::Ip, arrival));
+    }
+    if parsed.fragment != Fragment::Whole {
         return Err(DropReason::Fragment);
     }
-    let (parsed, peer) = open(snapshot, packet, &outer)?;
-    Ok(Received::Opened(parsed, Arrival::Peer(peer)))
+    let peer = open(snapshot, packet, parsed)?;
+    Ok((Kind::Opened, Arrival::Peer(peer)))
 }
 
 /// Who sends a packet that comes from the wire without a tunnel.
@@ -196,23 +198,25 @@ fn untunnelled(
     }
 }
 
-/// D8: the outer source is a current peer, and the inner source is one of its addresses.
+/// D8: the outer source is a current peer, and the inner source is one of its addresses. `parsed` is of the outer packet
+/// before, and of the inner one after it.
 #[inline]
 fn open(
     snapshot: &Snapshot,
     packet: &mut Packet<'_>,
-    outer: &Parsed,
-) -> Result<(Parsed, PeerId), DropReason> {
-    let Hop::Peer(peer) = snapshot.routes.hop(&outer.key.source) else {
+    parsed: &mut Parsed,
+) -> Result<PeerId, DropReason> {
+    let Hop::Peer(peer) = snapshot.routes.hop(&parsed.key.source) else {
         return Err(DropReason::UnknownPeer);
     };
     if snapshot
         .peer(peer)
-        .is_none_or(|peer| peer.vtep != outer.key.source)
+        .is_none_or(|peer| peer.vtep != parsed.key.source)
     {
         return Err(DropReason::UnknownPeer);
     }
-    let opened = vxlan::open(packet.frame.bytes(), outer).map_err(|error| match error {
+    let outer_class = parsed.traffic_class;
+    let opened = vxlan::open(packet.frame.bytes(), parsed).map_err(|error| match error {
         OpenError::Truncated => DropReason::Truncated,
         OpenError::Malformed => DropReason::Malformed,
     })?;
@@ -223,23 +227,23 @@ fn open(
         .frame
         .pull(opened.headers)
         .map_err(|_| DropReason::Truncated)?;
-    let Content::Ip(mut inner) = parse(packet)? else {
+    if read(packet, parsed)? == Carries::Arp {
         return Err(DropReason::NeighbourIgnored);
-    };
-    if snapshot.routes.hop(&inner.key.source) != Hop::Peer(peer) {
+    }
+    if snapshot.routes.hop(&parsed.key.source) != Hop::Peer(peer) {
         return Err(DropReason::ForeignSource);
     }
-    let class = vxlan::inner_traffic_class(outer.traffic_class, inner.traffic_class)
+    let class = vxlan::inner_traffic_class(outer_class, parsed.traffic_class)
         .ok_or(DropReason::Congestion)?;
-    if class != inner.traffic_class {
-        podway_wire::edit::traffic_class(packet.frame.bytes_mut(), &mut inner, class);
+    if class != parsed.traffic_class {
+        podway_wire::edit::traffic_class(packet.frame.bytes_mut(), parsed, class);
     }
-    Ok((inner, peer))
+    Ok(peer)
 }
 
 #[inline(always)]
-fn parse(packet: &Packet<'_>) -> Result<Content, DropReason> {
-    Parsed::frame(&packet.frame).map_err(|error| match error {
+fn read(packet: &Packet<'_>, parsed: &mut Parsed) -> Result<Carries, DropReason> {
+    parsed.read(&packet.frame).map_err(|error| match error {
         ParseError::Truncated => DropReason::Truncated,
         ParseError::Malformed => DropReason::Malformed,
         ParseError::NotIp => DropReason::NotIp,

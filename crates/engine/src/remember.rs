@@ -48,6 +48,24 @@ impl Remembered {
         })
     }
 
+    /// Where packets of a direction go by these words, and whom to on the wire: what every packet asks for.
+    #[inline]
+    pub(crate) fn way(
+        words: &[u64; 4],
+        direction: podway_state::Direction,
+    ) -> Option<(Hop, Option<Mac>)> {
+        let hop = match direction {
+            podway_state::Direction::Original => words[0] >> 32,
+            podway_state::Direction::Reply => words[0],
+        };
+        let hop = word_hop(hop as u32)?;
+        let wire = match hop {
+            Hop::World => word_mac(words[2]),
+            Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => None,
+        };
+        Some((hop, wire))
+    }
+
     /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3).
     ///
     /// Connections are left alone: only datagrams have no end of their own.

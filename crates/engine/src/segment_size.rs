@@ -67,7 +67,7 @@ pub(crate) fn offer(
     moment: Moment<'_>,
     packet: &mut Packet<'_>,
     (parsed, arrival): (&Parsed, Arrival),
-    egress: &Egress,
+    egress: &Egress<'_>,
 ) {
     let bytes = packet.frame.bytes_mut();
     let Some(offered) = mss::offered(bytes, parsed) else {

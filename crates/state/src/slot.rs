@@ -241,7 +241,11 @@ impl Slot {
             Direction::Original => (&self.keys[0], &self.keys[1]),
             Direction::Reply => (&self.keys[1], &self.keys[0]),
         };
-        if load(own) != *key {
+        let words = own.iter().zip(key);
+        let differ = words.fold(0, |differ, (own, word)| {
+            differ | own.load(Ordering::Relaxed) ^ word
+        });
+        if differ != 0 {
             return None;
         }
         let sequence = self.decided.load(Ordering::Acquire);

@@ -8,6 +8,8 @@ use podway_wire::Addr;
 use crate::{EndpointId, PeerId, PrefixMap, SharedMap};
 
 /// Where a packet goes next.
+// Two words: copies in smaller pieces stall whoever reads them as words.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
     /// A pod on this node.

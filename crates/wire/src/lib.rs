@@ -25,6 +25,6 @@ pub use embedded::{Embedded, embedded};
 pub use frame::{Frame, NoRoom};
 pub use key::{FlowKey, Protocol};
 pub use parse::{
-    Content, ETHERNET, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST,
-    TCP_SYN, TCP_URG, macs,
+    Carries, Content, ETHERNET, Fragment, Icmp, ParseError, Parsed, TCP_ACK, TCP_FIN, TCP_PSH,
+    TCP_RST, TCP_SYN, TCP_URG, macs,
 };

@@ -45,7 +45,7 @@ pub fn overhead(family: Family) -> usize {
 /// The outer packet must not be fragmented (DF; its identification is then free, RFC 6864), and carries no UDP
 /// checksum: the inner one protects the payload (RFC 7348, 5; RFC 6935 for IPv6). [`NoRoom`] also says that the
 /// outer packet would be longer than its length field can say.
-#[inline]
+#[inline(always)]
 pub fn push(frame: &mut Frame<'_>, outer: &Outer) -> Result<(), NoRoom> {
     let udp_length = frame.len() + UDP_AND_VXLAN;
     let family = outer.target.family();

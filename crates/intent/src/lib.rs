@@ -19,6 +19,7 @@ mod policies;
 mod round;
 mod selector;
 mod services;
+mod sets;
 mod topology;
 mod tunnel;
 

@@ -1,6 +1,6 @@
 //! Pods become addresses: each has one owner, which is an endpoint here or behind a peer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,13 +10,14 @@ use podway_wire::{Addr, Mac};
 use crate::address::{Fitness, fitness};
 use crate::ids::Ids;
 use crate::round::Round;
+use crate::sets::Sets;
 use crate::topology::{Outcome, Topology};
 use crate::{Cluster, Key, Name, Pod, PodNetwork, PodPhase, Problem};
 
 /// What is remembered of pods from one compilation to the next.
 #[derive(Debug, Default)]
 pub(crate) struct PodTable {
-    claims: HashMap<Addr, BTreeSet<Claim>>,
+    claims: Sets<Addr, Claim>,
     /// Addresses that more than one pod, or a node and a pod, have.
     contested: BTreeSet<Addr>,
     refused: BTreeMap<Name, Vec<Addr>>,
@@ -62,7 +63,7 @@ impl PodTable {
             addresses.extend(topology.addresses());
         }
         for addr in &addresses {
-            let claims = self.claims.get(addr).into_iter().flatten();
+            let claims = self.claims.of(addr);
             let claims: Vec<Name> = claims.map(|claim| claim.pod.clone()).collect();
             let wanted = claims.len() + usize::from(topology.hop(addr).is_some());
             match claims.is_empty() || wanted == 1 {
@@ -99,7 +100,7 @@ impl PodTable {
         if topology.hop(addr).is_some() {
             return None;
         }
-        Some(&self.claims.get(addr)?.first()?.pod)
+        Some(&self.claims.first(addr)?.pod)
     }
 
     /// The endpoints and the pods that they are, in the order of names.
@@ -120,7 +121,7 @@ impl PodTable {
                 None => "a node's or gateway's".into(),
             };
             let winners = usize::from(self.owner(topology, addr).is_some());
-            let claims = self.claims.get(addr).into_iter().flatten().skip(winners);
+            let claims = self.claims.of(addr).skip(winners);
             claims.map(move |claim| Problem {
                 object: Key::Pod(claim.pod.clone()),
                 text: format!("address {addr} is already {owner}; delete one of the two"),
@@ -139,12 +140,7 @@ impl PodTable {
     fn claim(&mut self, round: &Round<'_>, name: &Name, addresses: &mut BTreeSet<Addr>) {
         for (addr, claim) in claims(round.before, round.node, name) {
             addresses.insert(addr);
-            if let Some(claims) = self.claims.get_mut(&addr) {
-                claims.remove(&claim);
-                if claims.is_empty() {
-                    self.claims.remove(&addr);
-                }
-            }
+            self.claims.remove(&addr, &claim);
         }
         self.refused.remove(name);
         for (addr, claim) in claims(round.now, round.node, name) {
@@ -153,7 +149,7 @@ impl PodTable {
                 continue;
             }
             addresses.insert(addr);
-            self.claims.entry(addr).or_default().insert(claim);
+            self.claims.insert(addr, claim);
         }
     }
 

@@ -4,7 +4,7 @@ mod claims;
 mod host_ports;
 mod members;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use self::members::Members;
 use crate::address::{Fitness, fitness};
 use crate::ids::Ids;
 use crate::round::Round;
+use crate::sets::Sets;
 use crate::{Affinity, EndpointSlice, Key, Name, Problem, Service, ServicePort, TrafficPolicy};
 
 /// A service port in one family: its service, and its cluster address and port.
@@ -28,8 +29,8 @@ type Home = (Name, ServiceKey);
 #[derive(Debug, Default)]
 pub(crate) struct ServiceTable {
     site: Site,
-    slices_of: HashMap<Name, BTreeSet<Name>>,
-    claims: HashMap<ServiceKey, BTreeSet<Claim>>,
+    slices_of: Sets<Name, Name>,
+    claims: Sets<ServiceKey, Claim>,
     ids: Ids<Home>,
     contested: BTreeSet<ServiceKey>,
     /// The keys in use that are no cluster addresses.
@@ -101,7 +102,7 @@ impl ServiceTable {
     /// What is wrong with services and slices.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
         let clashes = self.contested.iter().flat_map(|key| {
-            let mut claims = self.claims.get(key).into_iter().flatten();
+            let mut claims = self.claims.of(key);
             let winner = claims.next();
             let losers = claims.zip(winner.into_iter().cycle());
             // What is two things to one service is no clash.
@@ -171,7 +172,7 @@ impl ServiceTable {
         for name in names {
             if let Some(service) = round.before.services.get(name) {
                 for (key, claim) in claims(service, &before_site) {
-                    self.withdraw(&key, &claim);
+                    self.claims.remove(&key, &claim);
                     touched.keys.insert(key);
                     touched.homes.insert((claim.service, claim.home));
                 }
@@ -183,7 +184,7 @@ impl ServiceTable {
             for (key, claim) in claims(service, &self.site) {
                 touched.keys.insert(key);
                 touched.homes.insert((claim.service.clone(), claim.home));
-                self.claims.entry(key).or_default().insert(claim);
+                self.claims.insert(key, claim);
             }
             let refused = self.site.refused(service);
             if !refused.is_empty() {
@@ -205,7 +206,8 @@ impl ServiceTable {
                 .collect();
             for home in before {
                 self.host_ports.remove(&home);
-                self.withdraw(&home.1, &host_ports::claim(&name, home.1));
+                self.claims
+                    .remove(&home.1, &host_ports::claim(&name, home.1));
                 touched.keys.insert(home.1);
                 touched.homes.insert(home);
             }
@@ -218,7 +220,7 @@ impl ServiceTable {
             }
             for (key, backend) in wanted {
                 let claim = host_ports::claim(&name, key);
-                self.claims.entry(key).or_default().insert(claim);
+                self.claims.insert(key, claim);
                 touched.keys.insert(key);
                 touched.homes.insert((name.clone(), key));
                 self.host_ports.insert((name.clone(), key), backend);
@@ -226,31 +228,16 @@ impl ServiceTable {
         }
     }
 
-    fn withdraw(&mut self, key: &ServiceKey, claim: &Claim) {
-        if let Some(claims) = self.claims.get_mut(key) {
-            claims.remove(claim);
-            if claims.is_empty() {
-                self.claims.remove(key);
-            }
-        }
-    }
-
     /// Keeps which slices are whose, and which of their endpoints are refused (S25).
     fn join(&mut self, name: &Name, before: Option<&EndpointSlice>, now: Option<&EndpointSlice>) {
-        if let Some(slice) = before
-            && let Some(slices) = self.slices_of.get_mut(&slice.service)
-        {
-            slices.remove(name);
-            if slices.is_empty() {
-                self.slices_of.remove(&slice.service);
-            }
+        if let Some(slice) = before {
+            self.slices_of.remove(&slice.service, name);
         }
         self.refused_endpoints.remove(name);
         let Some(slice) = now else {
             return;
         };
-        let slices = self.slices_of.entry(slice.service.clone()).or_default();
-        slices.insert(name.clone());
+        self.slices_of.insert(slice.service.clone(), name.clone());
         let first = slice.endpoints.iter().filter_map(|it| it.addresses.first());
         let unfit = first.filter(|addr| fitness(addr) == Fitness::Never);
         let refused: Vec<IpAddr> = unfit.copied().collect();
@@ -266,12 +253,11 @@ impl ServiceTable {
         services: &mut Services,
         renewed: &mut BTreeSet<ServiceId>,
     ) {
-        let claims = self.claims.get(&key);
-        match claims.map_or(0, BTreeSet::len) {
-            0 | 1 => self.contested.remove(&key),
-            _ => self.contested.insert(key),
+        match self.claims.of(&key).nth(1) {
+            None => self.contested.remove(&key),
+            Some(_) => self.contested.insert(key),
         };
-        let winner = claims.and_then(BTreeSet::first);
+        let winner = self.claims.first(&key);
         let frontend = winner.map(|claim| {
             let (id, _) = self.ids.assign(&(claim.service.clone(), claim.home));
             Frontend {
@@ -335,7 +321,7 @@ impl ServiceTable {
         key: ServiceKey,
         before: Option<&Compiled>,
     ) -> Compiled {
-        let slices = self.slices_of.get(&service.name).into_iter().flatten();
+        let slices = self.slices_of.of(&service.name);
         let slices = slices.filter_map(|name| round.now.slices.get(name));
         let family = key.addr.family();
         let members = Members::of(slices, port, family, &self.site);

@@ -85,7 +85,7 @@ pub(crate) fn allowed(number: u32) -> Vec<(Ipv4Addr, u16)> {
 /// A pod with other labels.
 pub(crate) fn relabelled(number: u32) -> Pod {
     Pod {
-        labels: [("app".into(), "another".into())].into(),
+        labels: Labels::from([("app".into(), "another".into())]).into(),
         ..pod(number)
     }
 }
@@ -143,9 +143,9 @@ pub(crate) fn pod(number: u32) -> Pod {
             }
             .into(),
         ),
-        labels: [("app".into(), app.into()), ("pod".into(), own.into())].into(),
+        labels: Labels::from([("app".into(), app.into()), ("pod".into(), own.into())]).into(),
         addresses: vec![IpAddr::from(address(number))],
-        ports: Vec::new(),
+        ports: [].into(),
         network: PodNetwork::Own,
         host_ports: Vec::new(),
         phase: PodPhase::Alive,

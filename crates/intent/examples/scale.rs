@@ -3,7 +3,6 @@
 //! `cargo run --release -p podway-intent --example scale`
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use podway_intent::*;
@@ -98,9 +97,9 @@ fn pod(number: u32) -> Pod {
         name: named(service, format!("pod-{number}")),
         uid: "".into(),
         node: Some(format!("node-{}", number % NODES).into()),
-        labels: [("app".into(), format!("app-{service}").into())].into(),
+        labels: Labels::from([("app".into(), format!("app-{service}").into())]).into(),
         addresses: vec![address(number)],
-        ports: Vec::new(),
+        ports: [].into(),
         host_ports: Vec::new(),
         network: PodNetwork::Own,
         phase: PodPhase::Alive,
@@ -108,7 +107,7 @@ fn pod(number: u32) -> Pod {
 }
 
 fn relabelled(pod: Pod) -> Pod {
-    let labels = [("app".into(), Arc::from("another"))].into();
+    let labels = Labels::from([("app".into(), "another".into())]).into();
     Pod { labels, ..pod }
 }
 

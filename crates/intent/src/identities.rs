@@ -13,8 +13,8 @@ use crate::{Cluster, Labels, Name, NamedPort, Pod, PodSet, Requirement, Selector
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Traits {
     pub(crate) namespace: Arc<str>,
-    pub(crate) labels: Labels,
-    pub(crate) ports: Vec<NamedPort>,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) ports: Arc<[NamedPort]>,
 }
 
 /// The pods that a rule's peer names.
@@ -36,7 +36,6 @@ pub(crate) enum Namespaces {
 pub(crate) struct Identities {
     ids: Ids<Arc<Traits>>,
     traits: HashMap<IdentityId, Member>,
-    of_address: HashMap<Addr, IdentityId>,
     by_namespace: BTreeMap<Arc<str>, BTreeSet<IdentityId>>,
     selectors: Ids<Scope>,
     port_names: Ids<Arc<str>>,
@@ -69,7 +68,7 @@ impl Identities {
     /// Gives an address to a pod, or with `None` to nobody.
     pub(crate) fn set_address(&mut self, addr: Addr, pod: Option<&Pod>, policies: &mut Policies) {
         let id = pod.map(|pod| self.identity(pod));
-        let before = self.of_address.get(&addr).copied();
+        let before = policies.identity_id(&addr);
         if before == id {
             return;
         }
@@ -82,16 +81,7 @@ impl Identities {
             member.addresses -= 1;
             self.idle.insert(before);
         }
-        match id {
-            Some(id) => self.of_address.insert(addr, id),
-            None => self.of_address.remove(&addr),
-        };
         policies.set_address(addr, id);
-    }
-
-    /// The identity behind an address.
-    pub(crate) fn of(&self, addr: &Addr) -> Option<IdentityId> {
-        self.of_address.get(addr).copied()
     }
 
     /// What an identity is made of.
@@ -172,13 +162,10 @@ impl Identities {
 
     /// The identity of a pod, made if there is none yet.
     fn identity(&mut self, pod: &Pod) -> IdentityId {
-        let mut ports = pod.ports.clone();
-        ports.sort_unstable();
-        ports.dedup();
         let traits = Arc::new(Traits {
             namespace: pod.name.namespace.clone(),
             labels: pod.labels.clone(),
-            ports,
+            ports: in_order(&pod.ports),
         });
         let (id, assigned) = self.ids.assign(&traits);
         let id = IdentityId(id);
@@ -251,6 +238,19 @@ impl Identities {
             .collect();
         Some(Identity { selectors, ports })
     }
+}
+
+/// The ports in order and without repetition; those that are so already are shared.
+fn in_order(ports: &Arc<[NamedPort]>) -> Arc<[NamedPort]> {
+    if ports.is_sorted_by(|one, next| one < next) {
+        return ports.clone();
+    }
+    ports
+        .iter()
+        .cloned()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 /// What a pod can be found by.
@@ -333,9 +333,9 @@ mod tests {
             },
             uid: "".into(),
             node: None,
-            labels: [("app".into(), app.into())].into(),
+            labels: Labels::from([("app".into(), app.into())]).into(),
             addresses: Vec::new(),
-            ports: Vec::new(),
+            ports: [].into(),
             host_ports: Vec::new(),
             network: PodNetwork::Own,
             phase: PodPhase::Alive,
@@ -358,7 +358,7 @@ mod tests {
             identities.update(&cluster, BTreeSet::new(), |_| true, &[], &mut policies);
             let seen = policies.identity(&addr).expect("an identity");
             assert_eq!(seen.selectors, [selector]);
-            assert!(identities.of(&addr) <= Some(IdentityId(1)));
+            assert!(policies.identity_id(&addr) <= Some(IdentityId(1)));
         }
         identities.update(&cluster, [selector].into(), |_| false, &[], &mut policies);
         let seen = policies.identity(&addr).expect("an identity");

@@ -92,12 +92,12 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// The node it is bound to; `None` until it is scheduled.
     pub node: Option<Arc<str>>,
-    /// Its labels.
-    pub labels: Labels,
+    /// Its labels, which many pods share.
+    pub labels: Arc<Labels>,
     /// Its addresses, at most one of a family.
     pub addresses: Vec<IpAddr>,
-    /// Named container ports.
-    pub ports: Vec<NamedPort>,
+    /// Named container ports, which many pods share.
+    pub ports: Arc<[NamedPort]>,
     /// Ports of its node that lead to it.
     pub host_ports: Vec<HostPort>,
     /// On whose network it is.

@@ -125,7 +125,7 @@ pub(crate) fn name(metadata: &ObjectMeta) -> Name {
 
 /// The text, shared; empty if absent.
 fn shared(text: Option<&String>) -> Arc<str> {
-    text.map_or_else(|| "".into(), |text| (**text).into())
+    text.map(|text| Arc::from(&**text)).unwrap_or_default()
 }
 
 fn has_label(metadata: &ObjectMeta, label: &str) -> bool {

@@ -106,9 +106,9 @@ pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_
             .and_then(|spec| spec.node_name.as_deref())
             .filter(|name| !name.is_empty())
             .map(Arc::from),
-        labels: labels(pod.metadata.labels.as_ref()),
+        labels: labels(pod.metadata.labels.as_ref()).into(),
         addresses: pod_addresses(pod, findings),
-        ports: named_ports(pod, findings),
+        ports: named_ports(pod, findings).into(),
         host_ports: host_ports(pod, findings),
         network,
         phase,
@@ -144,6 +144,7 @@ fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
         }
         addresses.push(address);
     }
+    addresses.shrink_to_fit();
     addresses
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn slice_into(
             endpoints.push(endpoint(entry, addresses, &name));
         }
     }
+    endpoints.shrink_to_fit();
     Some(podway_intent::EndpointSlice {
         service: Name {
             namespace: name.namespace.clone(),
@@ -81,6 +82,7 @@ fn addresses(
         let field = format!("{at}.addresses[{index}]");
         addresses.extend(findings.take_leniently(&field, text, parse));
     }
+    addresses.shrink_to_fit();
     addresses
 }
 

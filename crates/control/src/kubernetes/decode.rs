@@ -68,7 +68,8 @@ pub(super) fn decode(kind: Kind, json: &str, texts: &mut Interner) -> Result<Dec
             Ok(convert::service(it)?.map(Change::Service))
         }),
         Kind::EndpointSlice => read(&title, json, |it: &EndpointSlice| {
-            Ok(convert::endpoint_slice(it)?.map(Change::EndpointSlice))
+            let slice = convert::endpoint_slice(it)?;
+            Ok(slice.map(|it| Change::EndpointSlice(texts.share_slice(it))))
         }),
         Kind::NetworkPolicy => read(&title, json, |it: &NetworkPolicy| {
             convert::network_policy(it).map(|it| Some(Change::NetworkPolicy(it)))
@@ -77,9 +78,11 @@ pub(super) fn decode(kind: Kind, json: &str, texts: &mut Interner) -> Result<Dec
             convert::cluster_network_policy(it).map(|it| Some(Change::ClusterNetworkPolicy(it)))
         }),
     };
-    // The same texts as the pod's, for there are many of them.
+    // The same texts as the object's, for there are many of them.
     let key = match &fact {
         Ok(Some(Change::Pod(pod))) => Key::Pod(pod.name.clone()),
+        Ok(Some(Change::Service(service))) => Key::Service(service.name.clone()),
+        Ok(Some(Change::EndpointSlice(slice))) => Key::EndpointSlice(slice.name.clone()),
         Ok(_) | Err(_) => key,
     };
     Ok(Decoded { key, version, fact })

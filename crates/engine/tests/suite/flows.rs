@@ -18,7 +18,7 @@ fn relabelled(change: Change, app: &str) -> Change {
         panic!("a pod")
     };
     Change::Pod(Pod {
-        labels: labels(&[("app", app)]),
+        labels: labels(&[("app", app)]).into(),
         ..pod
     })
 }

@@ -55,7 +55,7 @@ struct Workshop<'a> {
     cluster_policies: Vec<&'a ClusterNetworkPolicy>,
     prepared: Vec<Prepared>,
     of_policy: HashMap<PolicyName, usize>,
-    made: HashMap<(Vec<usize>, Vec<NamedPort>), Both>,
+    made: HashMap<(Vec<usize>, Arc<[NamedPort]>), Both>,
 }
 
 impl PolicyTable {
@@ -76,7 +76,7 @@ impl PolicyTable {
             self.identities
                 .set_address(*addr, pod.map(Arc::as_ref), &mut snapshot.policies);
         }
-        let subjects = self.subjects(pods, snapshot);
+        let subjects = subjects(pods, snapshot);
         let dirty = self.renew_index(round);
         let renewed = self.renew_verdicts(round, &subjects, &dirty, names);
         self.release_rules(round, names);
@@ -92,22 +92,6 @@ impl PolicyTable {
         let mut differing = self.differing(&before, &snapshot.policies, addresses, &rewritten);
         differing.extend(renewed);
         self.publish(round, &subjects, &differing, snapshot);
-    }
-
-    /// The identity of each pod on this node.
-    fn subjects(
-        &self,
-        pods: &PodTable,
-        snapshot: &Snapshot,
-    ) -> BTreeMap<EndpointId, Option<IdentityId>> {
-        let slots = (0..).map(EndpointId).zip(&snapshot.endpoints);
-        let mut subjects: BTreeMap<_, _> = slots.map(|(id, _)| (id, None)).collect();
-        for (_, id) in pods.endpoints() {
-            let endpoint = snapshot.endpoint(id);
-            let first = endpoint.and_then(|endpoint| endpoint.addresses.first());
-            subjects.insert(id, first.and_then(|addr| self.identities.of(addr)));
-        }
-        subjects
     }
 
     /// Notes which namespaces have which policies; gives whom a policy that differs may select.
@@ -348,7 +332,7 @@ impl<'a> Workshop<'a> {
             .any(|it| self.prepared[*it].reads_own_ports());
         let own = match reads_own {
             true => traits.ports.clone(),
-            false => Vec::new(),
+            false => [].into(),
         };
         let key = (selected, own);
         if let Some(both) = self.made.get(&key) {
@@ -374,6 +358,21 @@ impl<'a> Workshop<'a> {
         self.made.insert(key, both.clone());
         both
     }
+}
+
+/// The identity of each pod on this node.
+fn subjects(pods: &PodTable, snapshot: &Snapshot) -> BTreeMap<EndpointId, Option<IdentityId>> {
+    let slots = (0..).map(EndpointId).zip(&snapshot.endpoints);
+    let mut subjects: BTreeMap<_, _> = slots.map(|(id, _)| (id, None)).collect();
+    for (_, id) in pods.endpoints() {
+        let endpoint = snapshot.endpoint(id);
+        let first = endpoint.and_then(|endpoint| endpoint.addresses.first());
+        subjects.insert(
+            id,
+            first.and_then(|addr| snapshot.policies.identity_id(addr)),
+        );
+    }
+    subjects
 }
 
 /// What policies in the order of judgement make of a pod with these named ports; `None` if they have nothing to say.

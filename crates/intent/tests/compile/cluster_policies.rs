@@ -236,7 +236,7 @@ fn pods() -> Vec<Change> {
         node("n2", "192.168.0.2", "10.244.2.0/24"),
         namespace("b", "team=blue"),
         Change::Pod(Pod {
-            ports: vec![named("web", Protocol::TCP, 8080)],
+            ports: [named("web", Protocol::TCP, 8080)].into(),
             ..pod("a/client", "n1", CLIENT, "app=client")
         }),
         Change::Pod(pod("b/friend", "n2", FRIEND, "app=friend")),

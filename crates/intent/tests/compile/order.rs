@@ -158,7 +158,7 @@ fn a_change_renews_what_it_touches_and_nothing_else() {
         renewed(&compiler.compile(&facts))
     };
     let client = Pod {
-        ports: vec![],
+        ports: [].into(),
         ..pod("a/unrelated", "n2", "10.244.2.20", "app=unrelated")
     };
     assert!(after(Change::Pod(client)).is_empty());

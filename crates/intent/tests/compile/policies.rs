@@ -13,7 +13,10 @@ const NEIGHBOUR: &str = "10.244.2.30";
 
 /// A pod here, one in its namespace and two in another, and the policy of one list of rules.
 fn judged(policy: NetworkPolicy) -> impl Fn(Direction, &str, Protocol, u16) -> Judgement {
-    let with_ports = |pod: Pod, ports: Vec<NamedPort>| Change::Pod(Pod { ports, ..pod });
+    let with_ports = |pod: Pod, ports: Vec<NamedPort>| {
+        let ports = ports.into();
+        Change::Pod(Pod { ports, ..pod })
+    };
     let friend = pod("b/friend", "n2", FRIEND, "app=friend");
     let cluster = cluster([
         Change::Setup(setup()),

@@ -118,8 +118,8 @@ fn pod(clash: u32) -> impl Strategy<Value = Pod> {
                 };
                 Pod {
                     uid: uid.into(),
-                    labels,
-                    ports,
+                    labels: labels.into(),
+                    ports: ports.into(),
                     phase,
                     host_ports,
                     network,

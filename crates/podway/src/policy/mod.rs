@@ -201,7 +201,7 @@ fn borders(clusters: &[&Cluster]) -> BTreeMap<Protocol, BTreeSet<u16>> {
     };
     for cluster in clusters {
         for pod in cluster.pods() {
-            for port in &pod.ports {
+            for port in pod.ports.iter() {
                 note(port.protocol, port.port, port.port);
             }
         }

@@ -29,7 +29,7 @@ pub enum Subjects {
 }
 
 /// Pods that no policy can tell apart by labels: policies are about these, not about pods.
-type Kind = (Arc<str>, Labels);
+type Kind = (Arc<str>, Arc<Labels>);
 
 /// Whom a pod talks with: a kind of pods, or an address outside.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

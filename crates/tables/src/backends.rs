@@ -29,7 +29,8 @@ enum Table {
     /// Nothing to choose from: at most one backend.
     #[default]
     None,
-    Narrow(Box<[u16]>),
+    Narrow(Box<[u8]>),
+    Middle(Box<[u16]>),
     Wide(Box<[u32]>),
 }
 
@@ -41,8 +42,11 @@ impl Backends {
         all.shrink_to_fit();
         let table = match all.len() {
             0 | 1 => Table::None,
+            count if count <= usize::from(u8::MAX) => {
+                Table::Narrow(maglev(&all).iter().map(|place| *place as u8).collect())
+            }
             count if count <= usize::from(u16::MAX) => {
-                Table::Narrow(maglev(&all).iter().map(|place| *place as u16).collect())
+                Table::Middle(maglev(&all).iter().map(|place| *place as u16).collect())
             }
             _ => Table::Wide(maglev(&all).into()),
         };
@@ -60,6 +64,7 @@ impl Backends {
         let place = match &self.table {
             Table::None => return self.all.first().copied(),
             Table::Narrow(table) => usize::from(table[slot(hash, table.len())]),
+            Table::Middle(table) => usize::from(table[slot(hash, table.len())]),
             Table::Wide(table) => table[slot(hash, table.len())] as usize,
         };
         self.all.get(place).copied()
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_primes_in_steps_and_ten_thousand_services_stay_near_20_mb() {
+    fn sizes_are_primes_in_steps_and_ten_thousand_services_stay_near_10_mb() {
         let sizes = [2, 3, 5, 10, 11, 500, 501, 5_000, 100_000].map(table_size);
         assert_eq!(
             sizes,
@@ -202,8 +207,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            table_size(10) as usize * size_of::<u16>() * 10_000,
-            20_180_000
+            table_size(10) as usize * size_of::<u8>() * 10_000,
+            10_090_000
         );
     }
 

@@ -38,6 +38,9 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
+        if self.is_empty() {
+            return None;
+        }
         self.shards[shard_of(key)].get(key)
     }
 

@@ -20,7 +20,9 @@ use crate::address::{Fitness, fitness};
 use crate::ids::Ids;
 use crate::round::Round;
 use crate::sets::Sets;
-use crate::{Affinity, EndpointSlice, Key, Name, Problem, Service, ServicePort, TrafficPolicy};
+use crate::{
+    Affinity, Cluster, EndpointSlice, Key, Name, Problem, Service, ServicePort, TrafficPolicy,
+};
 
 /// A service port in one family: its service, and its cluster address and port.
 type Home = (Name, ServiceKey);
@@ -157,12 +159,9 @@ impl ServiceTable {
         let changed = self.site != site;
         let before_site = std::mem::replace(&mut self.site, site);
         if changed {
-            touched
-                .pods
-                .extend(round.before.pods.iter().map(|(name, _)| name.clone()));
-            touched
-                .pods
-                .extend(round.now.pods.iter().map(|(name, _)| name.clone()));
+            let pods = round.before.pods.iter().chain(round.now.pods.iter());
+            let asking = pods.filter(|(_, pod)| !pod.host_ports.is_empty());
+            touched.pods.extend(asking.map(|(name, _)| name.clone()));
         }
         let mut names: BTreeSet<&Name> = round.touched.services.iter().collect();
         if changed {
@@ -196,7 +195,13 @@ impl ServiceTable {
     /// Renews what pods that were touched want of this node's ports.
     fn claim_host_ports(&mut self, round: &Round<'_>, touched: &mut Touched) {
         let mut pods = std::mem::take(&mut touched.pods);
-        pods.extend(round.touched.pods.iter().cloned());
+        let asks = |cluster: &Cluster, name: &Name| {
+            let pod = cluster.pods.get(name);
+            pod.is_some_and(|pod| !pod.host_ports.is_empty())
+        };
+        let asking = round.touched.pods.iter();
+        let asking = asking.filter(|name| asks(round.now, name) || asks(round.before, name));
+        pods.extend(asking.cloned());
         for name in pods {
             let first = ServiceKey::FIRST;
             let of_pod = self.host_ports.range((name.clone(), first)..);

@@ -354,7 +354,6 @@ fn ready(address: Ipv4Addr, node: &str, pod: &str) -> Endpoint {
         serving: Serving::Ready,
         node: Some(node.into()),
         pod: Some(named(pod)),
-        zone: None,
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
     }

@@ -138,7 +138,6 @@ fn slice(number: u32, count: u32) -> EndpointSlice {
         serving: Serving::Ready,
         node: None,
         pod: None,
-        zone: None,
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
     };

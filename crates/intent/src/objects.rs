@@ -249,8 +249,6 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// The pod it is, if the slice says so.
     pub pod: Option<Name>,
-    /// Its zone.
-    pub zone: Option<Arc<str>>,
     /// Zones it is meant for (`hints.forZones`).
     pub zone_hints: Vec<Arc<str>>,
     /// Nodes it is meant for (`hints.forNodes`).

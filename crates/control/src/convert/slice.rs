@@ -104,14 +104,11 @@ fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_in
         .as_ref()
         .filter(|target| target.kind.as_deref() == Some("Pod"));
     let hints = entry.hints.clone().unwrap_or_default();
-    let present = |text: &Option<String>| {
-        let text = text.as_deref().filter(|text| !text.is_empty());
-        text.map(Arc::<str>::from)
-    };
+    let node = entry.node_name.as_deref().filter(|name| !name.is_empty());
     podway_intent::Endpoint {
         addresses,
         serving,
-        node: present(&entry.node_name),
+        node: node.map(Arc::from),
         pod: pod.and_then(|target| {
             let namespace = target.namespace.as_deref().map(Arc::from);
             Some(Name {
@@ -119,7 +116,6 @@ fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_in
                 name: target.name.as_deref()?.into(),
             })
         }),
-        zone: present(&entry.zone),
         zone_hints: hints
             .for_zones
             .iter()

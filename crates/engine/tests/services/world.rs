@@ -260,7 +260,6 @@ fn slice(dice: &mut Dice, number: u8) -> EndpointSlice {
             ]),
             node: dice.of(&[Some("n1"), Some("n2"), None]).map(Into::into),
             pod: None,
-            zone: None,
             zone_hints: hints(dice, 1, "za zb"),
             node_hints: hints(dice, 2, "n1 n2"),
         });

@@ -179,7 +179,6 @@ pub(crate) fn slice(service_name: &str, slice_name: &str, addresses: &[&str]) ->
         serving: Serving::Ready,
         node: None,
         pod: None,
-        zone: None,
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
     };

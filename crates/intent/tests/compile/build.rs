@@ -159,7 +159,6 @@ pub(crate) fn endpoint(address: &str, node: &str, serving: Serving) -> Endpoint 
         serving,
         node: Some(Arc::from(node)),
         pod: None,
-        zone: None,
         zone_hints: Vec::new(),
         node_hints: Vec::new(),
     }

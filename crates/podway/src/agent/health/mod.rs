@@ -204,7 +204,6 @@ mod tests {
             serving,
             node: Some(node.into()),
             pod: Some(name(pod)),
-            zone: None,
             zone_hints: Vec::new(),
             node_hints: Vec::new(),
         }

@@ -49,9 +49,13 @@ struct HeadMetadata {
     resource_version: String,
 }
 
-/// Reads an object; the error is about one whose name can't be told.
-pub(super) fn decode(kind: Kind, json: &str, texts: &mut Interner) -> Result<Decoded, Problem> {
-    let (key, version) = head(kind, json)?;
+/// Reads the object of a head.
+pub(super) fn decode(
+    kind: Kind,
+    (key, version): (Key, u64),
+    json: &str,
+    texts: &mut Interner,
+) -> Decoded {
     let title = title(kind, &key);
     let fact = match kind {
         Kind::Node => read(&title, json, |it: &Node| {
@@ -85,10 +89,10 @@ pub(super) fn decode(kind: Kind, json: &str, texts: &mut Interner) -> Result<Dec
         Ok(Some(Change::EndpointSlice(slice))) => Key::EndpointSlice(slice.name.clone()),
         Ok(_) | Err(_) => key,
     };
-    Ok(Decoded { key, version, fact })
+    Decoded { key, version, fact }
 }
 
-/// Which object this is, and a number for its version.
+/// Which object this is, and a number for its version; the error is about one whose name can't be told.
 pub(super) fn head(kind: Kind, json: &str) -> Result<(Key, u64), Problem> {
     let metadata = match serde_json::from_str(json) {
         Ok(Head { metadata }) => metadata,
@@ -278,7 +282,8 @@ mod tests {
     use super::*;
 
     fn decoded(kind: Kind, json: &str) -> Decoded {
-        decode(kind, json, &mut Interner::new()).expect("it has a name")
+        let head = head(kind, json).expect("it has a name");
+        decode(kind, head, json, &mut Interner::new())
     }
 
     #[test]
@@ -352,8 +357,8 @@ mod tests {
 
     #[test]
     fn a_nameless_object_is_a_problem_of_its_kind() {
-        let error = decode(Kind::Pod, r#"{"metadata":{}}"#, &mut Interner::new());
-        let text = error.err().expect("nameless").to_string();
+        let error = head(Kind::Pod, r#"{"metadata":{}}"#);
+        let text = error.expect_err("nameless").to_string();
         assert!(
             text.starts_with("Pod without a name: metadata: missing field `name`"),
             "{text}"

@@ -231,23 +231,21 @@ impl Follow {
 
     fn take_object(&mut self, json: &str) -> Option<Change> {
         let kind = self.talk.kind;
-        // Most objects of a list are known already, and need not be read.
-        if let Ok((key, version)) = head(kind, json)
-            && self.known.has(&key, version)
-        {
-            return None;
-        }
-        match decode(kind, json, &mut self.texts) {
-            Ok(decoded) => {
-                let change = self.known.take(decoded)?;
-                self.note(&change, json);
-                Some(change)
-            }
+        let (key, version) = match head(kind, json) {
+            Ok(head) => head,
             Err(problem) => {
                 self.known.nameless(problem);
-                None
+                return None;
             }
+        };
+        // Most objects of a list are known already, and need not be read.
+        if self.known.has(&key, version) {
+            return None;
         }
+        let decoded = decode(kind, (key, version), json, &mut self.texts);
+        let change = self.known.take(decoded)?;
+        self.note(&change, json);
+        Some(change)
     }
 
     /// Notes a change for the file; an object's comes with its JSON.

@@ -350,7 +350,7 @@ fn slice(service: &str, endpoints: Vec<Endpoint>, protocol: Protocol) -> Endpoin
 
 fn ready(address: Ipv4Addr, node: &str, pod: &str) -> Endpoint {
     Endpoint {
-        addresses: vec![address.into()],
+        address: address.into(),
         serving: Serving::Ready,
         node: Some(node.into()),
         pod: Some(named(pod)),

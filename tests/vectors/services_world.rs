@@ -96,9 +96,7 @@ impl World {
         }
         for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
             let node = endpoint.node.clone().unwrap_or_else(|| ELSEWHERE.into());
-            for address in endpoint.addresses.iter().take(1) {
-                places.entry(*address).or_insert_with(|| node.clone());
-            }
+            places.entry(endpoint.address).or_insert(node);
         }
         for slice in slices {
             let key = Key::EndpointSlice(slice.name.clone());

@@ -134,7 +134,7 @@ fn service(number: u32) -> Service {
 
 fn slice(number: u32, count: u32) -> EndpointSlice {
     let endpoint = |member| Endpoint {
-        addresses: vec![address(number * PODS_EACH + member)],
+        address: address(number * PODS_EACH + member),
         serving: Serving::Ready,
         node: None,
         pod: None,

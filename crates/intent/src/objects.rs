@@ -241,8 +241,8 @@ pub enum Serving {
 /// One member of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its addresses: all fungible, the first one counts.
-    pub addresses: Vec<IpAddr>,
+    /// Its address: of several, all fungible, the first one.
+    pub address: IpAddr,
     /// Whether it takes new flows.
     pub serving: Serving,
     /// The node it is on.

@@ -27,10 +27,8 @@ pub(crate) fn slice_into(
     let name = name(&slice.metadata);
     let mut endpoints = Vec::new();
     for (index, entry) in slice.endpoints.iter().flatten().enumerate() {
-        let addresses = addresses(entry, family, &format!("endpoints[{index}]"), findings);
-        if !addresses.is_empty() {
-            endpoints.push(endpoint(entry, addresses, &name));
-        }
+        let address = first_address(entry, family, &format!("endpoints[{index}]"), findings);
+        endpoints.extend(address.map(|address| endpoint(entry, address, &name)));
     }
     endpoints.shrink_to_fit();
     Some(podway_intent::EndpointSlice {
@@ -64,13 +62,14 @@ fn ports(slice: &EndpointSlice, findings: &mut Findings<'_>) -> Vec<SlicePort> {
     ports
 }
 
-fn addresses(
+/// The first address of an endpoint that is one; all are looked at.
+fn first_address(
     endpoint: &Endpoint,
     family: Family,
     at: &str,
     findings: &mut Findings<'_>,
-) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
+) -> Option<IpAddr> {
+    let mut first = None;
     for (index, text) in endpoint.addresses.iter().enumerate() {
         let parse = |text: &str| match address(text)? {
             address if Family::of(address) == family => Ok(address),
@@ -80,13 +79,12 @@ fn addresses(
             )),
         };
         let field = format!("{at}.addresses[{index}]");
-        addresses.extend(findings.take_leniently(&field, text, parse));
+        first = first.or(findings.take_leniently(&field, text, parse));
     }
-    addresses.shrink_to_fit();
-    addresses
+    first
 }
 
-fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_intent::Endpoint {
+fn endpoint(entry: &Endpoint, address: IpAddr, slice: &Name) -> podway_intent::Endpoint {
     let conditions = entry.conditions.clone().unwrap_or_default();
     // S16: an absent `ready` means ready, and so does an absent `serving`; an absent `terminating` means not. One that
     // says that it doesn't serve has not left `ready` out to say the opposite.
@@ -106,7 +104,7 @@ fn endpoint(entry: &Endpoint, addresses: Vec<IpAddr>, slice: &Name) -> podway_in
     let hints = entry.hints.clone().unwrap_or_default();
     let node = entry.node_name.as_deref().filter(|name| !name.is_empty());
     podway_intent::Endpoint {
-        addresses,
+        address,
         serving,
         node: node.map(Arc::from),
         pod: pod.and_then(|target| {

@@ -228,7 +228,7 @@ fn members(world: &World, service: &Service, port: &ServicePort, v4: bool) -> Ve
                 continue;
             }
             for endpoint in &slice.endpoints {
-                let ip = endpoint.addresses[0];
+                let ip = endpoint.address;
                 let special = ip.is_loopback() || ip.to_string().starts_with("fe80");
                 if ip.is_ipv4() != v4 || special {
                     continue;

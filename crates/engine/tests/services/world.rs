@@ -250,7 +250,7 @@ fn slice(dice: &mut Dice, number: u8) -> EndpointSlice {
             words.map(|word| word.into()).collect()
         };
         endpoints.push(Endpoint {
-            addresses: vec![address],
+            address,
             serving: dice.of(&[
                 Serving::Ready,
                 Serving::Ready,

@@ -175,7 +175,7 @@ pub(crate) fn slice(service_name: &str, slice_name: &str, addresses: &[&str]) ->
         port: 8080,
     };
     let endpoint = |address: &&str| Endpoint {
-        addresses: vec![address.parse().expect("address")],
+        address: address.parse().expect("address"),
         serving: Serving::Ready,
         node: None,
         pod: None,

@@ -50,11 +50,8 @@ impl<'a> Members<'a> {
             let joined = ports.filter(|it| it.name == port.name && it.protocol == port.protocol);
             for slice_port in joined {
                 for entry in &slice.endpoints {
-                    let Some(ip) = entry.addresses.first() else {
-                        continue;
-                    };
-                    let addr = Addr::from(*ip);
-                    if addr.family() != family || fitness(ip) == Fitness::Never {
+                    let addr = Addr::from(entry.address);
+                    if addr.family() != family || fitness(&entry.address) == Fitness::Never {
                         continue;
                     }
                     let place = match entry.node.as_ref() == Some(&site.node) {

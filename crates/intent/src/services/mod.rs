@@ -243,9 +243,9 @@ impl ServiceTable {
             return;
         };
         self.slices_of.insert(slice.service.clone(), name.clone());
-        let first = slice.endpoints.iter().filter_map(|it| it.addresses.first());
-        let unfit = first.filter(|addr| fitness(addr) == Fitness::Never);
-        let refused: Vec<IpAddr> = unfit.copied().collect();
+        let addresses = slice.endpoints.iter().map(|it| it.address);
+        let unfit = addresses.filter(|addr| fitness(addr) == Fitness::Never);
+        let refused: Vec<IpAddr> = unfit.collect();
         if !refused.is_empty() {
             self.refused_endpoints.insert(name.clone(), refused);
         }

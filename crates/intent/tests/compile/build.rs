@@ -155,7 +155,7 @@ pub(crate) fn slice(slice: &str, service: &str, endpoints: Vec<Endpoint>) -> End
 
 pub(crate) fn endpoint(address: &str, node: &str, serving: Serving) -> Endpoint {
     Endpoint {
-        addresses: ips(address),
+        address: ip(address),
         serving,
         node: Some(Arc::from(node)),
         pod: None,

@@ -149,7 +149,7 @@ pub(crate) fn serves(
                 && slice_port.name == port.name
                 && slice_port.protocol == port.protocol;
             for endpoint in slice.endpoints.iter().filter(|_| joined) {
-                let addr = endpoint.addresses[0];
+                let addr = endpoint.address;
                 let local = endpoint.node.as_deref() == Some(node);
                 if addr.is_ipv4() == vip.is_ipv4() && !addr.is_loopback() {
                     all.push((addr, slice_port.port, endpoint.serving, local));

@@ -126,10 +126,10 @@ fn ready_endpoints(cluster: &Cluster, service: &Name, node: &str) -> usize {
         .flat_map(|slice| &slice.endpoints)
         .filter(|it| it.node.as_deref() == Some(node) && it.serving == Serving::Ready);
     let known_by = |it: &podway_intent::Endpoint| match &it.pod {
-        Some(pod) => Some(pod.to_string()),
-        None => it.addresses.first().map(ToString::to_string),
+        Some(pod) => pod.to_string(),
+        None => it.address.to_string(),
     };
-    local.filter_map(known_by).collect::<BTreeSet<_>>().len()
+    local.map(known_by).collect::<BTreeSet<_>>().len()
 }
 
 fn is_being_deleted(cluster: &Cluster, node: &str) -> bool {
@@ -200,7 +200,7 @@ mod tests {
 
     fn endpoint(address: &str, node: &str, serving: Serving, pod: &str) -> Endpoint {
         Endpoint {
-            addresses: vec![address.parse().expect("address")],
+            address: address.parse().expect("address"),
             serving,
             node: Some(node.into()),
             pod: Some(name(pod)),

@@ -9,7 +9,7 @@ use crate::bench::{namespace, pod, resource, serve, store};
 
 const PODS: u32 = 150_000;
 /// What they may cost, in KiB.
-const BUDGET: u64 = 200 << 10;
+const BUDGET: u64 = 120 << 10;
 
 /// The memory of this process that is in RAM.
 fn resident_kib() -> u64 {
@@ -21,7 +21,7 @@ fn resident_kib() -> u64 {
 
 /// Counts what the server of the same process takes to answer, too: an upper bound.
 #[tokio::test]
-async fn a_hundred_and_fifty_thousand_pods_cost_at_most_200_mb() {
+async fn a_hundred_and_fifty_thousand_pods_cost_at_most_120_mb() {
     let store = store();
     store.apply(&resource(Kind::Namespace), namespace("shop"));
     for number in 0..PODS {

@@ -11,6 +11,7 @@ use podway_engine::{BATCH, Batch, Engine, Event, Packet, Settings, Shared, Verdi
 use podway_state::Counters;
 use podway_tables::{PortId, Snapshot};
 use podway_wire::{Addr, Frame, vxlan};
+use podway_xsk::use_huge_pages;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Isolation, LARGE, SMALL, Scale};
@@ -268,6 +269,8 @@ fn process(engine: &mut Engine, snapshot: &Snapshot, packets: &mut [Packet<'_>],
 fn engine(flows: u32) -> (Engine, Arc<Counters>) {
     let capacity = (flows as usize * 4).max(1_024);
     let shared = Shared::new(capacity, 1, SEED);
+    // As the agent does; a kernel without huge pages is measured without.
+    let _ = shared.flows.memory().map(use_huge_pages);
     let counters = shared.counters.clone();
     let settings = Settings {
         worker: 0,

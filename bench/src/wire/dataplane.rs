@@ -12,6 +12,7 @@ use podway_state::{Counters, Publication, Reader};
 use podway_tables::{PortId, PortKind, Snapshot};
 use podway_xsk::{
     Bind, PortStatistics, Redirect, RedirectSettings, Sockets, WorkerEdge, WorkerSettings,
+    use_huge_pages,
 };
 
 use crate::cluster::plan;
@@ -83,6 +84,8 @@ impl Dataplane {
         }
         // Flows that nobody answers have a quarter of it.
         let shared = Shared::new((room * 4).max(65_536), workers, 7);
+        // As the agent does; a kernel without huge pages is measured without.
+        let _ = shared.flows.memory().map(use_huge_pages);
         let (publication, readers) = Publication::new(compiled.snapshot.clone(), workers);
         let workers = readers
             .into_iter()

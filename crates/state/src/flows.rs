@@ -10,6 +10,7 @@ mod resume;
 mod sweep;
 
 use std::fmt;
+use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
 
@@ -150,6 +151,11 @@ impl FlowTable {
             partitions: partitions.collect(),
             slots,
         }
+    }
+
+    /// Where its memory is: each packet reads a line or two of it at random, which huge pages make cheaper.
+    pub fn memory(&self) -> [NonNull<[u8]>; 2] {
+        [self.index.memory(), self.slots.memory()]
     }
 
     /// The hash of a key in this table.

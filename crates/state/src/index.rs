@@ -4,8 +4,11 @@
 //! there because this one was full. So a miss ends after one line unless the bucket has really overflowed, and
 //! nothing needs a tombstone. Entries are placed by anyone and cleared by the slot's owner only.
 
+use std::ptr::NonNull;
+
 use crate::prefetch::prefetch;
 use crate::slot::Direction;
+use crate::slots::bytes;
 use crate::sync::{AtomicU64, Ordering};
 
 const ENTRIES: usize = if cfg!(loom) { 4 } else { 7 };
@@ -42,6 +45,11 @@ impl Index {
         Index {
             buckets: (0..(flows / 2).max(1)).map(bucket).collect(),
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn memory(&self) -> NonNull<[u8]> {
+        bytes(&self.buckets)
     }
 
     /// Starts to load the home bucket of `hash`.

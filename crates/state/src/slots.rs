@@ -43,6 +43,16 @@ impl Slots {
             memory: Memory::Lent,
         })
     }
+
+    /// Where they are.
+    pub(crate) fn memory(&self) -> NonNull<[u8]> {
+        bytes(self)
+    }
+}
+
+/// The bytes that a slice takes.
+pub(crate) fn bytes<T>(slice: &[T]) -> NonNull<[u8]> {
+    NonNull::slice_from_raw_parts(NonNull::from(slice).cast(), size_of_val(slice))
 }
 
 impl Deref for Slots {

@@ -21,7 +21,7 @@ mod sleep;
 pub use attach::Mode;
 pub use edge::{WorkerEdge, WorkerSettings};
 pub use error::{LoadError, PortError, RedirectError};
-pub use mapping::map_words;
+pub use mapping::{map_words, use_huge_pages};
 pub use members::{Bind, Bound};
 pub use plan::Plan;
 pub use port::{KernelStatistics, PortStatistics};

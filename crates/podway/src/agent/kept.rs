@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use podway_state::{FlowTable, Resumed};
-use podway_xsk::map_words;
+use podway_xsk::{map_words, use_huge_pages};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatfs};
 
 use crate::config::Config;
@@ -16,6 +16,16 @@ const TMPFS: i64 = 0x0102_1994;
 
 /// The table with the flows of the agent that ran here before; if they can't be kept, one that ends with this process.
 pub(super) fn flow_table(config: &Config, seed: u64) -> FlowTable {
+    let table = resumed(config, seed);
+    for memory in table.memory() {
+        if let Err(error) = use_huge_pages(memory) {
+            tracing::debug!(%error, bytes = memory.len(), "flows stay in small pages: looking them up is slower");
+        }
+    }
+    table
+}
+
+fn resumed(config: &Config, seed: u64) -> FlowTable {
     let size = (config.flows, config.workers);
     let path = config.socket.with_extension("flows");
     let kept = keep(&path, FlowTable::words(size.0, size.1));

@@ -1,10 +1,14 @@
 //! The node's kernel in network namespaces of our own making.
 
 use std::process::Command;
+use std::time::Instant;
 
 use podway_cni::Namespace;
 
 use super::*;
+
+/// How long the kernel may take to find a neighbour: it asks again each second.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Two namespaces, the node's and a peer's, joined by `eth0` on both sides; gone when dropped.
 struct Wire {
@@ -311,10 +315,8 @@ fn next_hops_are_resolved_kept_and_given_back() {
             &["192.168.50.2", "192.168.70.9", "fd50::2", "203.0.113.1"],
         );
         let mut seen = node.reconcile(&all).await.expect("reconciled");
-        for _ in 0..50 {
-            if seen.next_hops.len() == 3 {
-                break;
-            }
+        let start = Instant::now();
+        while seen.next_hops.len() < 3 && start.elapsed() < PATIENCE {
             let _ = tokio::time::timeout(Duration::from_millis(100), node.changed()).await;
             seen = node.reconcile(&all).await.expect("reconciled");
         }
@@ -398,10 +400,8 @@ fn default_gateways_of_the_uplink_are_resolved_and_lost() {
         let mac = Some(Mac([2, 0, 0, 0, 0, 2]));
         let both = NextHops { v4: mac, v6: mac };
         let mut seen = node.reconcile(&none).await.expect("reconciled");
-        for _ in 0..50 {
-            if seen.world == both {
-                break;
-            }
+        let start = Instant::now();
+        while seen.world != both && start.elapsed() < PATIENCE {
             let _ = tokio::time::timeout(Duration::from_millis(100), node.changed()).await;
             seen = node.reconcile(&none).await.expect("reconciled");
         }

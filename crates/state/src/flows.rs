@@ -17,7 +17,6 @@ use crossbeam_utils::CachePadded;
 use crate::hash::Seed;
 use crate::index::Index;
 use crate::partition::Partition;
-use crate::prefetch::prefetch;
 use crate::slot::{Decision, Direction, Key, Meta, Phase, State};
 use crate::slots::Slots;
 
@@ -164,21 +163,10 @@ impl FlowTable {
         self.seed.hash(key)
     }
 
-    /// Starts to load the bucket of `hash`: the first step of a batch.
+    /// Starts to load the bucket of `hash`: a batch is looked up faster so.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         self.index.prefetch(hash);
-    }
-
-    /// Starts to load the flow of `hash`, if its bucket knows one: the second step of a batch.
-    #[inline]
-    pub fn prefetch_flow(&self, hash: u64) {
-        self.index.find(hash, |slot, _| {
-            let [first, second] = self.slots[slot as usize].lines();
-            prefetch(first);
-            prefetch(second);
-            Some(())
-        });
     }
 
     /// The flow that packets with this key belong to; `hash` is the key's.

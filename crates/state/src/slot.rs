@@ -174,12 +174,6 @@ impl Slot {
         self.decided.store(INHERITED, Ordering::Relaxed);
     }
 
-    /// Something in each of the slot's cache lines, to prefetch.
-    #[inline]
-    pub(crate) fn lines(&self) -> [&AtomicU64; 2] {
-        [&self.meta, &self.decision[0]]
-    }
-
     #[inline]
     pub(crate) fn meta(&self) -> Meta {
         Meta(self.meta.load(Ordering::Acquire))

@@ -53,7 +53,6 @@ fn both_directions_find_one_flow() {
     assert_eq!(back.phase, Phase::Embryonic);
     assert_eq!(lookup(&table, [0; 5]), None);
     table.prefetch(table.hash(&CLIENT));
-    table.prefetch_flow(table.hash(&CLIENT));
 }
 
 #[test]

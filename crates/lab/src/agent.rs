@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::process::{Recorded, start};
+use crate::underlay::Underlay;
 use crate::up::{file, not_ready};
 use crate::{Error, Up, underlay};
 
@@ -75,7 +76,11 @@ impl Agent {
             tunnel: options.tunnel.to_string(),
             socket: &socket,
             workers: options.workers,
-            cores: cores(number, options.workers),
+            cores: match options.underlay {
+                Underlay::Wire => cores(number, options.workers),
+                // Else a core is left to those who talk, where there are few.
+                Underlay::One | Underlay::Routed => Vec::new(),
+            },
             pod_mtu: options.pod_mtu,
             allowed_external_ips: &options.external_ips,
         };

@@ -239,3 +239,15 @@ pub(crate) fn lost_nothing(summary: &str) -> bool {
     let answered = count(" received").expect("ping sums up");
     answered > 0 && sent - answered <= 1
 }
+
+/// Every cell of the lab is as the manifests say.
+pub(crate) fn no_wrong_cell(lab: &Lab) {
+    let report = lab.check();
+    let cells = report["cells"].as_array().expect("cells");
+    let wrong: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell["expected"] != cell["seen"])
+        .collect();
+    assert_eq!((report["wrong"].as_u64(), &wrong), (Some(0), &Vec::new()));
+    println!("{} cells", cells.len());
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, no_wrong_cell, root, unprivileged};
 use crate::datagrams::shows_every_hop;
 use crate::deaths::{is_gone, kill, restart};
 use crate::world::up_with;
@@ -54,17 +54,6 @@ fn modes(lab: &Lab, node: &str) -> Vec<(String, String)> {
 fn counter(lab: &Lab, node: &str, name: &str) -> u64 {
     let counters = lab.show(node, "counters");
     counters["engine"][name].as_u64().expect("a counter")
-}
-
-fn no_wrong_cell(lab: &Lab) {
-    let report = lab.check();
-    let cells = report["cells"].as_array().expect("cells");
-    let wrong: Vec<_> = cells
-        .iter()
-        .filter(|cell| cell["expected"] != cell["seen"])
-        .collect();
-    assert_eq!((report["wrong"].as_u64(), &wrong), (Some(0), &Vec::new()));
-    println!("{} cells", cells.len());
 }
 
 fn both_families(lab: &Lab, pod: &str) -> [String; 2] {

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use podway_api_server::{Assets, TOKEN};
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, lost_nothing, resident_kib, root, unprivileged};
+use crate::bench::{
+    Lab, eventually, lost_nothing, no_wrong_cell, resident_kib, root, unprivileged,
+};
 use crate::churn::Place;
 use crate::deaths::{TALK, begun, kill, kill_agent, restart, talker};
 use crate::world::{copy, up_with};
@@ -303,12 +305,7 @@ fn an_api_server_that_is_away_and_comes_back_compacted_with_many_services_costs_
         eventually(patience, || services(&lab) == before),
         "they are gone"
     );
-    let report = lab.check();
-    let wrong = report["cells"].as_array().expect("cells").iter();
-    let wrong: Vec<&Value> = wrong
-        .filter(|cell| cell["expected"] != cell["seen"])
-        .collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    no_wrong_cell(&lab);
     let _ = server.kill();
     let _ = server.wait();
     drop(lab);

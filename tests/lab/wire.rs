@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bench::{Lab, podway, root, unprivileged};
+use crate::bench::{Lab, no_wrong_cell, podway, root, unprivileged};
 
 const WIRE: [&str; 2] = ["--underlay", "wire"];
 
@@ -12,8 +12,7 @@ fn two_nodes_on_one_wire_need_no_switch() {
         return;
     }
     let lab = Lab::up_with(&root().join("config/lab"), &WIRE);
-    let report = lab.check();
-    assert_eq!(report["wrong"], 0, "{report}");
+    no_wrong_cell(&lab);
     let world = lab.exec("world", &["true"]);
     assert_eq!(world.status.code(), Some(2));
     let said = String::from_utf8_lossy(&world.stderr).into_owned();

@@ -1,20 +1,17 @@
 //! Closes sockets beside the worker: the kernel takes 10-20 ms for one, in which thousands of packets come.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::frames::Owner;
-
-/// Sockets that wait to be closed at most; beyond that the worker closes them itself.
-const WAITING: usize = 1024;
+use crate::kernel::Rings;
 
 /// A thread that closes what it is given and reports it.
 #[derive(Debug)]
 pub(crate) struct Closer {
-    /// `None` only while being dropped.
-    given: Option<SyncSender<(Owner, OwnedFd)>>,
+    /// `None` only while being dropped. As many wait as ports were removed in the last moments.
+    given: Option<Sender<(Owner, Rings)>>,
     closed: Receiver<Owner>,
     thread: Option<JoinHandle<()>>,
     tickets: u32,
@@ -24,13 +21,13 @@ pub(crate) struct Closer {
 
 impl Closer {
     pub(crate) fn new() -> io::Result<Closer> {
-        let (given, taken) = sync_channel::<(Owner, OwnedFd)>(WAITING);
+        let (given, taken) = channel::<(Owner, Rings)>();
         let (report, closed) = channel();
         let thread = std::thread::Builder::new()
             .name("podway-close".to_owned())
             .spawn(move || {
-                for (ticket, socket) in taken {
-                    drop(socket);
+                for (ticket, rings) in taken {
+                    drop(rings);
                     if report.send(ticket).is_err() {
                         return;
                     }
@@ -45,26 +42,16 @@ impl Closer {
         })
     }
 
-    /// A second descriptor of `socket` that keeps it open, and whom its frames belong to until it is closed.
-    pub(crate) fn keep(&mut self, socket: BorrowedFd<'_>) -> io::Result<(Owner, OwnedFd)> {
-        let kept = socket.try_clone_to_owned()?;
+    /// Closes the socket; gives whom its frames belong to until that is done.
+    pub(crate) fn close(&mut self, rings: Rings) -> Owner {
         self.tickets = self.tickets.wrapping_add(1);
-        Ok((Owner::closing(self.tickets), kept))
-    }
-
-    /// Closes the socket, beside the worker if it can; all other descriptors of it are closed already.
-    pub(crate) fn close(&mut self, ticket: Owner, socket: OwnedFd) -> Closing {
+        let ticket = Owner::closing(self.tickets);
         let given = self.given.as_ref().expect("not being dropped");
-        match given.try_send((ticket, socket)) {
-            Ok(()) => {
-                self.open += 1;
-                Closing::Beside
-            }
-            Err(TrySendError::Full(kept) | TrySendError::Disconnected(kept)) => {
-                drop(kept);
-                Closing::Done
-            }
-        }
+        given
+            .send((ticket, rings))
+            .expect("the thread lives as long as this");
+        self.open += 1;
+        ticket
     }
 
     /// The next that has been closed.
@@ -73,15 +60,6 @@ impl Closer {
         self.open -= 1;
         Some(ticket)
     }
-}
-
-/// Whether a socket is closed already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closing {
-    /// It will be reported.
-    Beside,
-    /// It is.
-    Done,
 }
 
 impl Drop for Closer {

@@ -147,6 +147,9 @@ pub enum PortError {
         /// What the port needs to start with.
         wanted: u32,
     },
+    /// The packet memory that the port was to share has gone with its last port.
+    #[error("the packet memory has gone meanwhile: try again")]
+    MemoryGone,
     /// The settings make no sense.
     #[error("{0} frames of packet memory: give a number from 256 to 1048576")]
     Frames(u32),

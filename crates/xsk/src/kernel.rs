@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 use xsk_rs::config::{
@@ -45,14 +45,18 @@ pub(crate) enum Binding {
 /// Memory that the kernel and the worker share, cut into chunks.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    umem: Umem,
+    pub(crate) opener: Opener,
     /// The descriptor of each chunk, as the fill ring takes it.
     descriptors: Vec<FrameDesc>,
     base: *mut u8,
 }
 
-// SAFETY: `base` points into memory that `umem` keeps mapped, wherever the two are moved together.
+// SAFETY: `base` points into memory that `opener` keeps mapped, wherever the two are moved together.
 unsafe impl Send for Memory {}
+
+/// What opens sockets of a memory, on any thread; it keeps the memory mapped.
+#[derive(Clone, Debug)]
+pub(crate) struct Opener(Umem);
 
 /// A received part of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +112,7 @@ impl Memory {
         let data = unsafe { umem.data(&descriptors[0]) }.contents().as_ptr();
         let base = data.wrapping_sub(descriptors[0].addr()).cast_mut();
         Ok(Memory {
-            umem,
+            opener: Opener(umem),
             descriptors,
             base,
         })
@@ -131,7 +135,9 @@ impl Memory {
         let offset = (pointer as usize).checked_sub(self.base as usize)?;
         (offset < self.descriptors.len() * CHUNK).then_some((offset / CHUNK) as Chunk)
     }
+}
 
+impl Opener {
     /// A socket on `queue` of `interface`, with empty rings.
     pub(crate) fn open(&self, interface: &str, queue: u32, binding: Binding) -> io::Result<Rings> {
         let device = Interface::new(CString::new(interface)?);
@@ -147,7 +153,7 @@ impl Memory {
             .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
             .build();
         // SAFETY: each (device, queue) is opened once, so no two sockets share a fill or completion ring.
-        let opened = unsafe { Socket::new(config, &self.umem, &device, queue) };
+        let opened = unsafe { Socket::new(config, &self.0, &device, queue) };
         let (socket, receive, rings) = opened.map_err(|error| cause(&error))?;
         let (fill, completion) = rings.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
         let fd = socket.fd().as_raw_fd();
@@ -169,12 +175,6 @@ impl Memory {
 impl Rings {
     pub(crate) fn fd(&self) -> RawFd {
         self.socket.fd().as_raw_fd()
-    }
-
-    /// The socket.
-    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open for as long as `self.socket` lives, which the borrow ensures.
-        unsafe { BorrowedFd::borrow_raw(self.fd()) }
     }
 
     /// How many received parts there are, as far as was looked.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use podway_tables::PortId;
 
-use crate::close::Closing;
-use crate::edge::{WorkerEdge, WorkerSettings};
+use crate::edge::WorkerEdge;
 use crate::error::PortError;
 use crate::frames::Owner;
 use crate::kernel::Binding;
-use crate::pool::Pool;
+use crate::opening::{Opened, Opening, Place, Socket, Way};
+use crate::pool::{Pool, PoolId};
 use crate::port::{IDLE_FILL, PARTS, Port};
 use crate::redirect::interface_index;
 
@@ -35,10 +35,10 @@ pub enum Bound {
 }
 
 impl WorkerEdge {
-    /// Binds this worker's queue of `interface` and registers the socket for `port`.
+    /// Binds this worker's queue of `interface` and registers the socket for `port`, in the caller's network namespace.
     ///
-    /// A queue that is still being released is tried again until `patience` is over; zero asks once. Call it in the
-    /// device's network namespace.
+    /// It waits for the kernel: a worker that carries packets takes the three steps of this apart, and has another
+    /// thread do the second one.
     pub fn add_port(
         &mut self,
         port: PortId,
@@ -46,6 +46,12 @@ impl WorkerEdge {
         bind: Bind,
         patience: Duration,
     ) -> Result<Bound, PortError> {
+        let opened = self.opening(port, interface, bind)?.open(patience)?;
+        self.take_up(opened)
+    }
+
+    /// What it takes to have a socket of this worker's queue of `interface` for `port`.
+    pub fn opening(&self, port: PortId, interface: &str, bind: Bind) -> Result<Opening, PortError> {
         let queue = self.settings.queue;
         if !self.settings.sockets.has_place(port, queue) {
             return Err(PortError::OutOfRange {
@@ -58,7 +64,51 @@ impl WorkerEdge {
         }
         let ifindex =
             interface_index(interface).map_err(|_| PortError::NoDevice(interface.to_owned()))?;
-        let mut added = self.bind(port, interface, ifindex, bind, patience)?;
+        Ok(Opening {
+            place: Place {
+                port,
+                interface: interface.to_owned(),
+                ifindex,
+                queue,
+            },
+            bind,
+            frames: self.settings.frames,
+            way: self.way(ifindex)?,
+        })
+    }
+
+    fn way(&self, ifindex: u32) -> Result<Way, PortError> {
+        let copying = || {
+            let pools = self.pools.iter().flatten();
+            pools.filter(|pool| pool.binding == Binding::Copy)
+        };
+        let is_kept = |pool: &&Pool| {
+            let mut kept = pool.retired.iter();
+            kept.any(|it| it.ifindex == ifindex)
+        };
+        if let Some(pool) = copying().find(is_kept) {
+            return Ok(Way::Kept(pool.id));
+        }
+        if copying().any(|pool| pool.frames.free() < IDLE_FILL) {
+            return Err(PortError::OutOfFrames { wanted: IDLE_FILL });
+        }
+        let shared = copying().map(|pool| (pool.id, pool.memory.opener.clone()));
+        Ok(Way::New(shared.collect()))
+    }
+
+    /// Makes an opened socket a port's and registers it; the kernel takes no time for it.
+    pub fn take_up(&mut self, opened: Opened) -> Result<Bound, PortError> {
+        let Opened { place, socket } = opened;
+        let Place {
+            port,
+            interface,
+            queue,
+            ..
+        } = &place;
+        if self.port(*port).is_some() {
+            return Err(PortError::Exists(port.0));
+        }
+        let mut added = self.port_of(&place, socket)?;
         let pool = self.pools[added.pool].as_mut().expect("the port's own");
         added.refill(&pool.memory, &mut pool.frames);
         pool.ports += 1;
@@ -66,20 +116,64 @@ impl WorkerEdge {
             Binding::Copy => Bound::Copy,
             Binding::ZeroCopy | Binding::ZeroCopySingle => Bound::ZeroCopy,
         };
-        let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
-        let place = usize::from(port.0);
-        if self.ports.len() <= place {
-            self.ports.resize_with(place + 1, || None);
+        let registered = self
+            .settings
+            .sockets
+            .insert(*port, *queue, added.rings.fd());
+        let index = usize::from(port.0);
+        if self.ports.len() <= index {
+            self.ports.resize_with(index + 1, || None);
         }
-        self.ports[place] = Some(added);
+        self.ports[index] = Some(added);
         if let Err(error) = registered {
-            self.remove_port(port);
+            self.remove_port(*port);
             return Err(PortError::Register(error));
         }
         self.watch_ports();
-        self.activate(port);
+        self.activate(*port);
         tracing::info!(port = port.0, interface, queue, ?bound, "port bound");
         Ok(bound)
+    }
+
+    fn port_of(&mut self, place: &Place, socket: Socket) -> Result<Port, PortError> {
+        let Place { port, ifindex, .. } = *place;
+        match socket {
+            Socket::Kept(id) => {
+                let pool = self.pool(id).and_then(|at| self.pools[at].as_mut());
+                let kept = pool.and_then(|pool| Some((pool.retired.take()?, &mut pool.frames)));
+                let (kept, frames) = kept.ok_or(PortError::MemoryGone)?;
+                Ok(kept.revive(port, frames))
+            }
+            Socket::Shared(id, rings) => {
+                let at = self.pool(id).ok_or(PortError::MemoryGone)?;
+                Ok(Port::new(port, ifindex, at, rings, PARTS))
+            }
+            Socket::Alone(pool, rings) => {
+                let full = PortError::OutOfFrames { wanted: IDLE_FILL };
+                let at = self.free_place().ok_or(full)?;
+                let parts = match pool.binding {
+                    Binding::Copy | Binding::ZeroCopy => PARTS,
+                    Binding::ZeroCopySingle => 1,
+                };
+                self.pools[at] = Some(*pool);
+                Ok(Port::new(port, ifindex, at, rings, parts))
+            }
+        }
+    }
+
+    fn pool(&self, id: PoolId) -> Option<usize> {
+        let is_it = |pool: &Option<Pool>| pool.as_ref().is_some_and(|pool| pool.id == id);
+        self.pools.iter().position(is_it)
+    }
+
+    fn free_place(&mut self) -> Option<usize> {
+        if let Some(at) = self.pools.iter().position(Option::is_none) {
+            return Some(at);
+        }
+        (self.pools.len() < POOLS).then(|| {
+            self.pools.push(None);
+            self.pools.len() - 1
+        })
     }
 
     /// Closes the port's socket and takes its frames back; a port that is not there is no error.
@@ -131,130 +225,16 @@ impl WorkerEdge {
     fn close(&mut self, mut port: Port) {
         let pool = self.pools[port.pool].as_mut().expect("the port's own");
         port.forget_partial(&mut pool.frames);
-        let (place, owner, last) = (port.pool, port.owner(), pool.ports == 0);
-        let kept = self.closer.keep(port.rings.socket());
-        match &kept {
-            Ok((ticket, _)) => drop(pool.frames.pass_all(owner, *ticket)),
-            Err(error) => tracing::warn!(%error, "closing a socket takes the worker's time"),
+        let owner = port.owner();
+        let ticket = self.closer.close(port.rings);
+        pool.frames.pass_all(owner, ticket);
+        if pool.ports == 0 {
+            self.pools[port.pool] = None;
         }
-        drop(port);
-        if last {
-            self.pools[place] = None;
-        }
-        let done = match kept {
-            Ok((ticket, socket)) => match self.closer.close(ticket, socket) {
-                Closing::Beside => return,
-                Closing::Done => ticket,
-            },
-            Err(_) => owner,
-        };
-        self.take_back(done);
-    }
-
-    /// A port that is bound to a memory: a zero-copy one of its own, or the one that copies share.
-    fn bind(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        ifindex: u32,
-        bind: Bind,
-        patience: Duration,
-    ) -> Result<Port, PortError> {
-        if bind == Bind::ZeroCopy {
-            for binding in [Binding::ZeroCopy, Binding::ZeroCopySingle] {
-                match self.bind_new(port, interface, ifindex, binding, patience) {
-                    Err(PortError::Refused { error, .. }) => {
-                        tracing::info!(interface, ?binding, %error, "not possible");
-                    }
-                    other => return other,
-                }
-            }
-            tracing::warn!(
-                interface,
-                "the driver has no zero-copy: packets are copied by the kernel"
-            );
-        }
-        for place in 0..self.pools.len() {
-            let Some(pool) = &mut self.pools[place] else {
-                continue;
-            };
-            if pool.binding != Binding::Copy {
-                continue;
-            }
-            if pool
-                .retired
-                .as_ref()
-                .is_some_and(|it| it.ifindex == ifindex)
-            {
-                let retired = pool.retired.take().expect("just seen");
-                return Ok(retired.revive(port, &mut pool.frames));
-            }
-            match join(
-                pool,
-                place,
-                port,
-                interface,
-                ifindex,
-                self.settings.queue,
-                patience,
-            ) {
-                // The first device of that memory is gone, and with it the way to share it.
-                Err(PortError::Refused { error, .. })
-                    if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENXIO)) => {}
-                other => return other,
-            }
-        }
-        self.bind_new(port, interface, ifindex, Binding::Copy, patience)
-    }
-
-    /// A port bound first to a memory of its own.
-    fn bind_new(
-        &mut self,
-        port: PortId,
-        interface: &str,
-        ifindex: u32,
-        binding: Binding,
-        patience: Duration,
-    ) -> Result<Port, PortError> {
-        let place = match self.pools.iter().position(Option::is_none) {
-            Some(place) => place,
-            None if self.pools.len() < POOLS => {
-                self.pools.push(None);
-                self.pools.len() - 1
-            }
-            None => return Err(PortError::OutOfFrames { wanted: IDLE_FILL }),
-        };
-        let WorkerSettings { frames, queue, .. } = self.settings;
-        let (pool, rings) = Pool::anchored(frames, interface, ifindex, queue, binding, patience)?;
-        self.pools[place] = Some(pool);
-        let parts = match binding {
-            Binding::Copy | Binding::ZeroCopy => PARTS,
-            Binding::ZeroCopySingle => 1,
-        };
-        Ok(Port::new(port, ifindex, place, rings, parts))
     }
 
     fn watch_ports(&mut self) {
         let sockets = self.ports.iter().flatten().map(|port| port.rings.fd());
         self.sleeper.watch(sockets);
     }
-}
-
-/// A port bound to a memory that others have.
-fn join(
-    pool: &Pool,
-    place: usize,
-    port: PortId,
-    interface: &str,
-    ifindex: u32,
-    queue: u32,
-    patience: Duration,
-) -> Result<Port, PortError> {
-    if pool.frames.free() < IDLE_FILL {
-        return Err(PortError::OutOfFrames { wanted: IDLE_FILL });
-    }
-    let rings = pool
-        .open(interface, queue, patience)
-        .map_err(|error| PortError::socket(interface, queue, error))?;
-    Ok(Port::new(port, ifindex, place, rings, PARTS))
 }

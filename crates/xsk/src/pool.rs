@@ -1,15 +1,15 @@
 //! A packet memory with its frames, and the socket that it hangs on.
 
-use std::io;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::PortError;
 use crate::frames::{Chunk, Frames, Owner};
-use crate::kernel::{Binding, CHUNK, Memory, Rings};
+use crate::kernel::{Binding, CHUNK, Memory};
 use crate::port::Port;
 
-/// How often a queue that is still being released is tried again.
-const BUSY_STEP: Duration = Duration::from_millis(20);
+/// Tells packet memories apart, those that are gone too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolId(u64);
 
 /// One packet memory, shared by the ports that are bound to it.
 ///
@@ -17,6 +17,7 @@ const BUSY_STEP: Duration = Duration::from_millis(20);
 /// as there are others. So when its port is removed, the socket stays here, retired, until all are gone.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    pub(crate) id: PoolId,
     pub(crate) memory: Memory,
     pub(crate) frames: Frames,
     pub(crate) binding: Binding,
@@ -28,47 +29,18 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A new memory of `frames` chunks, bound first to `queue` of `interface`; gives the socket too.
-    pub(crate) fn anchored(
-        frames: u32,
-        interface: &str,
-        ifindex: u32,
-        queue: u32,
-        binding: Binding,
-        patience: Duration,
-    ) -> Result<(Pool, Rings), PortError> {
-        let pool = Pool {
+    /// A new memory of `frames` chunks, for sockets that are bound like the first one, of the device `anchor`.
+    pub(crate) fn new(frames: u32, anchor: u32, binding: Binding) -> Result<Pool, PortError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Pool {
+            id: PoolId(NEXT.fetch_add(1, Ordering::Relaxed)),
             memory: Memory::new(frames)?,
             frames: Frames::new(frames),
             binding,
             ports: 0,
-            anchor: ifindex,
+            anchor,
             retired: None,
-        };
-        let rings = pool
-            .open(interface, queue, patience)
-            .map_err(|error| PortError::socket(interface, queue, error))?;
-        Ok((pool, rings))
-    }
-
-    /// A socket of this memory; a queue that is taken is tried again until `patience` is over.
-    pub(crate) fn open(
-        &self,
-        interface: &str,
-        queue: u32,
-        patience: Duration,
-    ) -> io::Result<Rings> {
-        let start = Instant::now();
-        loop {
-            match self.memory.open(interface, queue, self.binding) {
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < patience =>
-                {
-                    std::thread::sleep(BUSY_STEP);
-                }
-                other => return other,
-            }
-        }
+        })
     }
 
     /// Copies a packet of `from` that starts at `first`, whose bytes there are `head..tail`; `None` if there is no room.

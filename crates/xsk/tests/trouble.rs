@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use podway_engine::{Batch, Edge, Verdict};
 use podway_tables::PortId;
-use podway_xsk::{Bind, Redirect, WorkerEdge};
+use podway_xsk::{Bind, Bound, PortError, Redirect, WorkerEdge};
 use support::Namespace;
 use support::traffic::{Worker, add, ask_echo, cross, echo, edge, load, settle};
 
@@ -178,6 +178,50 @@ fn a_removed_first_port_comes_back() {
         worker.stop()
     });
     settle(&mut edge);
+}
+
+#[test]
+fn a_worker_goes_on_while_the_kernel_is_waited_for() {
+    if !support::privileged() {
+        return;
+    }
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let (node, one, two, redirect, mut edge) = node_with_pods("waiting", 1024);
+    let _three = node.pod("pod3", "10.0.0.3/24", 1500);
+    let holder = node.inside(|| {
+        let mut holder = support::traffic::edge(&redirect, 256);
+        add(&mut holder, &redirect, 3, "pod3");
+        holder
+    });
+    edge = std::thread::scope(|scope| {
+        let worker = Worker::start(scope, &node, edge, cross(&[(1, 2)]));
+        let _echo = echo(scope, &two);
+        let ask = || {
+            let opening = worker.ask(|edge| edge.opening(PortId(3), "pod3", Bind::Copy));
+            opening.expect("a port that is not there")
+        };
+        let opening = ask();
+        let waits = scope.spawn(|| node.inside(|| opening.open(PATIENCE)));
+        assert_eq!(ask_echo(&one, "10.0.0.2", 50, 1000), 50);
+        assert!(!waits.is_finished(), "the queue is another worker's");
+        drop(holder);
+        let opened = waits.join().expect("no panic").expect("the queue is free");
+        drop(opened);
+        let again = node.inside(|| ask().open(PATIENCE));
+        let again = again.expect("what nobody took up is closed");
+        let bound = worker.ask(|edge| edge.take_up(again)).expect("taken up");
+        assert_eq!(bound, Bound::Copy);
+        worker.ask(|edge| edge.remove_port(PortId(3)));
+        let late = node.inside(|| ask().open(PATIENCE)).expect("a socket");
+        let mut edge = worker.stop();
+        settle(&mut edge);
+        edge.remove_port(PortId(1));
+        edge.remove_port(PortId(2));
+        let error = edge.take_up(late).expect_err("its memory went");
+        assert!(matches!(error, PortError::MemoryGone), "{error}");
+        edge
+    });
+    assert_eq!((edge.outstanding(), edge.free()), (0, 0));
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use podway_engine::{Edge, Engine, Existing, Observed, Timeouts};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
-use podway_xsk::{Bind, Bound, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings};
+use podway_xsk::{
+    Bind, Bound, Opened, Opening, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings,
+};
 use tokio::sync::oneshot;
 
 use super::clock::{boot_ns, flow_ms};
@@ -22,20 +24,24 @@ const SLEEP: Duration = Duration::from_millis(100);
 const SWEEP_MS: u64 = 10_000;
 /// Flows looked at in one turn at most.
 const SWEEP_SLOTS: u64 = 4_096;
-/// How long a queue that an earlier process still holds is waited for, and how often it is asked for.
+/// How long a queue that an earlier process still holds is waited for.
 const BUSY: Duration = Duration::from_secs(3);
-const BUSY_AGAIN: Duration = Duration::from_millis(50);
 /// How long packets that are on their way out may take when the worker ends.
 const DRAIN: Duration = Duration::from_millis(100);
 const COMMANDS: usize = 64;
 
 /// What a worker does between two turns.
 enum Command {
-    /// Bind the worker's queue of a device.
-    AddPort {
+    /// Say what it takes to have a socket of a device.
+    Opening {
         port: PortId,
         interface: String,
         bind: Bind,
+        done: oneshot::Sender<Result<Opening, PortError>>,
+    },
+    /// Take a socket up.
+    TakeUp {
+        opened: Opened,
         done: oneshot::Sender<Result<Bound, PortError>>,
     },
     /// Close it.
@@ -173,39 +179,27 @@ impl Worker {
         })
     }
 
-    /// Binds the worker's queue of a device to a port; the worker goes on meanwhile if the queue is still busy.
+    /// Binds the worker's queue of a device to a port. The kernel is waited for in another thread: the worker goes on.
     pub(super) async fn add_port(
         &self,
         port: PortId,
         interface: &str,
         bind: Bind,
     ) -> Result<Bound, WorkerError> {
-        let start = tokio::time::Instant::now();
-        loop {
-            match self.add_port_once(port, interface, bind).await {
-                Err(WorkerError::Port(PortError::QueueBusy { .. })) if start.elapsed() < BUSY => {
-                    tokio::time::sleep(BUSY_AGAIN).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn add_port_once(
-        &self,
-        port: PortId,
-        interface: &str,
-        bind: Bind,
-    ) -> Result<Bound, WorkerError> {
+        let ended = |_| WorkerError::Ended(self.index);
         let (done, answer) = oneshot::channel();
-        self.send(Command::AddPort {
+        self.send(Command::Opening {
             port,
             interface: interface.to_owned(),
             bind,
             done,
         })?;
-        let bound = answer.await.map_err(|_| WorkerError::Ended(self.index))?;
-        Ok(bound?)
+        let opening = answer.await.map_err(ended)??;
+        let opened = tokio::task::spawn_blocking(move || opening.open(BUSY));
+        let opened = opened.await.expect("it opens, or says why not")?;
+        let (done, answer) = oneshot::channel();
+        self.send(Command::TakeUp { opened, done })?;
+        Ok(answer.await.map_err(ended)??)
     }
 
     /// Closes it; a port that is not there is no error.
@@ -332,13 +326,16 @@ impl Loop {
     fn obey(&mut self) -> After {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::AddPort {
+                Ok(Command::Opening {
                     port,
                     interface,
                     bind,
                     done,
                 }) => {
-                    let _ = done.send(self.edge.add_port(port, &interface, bind, Duration::ZERO));
+                    let _ = done.send(self.edge.opening(port, &interface, bind));
+                }
+                Ok(Command::TakeUp { opened, done }) => {
+                    let _ = done.send(self.edge.take_up(opened));
                 }
                 Ok(Command::RemovePort { port, done }) => {
                     self.edge.remove_port(port);

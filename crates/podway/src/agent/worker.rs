@@ -41,7 +41,7 @@ enum Command {
     },
     /// Take a socket up.
     TakeUp {
-        opened: Opened,
+        opened: Box<Opened>,
         done: oneshot::Sender<Result<Bound, PortError>>,
     },
     /// Close it.
@@ -195,7 +195,7 @@ impl Worker {
             done,
         })?;
         let opening = answer.await.map_err(ended)??;
-        let opened = tokio::task::spawn_blocking(move || opening.open(BUSY));
+        let opened = tokio::task::spawn_blocking(move || opening.open(BUSY).map(Box::new));
         let opened = opened.await.expect("it opens, or says why not")?;
         let (done, answer) = oneshot::channel();
         self.send(Command::TakeUp { opened, done })?;
@@ -335,7 +335,7 @@ impl Loop {
                     let _ = done.send(self.edge.opening(port, &interface, bind));
                 }
                 Ok(Command::TakeUp { opened, done }) => {
-                    let _ = done.send(self.edge.take_up(opened));
+                    let _ = done.send(self.edge.take_up(*opened));
                 }
                 Ok(Command::RemovePort { port, done }) => {
                     self.edge.remove_port(port);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::plugin::Version;
+use crate::plugin::{LOOPBACK, Version};
 use crate::whole::{Durability, write_whole};
 
 /// The plugin's file name, by which a network's configuration names it.
@@ -38,8 +38,9 @@ pub struct InstallError {
     remedy: &'static str,
 }
 
-/// Writes the program, then the configuration that makes runtimes call it, each whole or not at all; returns both paths.
-pub fn install(wanted: &Install) -> Result<[PathBuf; 2], InstallError> {
+/// Writes the program, as `loopback` too where there is none, then the configuration that makes runtimes call them, each
+/// whole or not at all; returns what was written.
+pub fn install(wanted: &Install) -> Result<Vec<PathBuf>, InstallError> {
     let failed = |path: &Path, remedy| {
         let path = path.to_owned();
         move |source| InstallError {
@@ -61,15 +62,13 @@ pub fn install(wanted: &Install) -> Result<[PathBuf; 2], InstallError> {
         Ok(path)
     };
     let configuration = format!("{:#}\n", configuration(wanted));
-    Ok([
-        put(&wanted.bin_dir, PLUGIN, &program, 0o755)?,
-        put(
-            &wanted.conf_dir,
-            CONFIGURATION,
-            configuration.as_bytes(),
-            0o644,
-        )?,
-    ])
+    let mut written = vec![put(&wanted.bin_dir, PLUGIN, &program, 0o755)?];
+    if !wanted.bin_dir.join(LOOPBACK).exists() {
+        written.push(put(&wanted.bin_dir, LOOPBACK, &program, 0o755)?);
+    }
+    let (name, bytes) = (CONFIGURATION, configuration.as_bytes());
+    written.push(put(&wanted.conf_dir, name, bytes, 0o644)?);
+    Ok(written)
 }
 
 /// Runtimes that know of `cniVersions` take the highest that both sides speak; older ones read `cniVersion`.
@@ -109,21 +108,21 @@ mod tests {
         fs::create_dir(folder.path().join("built")).unwrap();
         for program in ["first, and longer", "second"] {
             fs::write(&wanted.program, program).unwrap();
-            let [binary, configuration] = install(&wanted).unwrap();
-            assert_eq!(fs::read_to_string(&binary).unwrap(), program);
-            let mode = fs::metadata(&binary).unwrap().permissions().mode();
+            let written = install(&wanted).unwrap();
+            let (binary, configuration) = (&written[0], written.last().unwrap());
+            assert_eq!(fs::read_to_string(binary).unwrap(), program);
+            let mode = fs::metadata(binary).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o755);
-            let text = fs::read(&configuration).unwrap();
+            let text = fs::read(configuration).unwrap();
             let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(value["cniVersion"], "1.0.0");
             assert_eq!(value["plugins"][0]["socket"], "/run/podway/podway.sock");
         }
-        for directory in [&wanted.bin_dir, &wanted.conf_dir] {
-            assert_eq!(
-                fs::read_dir(directory).unwrap().count(),
-                1,
-                "nothing else is left"
-            );
+        let loopback = fs::read_to_string(wanted.bin_dir.join("loopback")).unwrap();
+        assert_eq!(loopback, "first, and longer", "one that is there stays");
+        for (directory, files) in [(&wanted.bin_dir, 2), (&wanted.conf_dir, 1)] {
+            let left = fs::read_dir(directory).unwrap().count();
+            assert_eq!(left, files, "nothing else is left");
         }
     }
 

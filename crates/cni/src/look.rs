@@ -12,7 +12,7 @@ use futures_util::{Stream, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, State};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -105,6 +105,12 @@ impl Network {
             within,
         };
         tokio::time::timeout(within, started).await.map_err(late)?
+    }
+
+    /// Whether a link was set up.
+    pub(crate) async fn is_up(&self, index: u32) -> Result<bool, NetlinkError> {
+        let link = self.link(index).await?;
+        Ok(link.header.flags.contains(LinkFlags::Up))
     }
 
     async fn link(&self, index: u32) -> Result<LinkMessage, NetlinkError> {

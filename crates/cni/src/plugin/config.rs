@@ -82,6 +82,12 @@ pub(super) fn version_of(input: &[u8]) -> Option<Version> {
     Version::of(value["cniVersion"].as_str()?)
 }
 
+/// The plugin that a configuration names, whatever else is wrong with it.
+pub(super) fn plugin_of(input: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(input).ok()?;
+    Some(value["type"].as_str()?.to_owned())
+}
+
 impl Config {
     pub(super) fn read(input: &[u8], strictness: Strictness) -> Result<Config, CniError> {
         if input.len() as u64 > INPUT_LIMIT {

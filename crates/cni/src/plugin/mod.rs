@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod environment;
 mod error;
+mod loopback;
 mod remove;
 mod result;
 mod status;
@@ -21,6 +22,7 @@ use self::environment::{Command, Environment};
 use self::error::CniError;
 
 pub use self::error::Code;
+pub use self::loopback::LOOPBACK;
 pub use self::version::Version;
 
 /// The longest configuration in bytes.
@@ -59,6 +61,9 @@ fn answer(
 ) -> Result<Option<Value>, CniError> {
     let environment = Environment { variable };
     let command = environment.command()?;
+    if config::plugin_of(input).is_some_and(|it| it == LOOPBACK) {
+        return loopback::answer(command, &environment, input);
+    }
     let read = |strictness| Config::read(input, strictness);
     match command {
         Command::Version => version::versions(input).map(Some),

@@ -204,11 +204,10 @@ fn install_writes_program_and_configuration() {
         .output()
         .expect("it runs");
     assert!(output.status.success(), "{output:?}");
-    let installed = fs::read(path("bin/podway-cni")).expect("installed");
-    assert_eq!(
-        installed,
-        fs::read(env!("CARGO_BIN_EXE_podway-cni")).expect("built")
-    );
+    let built = fs::read(env!("CARGO_BIN_EXE_podway-cni")).expect("built");
+    for name in ["bin/podway-cni", "bin/loopback"] {
+        assert_eq!(fs::read(path(name)).expect("installed"), built, "{name}");
+    }
     let text = fs::read(path("net.d/10-podway.conflist")).expect("installed");
     let value: Value = serde_json::from_slice(&text).expect("JSON");
     assert_eq!(value["plugins"][0]["type"], "podway-cni");

@@ -5,5 +5,6 @@ mod churn;
 mod failures;
 mod flood;
 mod life;
+mod loopback;
 mod place;
 mod podman;

@@ -391,7 +391,7 @@ fn default_flows() -> usize {
 }
 
 fn default_frames() -> u32 {
-    8192
+    16384
 }
 
 fn default_host_interface() -> String {

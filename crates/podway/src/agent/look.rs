@@ -58,9 +58,7 @@ impl Agent {
 
     /// Tunnel packets that came since the last look to a queue of the uplink that no worker has: they are dropped.
     fn unowned_queues(&mut self) -> Option<String> {
-        let counters = self.redirect.counters().unwrap_or_default();
-        let closed = counters.iter().find(|(name, _)| *name == "uplink-closed");
-        let closed = closed.map_or(0, |(_, count)| *count);
+        let closed = self.closed_at_uplink();
         let before = std::mem::replace(&mut self.uplink_closed, closed);
         (closed > before).then(|| {
             let (uplink, workers) = (&self.node.uplink().name, self.config.workers);
@@ -68,6 +66,13 @@ impl Agent {
                 "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
             )
         })
+    }
+
+    /// Packets of the uplink so far that the XDP program had no socket for.
+    pub(super) fn closed_at_uplink(&self) -> u64 {
+        let counters = self.redirect.counters().unwrap_or_default();
+        let closed = counters.iter().find(|(name, _)| *name == "uplink-closed");
+        closed.map_or(0, |(_, count)| *count)
     }
 
     async fn take_seen(&mut self, seen: &Seen) {

@@ -320,6 +320,8 @@ impl Agent {
         let uplink = self.node.uplink().name.clone();
         self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
             .await?;
+        // What came before the socket was there says nothing about queues.
+        self.uplink_closed = self.closed_at_uplink();
         self.look().await;
         tracing::info!(
             node = self.config.node,

@@ -10,6 +10,7 @@ mod datagrams;
 mod deaths;
 mod direct;
 mod flood;
+mod health;
 mod kubernetes;
 mod matrix;
 mod policies;

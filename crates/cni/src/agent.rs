@@ -92,6 +92,14 @@ pub enum AgentError {
         /// What went wrong.
         source: io::Error,
     },
+    /// It takes longer than it was given.
+    #[error("the agent on {} did not answer within {} s: the kernel or others keep it busy; try again, or see its log", socket.display(), within.as_secs_f32())]
+    Busy {
+        /// The socket.
+        socket: PathBuf,
+        /// What it was given.
+        within: Duration,
+    },
     /// What came back is not an answer.
     #[error("the agent on {} gave no answer that makes sense: {source}; is it of this version?", socket.display())]
     Garbled {
@@ -135,11 +143,18 @@ pub fn ask(
     request: &impl Serialize,
     timeout: Duration,
 ) -> Result<serde_json::Value, AgentError> {
-    let unreachable = |source| AgentError::Unreachable {
-        socket: socket.to_owned(),
-        source,
+    let took_too_long = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+    let failed = |source: io::Error| match took_too_long.contains(&source.kind()) {
+        true => AgentError::Busy {
+            socket: socket.to_owned(),
+            within: timeout,
+        },
+        false => AgentError::Unreachable {
+            socket: socket.to_owned(),
+            source,
+        },
     };
-    let line = exchange(socket, request, timeout).map_err(unreachable)?;
+    let line = exchange(socket, request, timeout).map_err(failed)?;
     let garbled = |source| AgentError::Garbled {
         socket: socket.to_owned(),
         source,
@@ -233,6 +248,20 @@ mod tests {
             answer_of(b""),
             Err(AgentError::Unreachable { .. })
         ));
+    }
+
+    #[test]
+    fn an_agent_that_takes_too_long_is_busy() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        // What connects to it waits for ever.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let error = ask(&socket, &"x", Duration::from_millis(50)).unwrap_err();
+        let text = format!(
+            "the agent on {} did not answer within 0.05 s: the kernel or others keep it busy; try again, or see its log",
+            socket.display()
+        );
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

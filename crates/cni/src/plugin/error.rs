@@ -98,7 +98,7 @@ impl From<StateError> for CniError {
 impl From<AgentError> for CniError {
     fn from(error: AgentError) -> CniError {
         let code = match error {
-            AgentError::Unreachable { .. } => Code::TryAgain,
+            AgentError::Unreachable { .. } | AgentError::Busy { .. } => Code::TryAgain,
             AgentError::Garbled { .. } | AgentError::Refused(_) => Code::Refused,
         };
         CniError::new(code, error.to_string())
@@ -129,5 +129,21 @@ impl From<NetlinkError> for CniError {
 impl From<NamespaceError> for CniError {
     fn from(error: NamespaceError) -> CniError {
         CniError::new(Code::UnknownContainer, format!("CNI_NETNS: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c7_an_agent_that_is_busy_for_too_long_is_code_11() {
+        let error = CniError::from(AgentError::Busy {
+            socket: "/run/podway/podway.sock".into(),
+            within: PATIENCE,
+        });
+        assert_eq!(error.code.number(), 11);
+        let said = "the agent on /run/podway/podway.sock did not answer within 30 s: ";
+        assert!(error.text.starts_with(said), "{}", error.text);
     }
 }

@@ -1,8 +1,17 @@
 //! Health is answered on the ports that are for it, whatever control waits for (S6, S7).
 
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::bench::{eventually, unprivileged};
+use podway_cni::Namespace;
+use podway_cni::agent::{AgentError, ask};
+use serde_json::json;
+
+use crate::bench::{Lab, eventually, lost_nothing, unprivileged};
+use crate::deaths::{kill, kill_agent, restart};
 
 #[test]
 fn s6_s7_health_is_answered_on_the_ports_that_are_for_it() {
@@ -60,4 +69,111 @@ fn s6_s7_health_is_answered_on_the_ports_that_are_for_it() {
     there(status("192.168.50.2", "10256/healthz"), "200", "");
     drop(lab);
     std::fs::remove_dir_all(directory).expect("removed");
+}
+
+/// The kernel's lock for links, which every call about devices waits for; free again after 20 s at most.
+struct Held(Child);
+
+impl Held {
+    fn take() -> Held {
+        let mut holder = Command::new("python3")
+            .args(["-c", include_str!("holds_rtnl.py"), "20"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let output = holder.stdout.take().expect("piped");
+        let mut said = String::new();
+        let _ = BufReader::new(output).read_line(&mut said);
+        let held = Held(holder);
+        assert_eq!(said, "held\n");
+        held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a node's port says to the node itself within kubelet's 5 s; nothing if nobody listens.
+fn said(lab: &Lab, node: &str, port_and_path: (u16, &str)) -> String {
+    let (port, path) = port_and_path;
+    let name = lab.node(node)["namespace"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let asked = || -> io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: it\r\n\r\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let namespace = Namespace::named(&name).expect("there");
+    namespace.inside(asked).expect("inside").unwrap_or_default()
+}
+
+#[test]
+fn s6_s7_health_is_answered_while_control_waits_for_the_kernel() {
+    if unprivileged() {
+        return;
+    }
+    let lab = crate::world::up();
+    let node = lab.node("node2");
+    let socket = Path::new(node["socket"].as_str().expect("a socket"));
+    let shown = |within| ask(socket, &json!({"show": "status"}), within);
+    let moment = Duration::from_millis(500);
+    let web = lab.address("default/web", |address| !address.contains(':'));
+    let ping = lab.spawn("default/client", &["ping", "-q", "-i", "0.01", &web]);
+
+    let held = Held::take();
+    // Control looks at the kernel every few seconds.
+    let waits = eventually(Duration::from_secs(10), || shown(moment).is_err());
+    assert!(waits, "control waits for the kernel");
+    for (place, part) in [
+        ((10256, "/livez"), "\"problems\":[]"),
+        ((10256, "/healthz"), "\"problems\":[]"),
+        ((30090, "/"), "\"localEndpoints\":1"),
+    ] {
+        let text = said(&lab, "node2", place);
+        assert!(text.starts_with("HTTP/1.1 200 "), "{place:?}: {text}");
+        assert!(text.contains(part), "{place:?}: {text}");
+    }
+    let error = shown(moment).expect_err("control still waits");
+    assert!(matches!(error, AgentError::Busy { .. }), "{error}");
+    drop(held);
+
+    shown(Duration::from_secs(20)).expect("control goes on");
+    kill(ping.id() as i32, "-INT");
+    let ping = ping.wait_with_output().expect("ping ends");
+    let text = String::from_utf8_lossy(&ping.stdout);
+    assert!(lost_nothing(&text), "{text}");
+}
+
+#[test]
+fn s7_an_agent_that_starts_while_the_kernel_is_busy_is_alive_and_not_ready() {
+    if unprivileged() {
+        return;
+    }
+    let lab = crate::world::up();
+    let says = |path: &str, code: u16| {
+        let text = said(&lab, "node2", (10256, path));
+        text.starts_with(&format!("HTTP/1.1 {code} "))
+    };
+    kill_agent(&lab, "node2");
+    let held = Held::take();
+    let mut again = restart(&lab, "node2");
+    let lives = eventually(Duration::from_secs(10), || says("/livez", 200));
+    let waits = says("/healthz", 503);
+    drop(held);
+    let works = eventually(Duration::from_secs(20), || says("/healthz", 200));
+    kill(again.id() as i32, "-TERM");
+    let stopped = again.wait().expect("it ends");
+    assert!(lives && waits, "alive: {lives}, not ready: {waits}");
+    assert!(works, "ready once the kernel answers");
+    assert!(stopped.success(), "{stopped}");
 }

@@ -125,12 +125,19 @@ fn probes_ask_where_the_agent_answers() {
         (&agent.liveness_probe, "/livez"),
         (&agent.readiness_probe, "/healthz"),
     ] {
-        let asked = probe.as_ref().and_then(|it| it.http_get.clone());
-        let asked = asked.expect("by HTTP");
+        let probe = probe.as_ref().expect("asked");
+        let asked = probe.http_get.clone().expect("by HTTP");
         assert_eq!(asked.path.as_deref(), Some(path));
         let port = i32::from(config.health_address.port());
         assert_eq!(asked.port, IntOrString::Int(port));
+        // Kubelet's own limit, 1 s, is soon over on a busy node.
+        assert_eq!(probe.timeout_seconds, Some(5));
     }
+    let alive = agent.liveness_probe.as_ref().expect("asked");
+    assert_eq!(
+        (alive.period_seconds, alive.failure_threshold),
+        (Some(10), Some(3))
+    );
 }
 
 #[test]

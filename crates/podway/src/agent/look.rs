@@ -8,6 +8,7 @@ use podway_tables::NextHops;
 use podway_wire::Mac;
 use tokio::time::Instant;
 
+use super::health::InForce;
 use super::ports::{HOST, UPLINK};
 use super::worker::Worker;
 use super::{Agent, wanted};
@@ -34,7 +35,7 @@ impl Agent {
             Err(error) => vec![error.to_string()],
         };
         problems.extend(self.unowned_queues());
-        problems.extend(self.health_ports.follow(&self.cluster).await);
+        problems.extend(self.health.follow(&self.cluster).await);
         if self.cluster.node(&self.config.node).is_none() {
             problems.push(format!(
                 "the source has no Node {:?}: set `node` to the name of one, or add it",
@@ -51,7 +52,8 @@ impl Agent {
             self.announce();
         }
         self.forget_vanished().await;
-        if self.plan != wanted::plan(&self.compiled.plan) || self.not_in_force.is_some() {
+        if self.plan != wanted::plan(&self.compiled.plan) || self.health.in_force() != InForce::Yes
+        {
             self.stale.mark();
         }
     }

@@ -1,4 +1,5 @@
-//! The node agent: control's one thread, from sources of facts to tables in force, and the workers beside it.
+//! The node agent: control's one thread, from sources of facts to tables in force; beside it the workers, and the thread
+//! that answers for all of them how they do.
 
 mod announce;
 mod clock;
@@ -38,14 +39,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::announce::Announce;
-use self::health::{HealthPorts, Probed};
+use self::health::{HealthPorts, InForce};
 use self::look::setup;
 use self::policies::HitsByName;
 use self::ports::{HOST, Ports, UPLINK};
 use self::programming::Programming;
 use self::socket::{AdminSocket, Asked, Request};
 use self::source::Opened;
-use self::waiting::Waited;
+use self::waiting::{CLOSED, UNKNOWN, Waited};
 use self::worker::{Shared, Worker};
 use crate::config::Config;
 use crate::node::{Node, NodeError, Settings};
@@ -153,7 +154,6 @@ pub fn run(config: Config) -> Result<(), AgentError> {
 struct Inputs {
     requests: mpsc::Receiver<Asked>,
     batches: mpsc::Receiver<Batch>,
-    probes: mpsc::Receiver<Probed>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -186,9 +186,7 @@ struct Agent {
     sampled: Instant,
     /// Packets of the uplink that the XDP program had no socket for, at the last look.
     uplink_closed: u64,
-    health_ports: HealthPorts,
-    /// Why the last tables are not in force, if they are not.
-    not_in_force: Option<String>,
+    health: HealthPorts,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
@@ -197,7 +195,6 @@ struct Agent {
 
 enum Event {
     Asked(Asked),
-    Probed(Probed),
     Source(Batch),
     Kernel,
     Stale,
@@ -210,6 +207,8 @@ impl Agent {
     async fn start(config: Config) -> Result<(Agent, Inputs, Shared), AgentError> {
         local_ports::check(config.snat_ports)?;
         let socket = AdminSocket::take(&config.socket).await?;
+        // Early, because what follows waits for the kernel.
+        let health = HealthPorts::open(config.health_address, &config.node, UNKNOWN).await?;
         let Opened {
             first,
             batches,
@@ -225,6 +224,7 @@ impl Agent {
             proc_sys: config.proc_sys.clone(),
         })
         .await?;
+        health.stamp();
         let redirect = Redirect::load(RedirectSettings {
             queues: config.workers as u32,
             ports: PORTS,
@@ -249,9 +249,7 @@ impl Agent {
             timeouts: config.timeouts.of_flows(),
             existing: config.existing_connections.of_flows(),
         };
-        let (health_ports, probes) = HealthPorts::open(config.health_address).await?;
         let inputs = Inputs {
-            probes,
             requests: serve(socket),
             batches,
             terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
@@ -277,8 +275,7 @@ impl Agent {
             loads_ns: Vec::new(),
             sampled: Instant::now(),
             uplink_closed: 0,
-            health_ports,
-            not_in_force: None,
+            health,
             workers: Vec::new(),
             flows,
             counters,
@@ -306,6 +303,10 @@ impl Agent {
             self.workers.push(worker);
         }
         self.loads_ns = self.workers.iter().map(Worker::load_ns).collect();
+        self.health.tell(|told| {
+            told.in_force = InForce::NotYet(CLOSED);
+            told.workers = self.workers.iter().map(Worker::turns).collect();
+        });
         Ok(())
     }
 
@@ -322,6 +323,7 @@ impl Agent {
             .await?;
         // What came before the socket was there says nothing about queues.
         self.uplink_closed = self.closed_at_uplink();
+        self.health.tell(|told| told.in_force = InForce::Yes);
         self.look().await;
         tracing::info!(
             node = self.config.node,
@@ -339,11 +341,11 @@ impl Agent {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.health.stamp();
             let event = tokio::select! {
                 _ = inputs.terminate.recv() => Event::Stop,
                 _ = inputs.interrupt.recv() => Event::Stop,
                 Some(asked) = inputs.requests.recv() => Event::Asked(asked),
-                Some(probed) = inputs.probes.recv() => Event::Probed(probed),
                 Some(batch) = inputs.batches.recv() => Event::Source(batch),
                 () = self.stale.settled() => Event::Stale,
                 () = self.unseen.settled() => Event::Look,
@@ -355,20 +357,20 @@ impl Agent {
                 Event::Asked(Asked { request, answer }) => {
                     let _ = answer.send(self.answer(request).await);
                 }
-                Event::Probed(Probed { probe, answer }) => {
-                    let _ = answer.send(self.health(probe).await);
-                }
                 Event::Source(batch) => self.take(batch),
                 Event::Kernel => self.unseen.mark(),
                 Event::Look => self.look().await,
                 Event::Stale => {
-                    let published = self.publish().await;
-                    self.not_in_force = published.err().map(|error| error.to_string());
-                    if let Some(error) = &self.not_in_force {
-                        // The next look tries again.
-                        tracing::error!(error, "tables are not in force");
-                        self.stale.clear();
-                    }
+                    let in_force = match self.publish().await {
+                        Ok(()) => InForce::Yes,
+                        Err(error) => {
+                            tracing::error!(%error, "tables are not in force");
+                            // The next look tries again.
+                            self.stale.clear();
+                            InForce::No(error.to_string())
+                        }
+                    };
+                    self.health.tell(|told| told.in_force = in_force);
                 }
             }
         }

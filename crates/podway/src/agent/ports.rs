@@ -83,6 +83,7 @@ impl Agent {
         interface: &str,
         bind: Bind,
     ) -> Result<(), AgentError> {
+        self.health.stamp();
         let attachment = self.redirect.attach(interface, kind, port)?;
         for worker in &self.workers {
             if let Err(error) = worker.add_port(port, interface, bind).await {
@@ -101,6 +102,7 @@ impl Agent {
     }
 
     async fn close_port(&mut self, port: PortId, interface: &str) -> Result<(), AgentError> {
+        self.health.stamp();
         self.ports.modes.remove(&port);
         for worker in &self.workers {
             worker.remove_port(port).await?;

@@ -27,6 +27,8 @@ impl Agent {
         self.redirect_as(plan)?;
         self.publication.collect();
         self.stale.clear();
+        self.health
+            .tell(|told| told.cluster.clone_from(&self.cluster));
         if before.problems != self.compiled.problems {
             for problem in &self.compiled.problems {
                 tracing::warn!(%problem, "objects contradict each other");
@@ -38,7 +40,7 @@ impl Agent {
             "tables in force"
         );
         // Nodes and services may have come or gone: routes, next hops and health ports follow.
-        if wanted_differs(self, &before) || !self.health_ports.are_of(&self.cluster) {
+        if wanted_differs(self, &before) || !self.health.are_of(&self.cluster) {
             self.unseen.mark();
         }
         Ok(())

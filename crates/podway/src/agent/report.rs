@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::Agent;
 use super::clock::{boot_ns, flow_ms};
+use super::health::InForce;
 use super::ports::{HOST, UPLINK, mode_name};
 use super::services::services;
 use super::worker::Report;
@@ -57,7 +58,7 @@ impl Agent {
             pod_mtu: self.config.pod_mtu,
             tunnel_mtu: path_mtu,
             gateway_mac: self.node.dataplane().mac.to_string(),
-            problem: self.not_in_force.clone(),
+            problem: self.health.in_force().problem().map(str::to_owned),
         };
         json!(network)
     }
@@ -202,7 +203,7 @@ impl Agent {
             "node": self.config.node,
             "version": env!("CARGO_PKG_VERSION"),
             "sequence": self.compiled.snapshot.sequence,
-            "in_force": !self.stale.is_pending() && self.not_in_force.is_none(),
+            "in_force": !self.stale.is_pending() && self.health.in_force() == InForce::Yes,
             "source": {
                 "path": self.config.source.to_string(),
                 "facts": self.programming.facts().to_string(),

@@ -2,14 +2,16 @@
 
 use podway_cni::agent::Response;
 use podway_control::Standing;
+use tokio::time::interval;
 
-use super::health::Probed;
 use super::socket::{Asked, Request};
-use super::{Agent, Inputs};
+use super::{Agent, Inputs, LOOK};
 
 /// What keeps the agent from its work meanwhile.
-const UNKNOWN: &str =
+pub(super) const UNKNOWN: &str =
     "the cluster is not known yet: the source has not told of all kinds of objects";
+/// And once the cluster is known.
+pub(super) const CLOSED: &str = "the agent starts: not all ports are open yet";
 
 /// How the wait for facts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,9 @@ pub(super) enum Waited {
 impl Agent {
     /// Waits for a whole cluster, or to be told to stop.
     pub(super) async fn await_facts(&mut self, inputs: &mut Inputs) -> Waited {
-        self.not_in_force = Some(UNKNOWN.to_owned());
+        let mut round = interval(LOOK);
         while self.programming.standing() == Standing::Partial {
+            self.health.stamp();
             tokio::select! {
                 _ = inputs.terminate.recv() => return Waited::ForNothing,
                 _ = inputs.interrupt.recv() => return Waited::ForNothing,
@@ -38,12 +41,9 @@ impl Agent {
                     };
                     let _ = answer.send(answered);
                 }
-                Some(Probed { probe, answer }) = inputs.probes.recv() => {
-                    let _ = answer.send(self.health(probe).await);
-                }
+                _ = round.tick() => {}
             }
         }
-        self.not_in_force = None;
         Waited::ForFacts
     }
 }

@@ -81,6 +81,17 @@ struct Load {
     total: AtomicU64,
 }
 
+/// Tells that a worker turns, without a word to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turns(Arc<Load>);
+
+impl Turns {
+    /// A number that is another one after each turn; a worker sleeps for a tenth of a second at most.
+    pub(super) fn mark(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
+    }
+}
+
 /// What every worker shares.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -232,6 +243,11 @@ impl Worker {
     pub(super) fn load_ns(&self) -> (u64, u64) {
         let of = |word: &AtomicU64| word.load(Ordering::Relaxed);
         (of(&self.load.busy), of(&self.load.total))
+    }
+
+    /// Tells that it turns.
+    pub(super) fn turns(&self) -> Turns {
+        Turns(self.load.clone())
     }
 
     /// Ends the worker and waits for it.

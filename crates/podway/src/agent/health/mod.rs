@@ -1,43 +1,55 @@
 //! How the agent does, and which services have endpoints here, for load balancers and kubelets (S6, S7; KEP-3836).
+//!
+//! It is answered on a thread that asks nothing of the kernel but TCP: control's waits for the lock of all links, which others
+//! may hold for half a minute, and packets flow meanwhile.
 
 mod server;
+mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::thread;
+use std::time::Instant;
 
-use podway_control::Standing;
-use podway_intent::{Cluster, Name, Serving};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use podway_intent::{Cluster, Name};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-pub(super) use self::server::{Health, Probe, Probed};
 use self::server::{Questions, listen, serve};
-use super::Agent;
+use self::told::{Answers, Told};
 
-/// Questions that wait for control at most.
-const PROBES: usize = 64;
-/// How long a worker may take for a turn.
-const TURN: Duration = Duration::from_millis(500);
-/// The taint of a node that a cluster autoscaler is about to delete.
-const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+pub(super) use self::told::InForce;
 
 /// Why nobody can ask how the agent does.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "health_address: {address}: {problem}: set `health_address` to an address of this node and a free port"
-)]
-pub struct HealthError {
-    address: SocketAddr,
-    problem: std::io::Error,
+pub enum HealthError {
+    /// The address can't be had.
+    #[error(
+        "health_address: {address}: {problem}: set `health_address` to an address of this node and a free port"
+    )]
+    Address {
+        /// What is set.
+        address: SocketAddr,
+        /// What the system said.
+        problem: io::Error,
+    },
+    /// There is no thread to answer on.
+    #[error("no thread for health checks: {0}: raise the limits on files and threads")]
+    Thread(#[from] io::Error),
 }
 
 /// The ports at which services' health is answered, and the agent's own.
 pub(super) struct HealthPorts {
-    probes: mpsc::Sender<Probed>,
+    told: watch::Sender<Told>,
+    answers: Answers,
+    thread: Handle,
     services: BTreeMap<u16, (Name, Server)>,
     _agent: Server,
+    /// The thread lives as long as this.
+    _lives: oneshot::Sender<()>,
 }
 
 /// A listening task, which ends with this value.
@@ -50,24 +62,50 @@ impl Drop for Server {
 }
 
 impl HealthPorts {
-    /// Takes the agent's own port, and gives the questions that come to all.
+    /// Takes the agent's own port, and answers there at once, while tables wait for something.
     pub(super) async fn open(
         address: SocketAddr,
-    ) -> Result<(HealthPorts, mpsc::Receiver<Probed>), HealthError> {
-        let refused = |problem| HealthError { address, problem };
-        let listener = listen(address).await.map_err(refused)?;
-        let (probes, probed) = mpsc::channel(PROBES);
-        let agent = Server(tokio::spawn(serve(
-            listener,
-            Questions::Agent,
-            probes.clone(),
-        )));
-        let ports = HealthPorts {
-            probes,
-            services: BTreeMap::new(),
-            _agent: agent,
+        node: &str,
+        waits_for: &'static str,
+    ) -> Result<HealthPorts, HealthError> {
+        let (told, last) = watch::channel(Told {
+            in_force: InForce::NotYet(waits_for),
+            cluster: Cluster::default(),
+            workers: Vec::new(),
+            began: Instant::now(),
+        });
+        let answers = Answers {
+            told: last,
+            node: node.to_owned(),
+            clock: Instant::now,
         };
-        Ok((ports, probed))
+        let (thread, lives) = thread()?;
+        let listener = listening(&thread, address).await;
+        let listener = listener.map_err(|problem| HealthError::Address { address, problem })?;
+        let agent = serve(listener, Questions::Agent, answers.clone());
+        Ok(HealthPorts {
+            told,
+            answers,
+            services: BTreeMap::new(),
+            _agent: Server(thread.spawn(agent)),
+            thread,
+            _lives: lives,
+        })
+    }
+
+    /// Has questions answered by what control says from now on.
+    pub(super) fn tell(&self, change: impl FnOnce(&mut Told)) {
+        self.told.send_modify(change);
+    }
+
+    /// Control begins something new.
+    pub(super) fn stamp(&self) {
+        self.tell(|told| told.began = Instant::now());
+    }
+
+    /// Whether tables are in force, as it was told last.
+    pub(super) fn in_force(&self) -> InForce {
+        self.told.borrow().in_force.clone()
     }
 
     /// True if [`HealthPorts::follow`] would change nothing.
@@ -86,14 +124,11 @@ impl HealthPorts {
             if self.services.contains_key(&port) {
                 continue;
             }
-            match listen((Ipv6Addr::UNSPECIFIED, port).into()).await {
+            match listening(&self.thread, (Ipv6Addr::UNSPECIFIED, port).into()).await {
                 Ok(listener) => {
                     let questions = Questions::Service(service.clone());
-                    let server = Server(tokio::spawn(serve(
-                        listener,
-                        questions,
-                        self.probes.clone(),
-                    )));
+                    let answers = serve(listener, questions, self.answers.clone());
+                    let server = Server(self.thread.spawn(answers));
                     self.services.insert(port, (service, server));
                 }
                 Err(error) => problems.push(format!(
@@ -103,6 +138,30 @@ impl HealthPorts {
         }
         problems
     }
+}
+
+/// A thread that runs what is spawned on it, until the other value is dropped.
+fn thread() -> io::Result<(Handle, oneshot::Sender<()>)> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let (lives, ended) = oneshot::channel();
+    let run = move || {
+        // It ends by an error: nothing is ever sent.
+        let _ = runtime.block_on(ended);
+    };
+    thread::Builder::new()
+        .name("health".to_owned())
+        .spawn(run)?;
+    Ok((handle, lives))
+}
+
+/// A port that is that thread's.
+async fn listening(thread: &Handle, address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = thread.spawn(listen(address)).await;
+    listener.unwrap_or_else(|ended| Err(io::Error::other(ended)))
 }
 
 /// The services by their health ports; of two with one port the older one counts.
@@ -118,149 +177,39 @@ fn wanted(cluster: &Cluster) -> BTreeMap<u16, Name> {
     wanted
 }
 
-/// The ready endpoints of a service on a node: pods once, whatever their families and ports (S6).
-fn ready_endpoints(cluster: &Cluster, service: &Name, node: &str) -> usize {
-    let slices = cluster.slices();
-    let of_service = slices.iter().filter(|slice| slice.service == *service);
-    let local = of_service
-        .flat_map(|slice| &slice.endpoints)
-        .filter(|it| it.node.as_deref() == Some(node) && it.serving == Serving::Ready);
-    let known_by = |it: &podway_intent::Endpoint| match &it.pod {
-        Some(pod) => pod.to_string(),
-        None => it.address.to_string(),
-    };
-    local.map(known_by).collect::<BTreeSet<_>>().len()
-}
-
-fn is_being_deleted(cluster: &Cluster, node: &str) -> bool {
-    let node = cluster.node(node);
-    node.is_some_and(|node| node.taints.iter().any(|key| &**key == TO_BE_DELETED))
-}
-
-impl Agent {
-    /// What is answered to a question about health.
-    pub(super) async fn health(&self, probe: Probe) -> Health {
-        let mut problems = self.unwell().await;
-        match probe {
-            Probe::Alive if self.programming.standing() == Standing::Partial => {
-                // A new process would know no more: only its workers can be at fault.
-                problems.retain(|problem| Some(problem) != self.not_in_force.as_ref());
-                health(problems.is_empty(), json!({"problems": problems}))
-            }
-            Probe::Alive => health(problems.is_empty(), json!({"problems": problems})),
-            Probe::Healthy => {
-                let stays = !is_being_deleted(&self.cluster, &self.config.node);
-                let body = json!({"nodeEligible": stays, "problems": problems});
-                health(stays && problems.is_empty(), body)
-            }
-            Probe::Service(name) => {
-                let endpoints = ready_endpoints(&self.cluster, &name, &self.config.node);
-                let body = json!({
-                    "service": {"namespace": &*name.namespace, "name": &*name.name},
-                    "localEndpoints": endpoints,
-                    "serviceProxyHealthy": problems.is_empty(),
-                });
-                health(endpoints > 0 && problems.is_empty(), body)
-            }
-        }
-    }
-
-    /// What keeps the agent from its work: tables that are not in force, workers that don't turn.
-    async fn unwell(&self) -> Vec<String> {
-        let mut problems = Vec::from_iter(self.not_in_force.clone());
-        for (index, worker) in self.workers.iter().enumerate() {
-            let turned = tokio::time::timeout(TURN, worker.report()).await;
-            if !matches!(turned, Ok(Ok(_))) {
-                problems.push(format!("worker {index} does not turn"));
-            }
-        }
-        problems
-    }
-}
-
-fn health(is_well: bool, body: Value) -> Health {
-    match is_well {
-        true => Health::Well(body),
-        false => Health::Unwell(body),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use podway_intent::{Change, Endpoint, EndpointSlice, Node};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     use super::*;
 
-    fn name(name: &str) -> Name {
-        Name {
-            namespace: "shop".into(),
-            name: name.into(),
-        }
+    fn get(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let request = b"GET /livez HTTP/1.1\r\nHost: it\r\n\r\n";
+        stream.write_all(request).expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answered");
+        text
     }
 
-    fn endpoint(address: &str, node: &str, serving: Serving, pod: &str) -> Endpoint {
-        Endpoint {
-            address: address.parse().expect("address"),
-            serving,
-            node: Some(node.into()),
-            pod: Some(name(pod)),
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
-        }
-    }
-
-    fn slice(of: &str, place: &str, endpoints: Vec<Endpoint>) -> Change {
-        Change::EndpointSlice(EndpointSlice {
-            name: name(place),
-            service: name(of),
-            ports: Vec::new(),
-            endpoints,
-        })
-    }
-
-    #[test]
-    fn s6_local_ready_pods_count_once_and_terminating_ones_not() {
-        let mut cluster = Cluster::default();
-        let ready = Serving::Ready;
-        cluster.apply(slice(
-            "web",
-            "web-4",
-            vec![
-                endpoint("10.0.1.1", "n1", ready, "a"),
-                endpoint("10.0.1.2", "n1", Serving::Terminating, "b"),
-                endpoint("10.0.2.1", "n2", ready, "c"),
-            ],
-        ));
-        cluster.apply(slice(
-            "web",
-            "web-6",
-            vec![endpoint("fd00::1", "n1", ready, "a")],
-        ));
-        cluster.apply(slice(
-            "api",
-            "api-4",
-            vec![endpoint("10.0.1.3", "n1", ready, "d")],
-        ));
-        let of = |node| ready_endpoints(&cluster, &name("web"), node);
-        assert_eq!((of("n1"), of("n2"), of("n3")), (1, 1, 0));
-    }
-
-    #[test]
-    fn s7_a_node_with_the_autoscalers_taint_is_being_deleted() {
-        let mut cluster = Cluster::default();
-        let node = |taints: &[&str]| {
-            Change::Node(Node {
-                name: "n1".into(),
-                labels: Default::default(),
-                taints: taints.iter().map(|key| (*key).into()).collect(),
-                addresses: Vec::new(),
-                pod_ranges: Vec::new(),
-            })
-        };
-        cluster.apply(node(&["node.kubernetes.io/unschedulable"]));
-        assert!(!is_being_deleted(&cluster, "n1"));
-        cluster.apply(node(&[TO_BE_DELETED]));
-        assert!(is_being_deleted(&cluster, "n1"));
-        assert!(!is_being_deleted(&cluster, "n2"));
+    #[tokio::test(flavor = "current_thread")]
+    async fn s7_who_opens_ports_and_then_blocks_has_them_answered() {
+        // An address of this process's own: there are as many as process ids.
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        let address = SocketAddr::from(([127, a, b, c], 10_256));
+        let open = HealthPorts::open(address, "n1", "wait").await;
+        let ports = open.expect("a port");
+        // This blocks the only thread that there is, but for the one that answers.
+        let livez = get(address);
+        assert!(livez.starts_with("HTTP/1.1 200 "), "{livez}");
+        ports.tell(|told| told.in_force = InForce::No("no".to_owned()));
+        let livez = get(address);
+        assert!(livez.starts_with("HTTP/1.1 503 "), "{livez}");
+        assert!(livez.ends_with("{\"problems\":[\"no\"]}\n"), "{livez}");
+        let taken = HealthPorts::open(address, "n1", "wait").await;
+        let refused = taken.err().expect("it is taken").to_string();
+        let said = format!("health_address: {address}: Address already in use");
+        assert!(refused.starts_with(&said), "{refused}");
     }
 }

@@ -14,15 +14,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use podway_intent::Name;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
+
+use super::told::Answers;
 
 const CONNECTIONS: usize = 32;
 /// How long a connection may take, its request and its answer included.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long control may take: if it does not answer, the agent is not well.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long no connection is taken after one could not be.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The weight that some load balancers go by, as kube-proxy sends it.
@@ -30,7 +30,7 @@ const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
 /// What is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::agent) enum Probe {
+pub(super) enum Probe {
     /// Whether the node should get traffic: `/healthz`.
     Healthy,
     /// Whether the agent does its work: `/livez`.
@@ -39,15 +39,9 @@ pub(in crate::agent) enum Probe {
     Service(Name),
 }
 
-/// A question on its way to control, and where its answer goes.
-pub(in crate::agent) struct Probed {
-    pub(in crate::agent) probe: Probe,
-    pub(in crate::agent) answer: oneshot::Sender<Health>,
-}
-
 /// What is answered: 200 or 503.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::agent) enum Health {
+pub(super) enum Health {
     /// 200, with what is known.
     Well(Value),
     /// 503, with what is known.
@@ -76,12 +70,8 @@ pub(super) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers until it is dropped, or nobody takes questions any more.
-pub(super) async fn serve(
-    listener: TcpListener,
-    questions: Questions,
-    probes: mpsc::Sender<Probed>,
-) {
+/// Answers until it is dropped.
+pub(super) async fn serve(listener: TcpListener, questions: Questions, answers: Answers) {
     let limit = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = limit.clone().acquire_owned().await.expect("never closed");
@@ -89,18 +79,18 @@ pub(super) async fn serve(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (questions, probes) = (questions.clone(), probes.clone());
+        let (questions, answers) = (questions.clone(), answers.clone());
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(PATIENCE, connection(stream, &questions, &probes)).await;
+            let _ = tokio::time::timeout(PATIENCE, connection(stream, &questions, &answers)).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, questions: &Questions, probes: &mpsc::Sender<Probed>) {
+async fn connection(stream: TcpStream, questions: &Questions, answers: &Answers) {
     let answered = service_fn(async |request: Request<Incoming>| {
         let response = match probe(questions, request.uri().path()) {
-            Some(probe) => response(asked(probe, probes).await),
+            Some(probe) => response(answers.to(probe).await),
             None => empty(StatusCode::NOT_FOUND),
         };
         Ok::<_, Infallible>(response)
@@ -119,19 +109,6 @@ fn probe(questions: &Questions, path: &str) -> Option<Probe> {
         (Questions::Agent, "/livez") => Some(Probe::Alive),
         (Questions::Agent, _) => None,
     }
-}
-
-async fn asked(probe: Probe, probes: &mpsc::Sender<Probed>) -> Health {
-    let (answer, health) = oneshot::channel();
-    let question = async {
-        probes.send(Probed { probe, answer }).await.ok()?;
-        health.await.ok()
-    };
-    let answered = tokio::time::timeout(ANSWER_WITHIN, question).await;
-    answered
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| Health::Unwell(json!({"problems": ["control does not answer"]})))
 }
 
 fn response(health: Health) -> Response<Full<Bytes>> {
@@ -160,7 +137,17 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::told::InForce;
+    use super::super::told::tests::{answers, web};
     use super::*;
+
+    async fn port(questions: Questions, answers: Answers) -> SocketAddr {
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, questions, answers));
+        address
+    }
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
@@ -173,34 +160,36 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn s6_s7_questions_are_told_apart_and_answered_by_200_or_503() {
-        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
-        let listener = listener.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let (probes, mut probed) = mpsc::channel(4);
-        tokio::spawn(serve(listener, Questions::Agent, probes));
-        tokio::spawn(async move {
-            while let Some(Probed { probe, answer }) = probed.recv().await {
-                let health = match probe {
-                    Probe::Healthy => Health::Unwell(json!({"nodeEligible": false})),
-                    Probe::Alive => Health::Well(json!({"localEndpoints": 2})),
-                    Probe::Service(_) => panic!("not asked"),
-                };
-                let _ = answer.send(health);
-            }
-        });
-        let healthz = get(address, "/healthz").await;
+        let answers = answers(InForce::NotYet("wait"), 0);
+        let agent = port(Questions::Agent, answers.clone()).await;
+        let healthz = get(agent, "/healthz").await;
         assert!(healthz.starts_with("HTTP/1.1 503 "), "{healthz}");
-        assert!(healthz.ends_with("{\"nodeEligible\":false}\n"), "{healthz}");
-        let livez = get(address, "/livez").await;
+        let body = "{\"nodeEligible\":true,\"problems\":[\"wait\"]}\n";
+        assert!(healthz.ends_with(body), "{healthz}");
+        let livez = get(agent, "/livez").await;
         assert!(livez.starts_with("HTTP/1.1 200 "), "{livez}");
-        assert!(livez.contains(&format!("{WEIGHT}: 2")), "{livez}");
-        let other = get(address, "/metrics").await;
+        let other = get(agent, "/metrics").await;
         assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
-        let name = Name {
-            namespace: "shop".into(),
-            name: "web".into(),
-        };
-        let any = probe(&Questions::Service(name.clone()), "/any");
-        assert_eq!(any, Some(Probe::Service(name)));
+        let service = port(Questions::Service(web()), answers).await;
+        let any = get(service, "/any").await;
+        assert!(any.starts_with("HTTP/1.1 503 "), "{any}");
+        assert!(any.contains(&format!("{WEIGHT}: 1")), "{any}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn s6_s7_a_control_that_is_at_one_thing_for_too_long_is_found() {
+        let hung = "\"problems\":[\"control has been at one thing for 91 s\"]";
+        for (seconds, code, problems) in [(90, 200, "\"problems\":[]"), (91, 503, hung)] {
+            let answers = answers(InForce::Yes, seconds);
+            let agent = port(Questions::Agent, answers.clone()).await;
+            for path in ["/livez", "/healthz"] {
+                let said = get(agent, path).await;
+                assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{said}");
+                assert!(said.contains(problems), "{said}");
+            }
+            let service = port(Questions::Service(web()), answers).await;
+            let said = get(service, "/").await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{said}");
+        }
     }
 }

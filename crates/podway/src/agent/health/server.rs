@@ -20,7 +20,9 @@ use tokio::sync::Semaphore;
 
 use super::told::Answers;
 
-const CONNECTIONS: usize = 32;
+/// Connections of the node itself, and as many of all others: kubelet asks from the node, and who keeps others' busy must not
+/// have it end an agent that does its work.
+const CONNECTIONS: usize = 128;
 /// How long a connection may take, its request and its answer included.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long no connection is taken after one could not be.
@@ -70,13 +72,17 @@ pub(super) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers until it is dropped.
+/// Answers until it is dropped; connections beyond the limit are closed.
 pub(super) async fn serve(listener: TcpListener, questions: Questions, answers: Answers) {
-    let limit = Arc::new(Semaphore::new(CONNECTIONS));
+    let [own, others] = [CONNECTIONS; 2].map(|count| Arc::new(Semaphore::new(count)));
     loop {
-        let permit = limit.clone().acquire_owned().await.expect("never closed");
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, from)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let is_own = stream.local_addr().is_ok_and(|to| to.ip() == from.ip());
+        let limit = if is_own { &own } else { &others };
+        let Ok(permit) = limit.clone().try_acquire_owned() else {
             continue;
         };
         let (questions, answers) = (questions.clone(), answers.clone());
@@ -136,6 +142,7 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
 
     use super::super::told::InForce;
     use super::super::told::tests::{answers, web};
@@ -174,6 +181,30 @@ mod tests {
         let any = get(service, "/any").await;
         assert!(any.starts_with("HTTP/1.1 503 "), "{any}");
         assert!(any.contains(&format!("{WEIGHT}: 1")), "{any}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn s7_others_that_hold_all_their_connections_do_not_keep_the_node_from_asking() {
+        let agent = port(Questions::Agent, answers(InForce::Yes, 0)).await;
+        let mut held = Vec::new();
+        for _ in 0..=CONNECTIONS {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket
+                .bind(SocketAddr::from(([127, 0, 0, 2], 0)))
+                .expect("bound");
+            held.push(socket.connect(agent).await.expect("it listens"));
+        }
+        let mut beyond = held.pop().expect("the last one");
+        assert_eq!(beyond.read(&mut [0]).await.expect("closed"), 0);
+        let livez = get(agent, "/livez").await;
+        assert!(livez.starts_with("HTTP/1.1 200 "), "{livez}");
+        for mut stream in held {
+            let request = b"GET /livez HTTP/1.1\r\nHost: it\r\n\r\n";
+            stream.write_all(request).await.expect("sent");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("answered");
+            assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        }
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -99,13 +99,8 @@ impl WorkerEdge {
     /// Makes an opened socket a port's and registers it; the kernel takes no time for it.
     pub fn take_up(&mut self, opened: Opened) -> Result<Bound, PortError> {
         let Opened { place, socket } = opened;
-        let Place {
-            port,
-            interface,
-            queue,
-            ..
-        } = &place;
-        if self.port(*port).is_some() {
+        let (port, queue) = (place.port, place.queue);
+        if self.port(port).is_some() {
             return Err(PortError::Exists(port.0));
         }
         let mut added = self.port_of(&place, socket)?;
@@ -116,21 +111,19 @@ impl WorkerEdge {
             Binding::Copy => Bound::Copy,
             Binding::ZeroCopy | Binding::ZeroCopySingle => Bound::ZeroCopy,
         };
-        let registered = self
-            .settings
-            .sockets
-            .insert(*port, *queue, added.rings.fd());
+        let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
         let index = usize::from(port.0);
         if self.ports.len() <= index {
             self.ports.resize_with(index + 1, || None);
         }
         self.ports[index] = Some(added);
         if let Err(error) = registered {
-            self.remove_port(*port);
+            self.remove_port(port);
             return Err(PortError::Register(error));
         }
         self.watch_ports();
-        self.activate(*port);
+        self.activate(port);
+        let interface = place.interface;
         tracing::info!(port = port.0, interface, queue, ?bound, "port bound");
         Ok(bound)
     }

@@ -197,40 +197,41 @@ impl Worker {
         interface: &str,
         bind: Bind,
     ) -> Result<Bound, WorkerError> {
-        let ended = |_| WorkerError::Ended(self.index);
-        let (done, answer) = oneshot::channel();
-        self.send(Command::Opening {
+        let interface = interface.to_owned();
+        let opening = |done| Command::Opening {
             port,
-            interface: interface.to_owned(),
+            interface,
             bind,
             done,
-        })?;
-        let opening = answer.await.map_err(ended)??;
+        };
+        let opening = self.ask(opening).await??;
         let opened = tokio::task::spawn_blocking(move || opening.open(BUSY).map(Box::new));
         let opened = opened.await.expect("it opens, or says why not")?;
-        let (done, answer) = oneshot::channel();
-        self.send(Command::TakeUp { opened, done })?;
-        Ok(answer.await.map_err(ended)??)
+        let bound = self.ask(|done| Command::TakeUp { opened, done }).await?;
+        Ok(bound?)
     }
 
     /// Closes it; a port that is not there is no error.
     pub(super) async fn remove_port(&self, port: PortId) -> Result<(), WorkerError> {
-        let (done, answer) = oneshot::channel();
-        self.send(Command::RemovePort { port, done })?;
-        answer.await.map_err(|_| WorkerError::Ended(self.index))
+        self.ask(|done| Command::RemovePort { port, done }).await
     }
 
     /// What the worker counted so far.
     pub(super) async fn report(&self) -> Result<Report, WorkerError> {
-        let (done, answer) = oneshot::channel();
-        self.send(Command::Report { done })?;
-        answer.await.map_err(|_| WorkerError::Ended(self.index))
+        self.ask(|done| Command::Report { done }).await
     }
 
     /// The last flows that observed policies would have stopped.
     pub(super) async fn observed(&self) -> Result<Vec<Observed>, WorkerError> {
+        self.ask(|done| Command::Observed { done }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WorkerError> {
         let (done, answer) = oneshot::channel();
-        self.send(Command::Observed { done })?;
+        self.send(command(done))?;
         answer.await.map_err(|_| WorkerError::Ended(self.index))
     }
 

@@ -1,12 +1,16 @@
 //! The plugin `loopback`, which many runtimes call for each container before the network's own (containerd before 2.0,
 //! CRI-O): it starts the container's `lo`.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::config::{Config, Strictness};
 use super::environment::{Command, Container, Environment};
 use super::error::{CniError, Code};
-use super::version::{Version, versions};
+use super::result::ip;
+use super::version::versions;
 use crate::{Namespace, Network};
 
 /// The name that runtimes call it by; always the same, because its configuration is theirs.
@@ -37,19 +41,16 @@ fn add(container: &Container, config: &Config) -> Result<Value, CniError> {
     if let Some(previous) = &config.previous {
         return Ok(previous.clone());
     }
-    let address = |version: &str, address: &str| {
-        let mut ip = json!({"address": address, "interface": 0});
-        if config.version < Version::V1_0_0 {
-            ip["version"] = json!(version);
-        }
-        ip
-    };
+    let addresses = [
+        IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8),
+        IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+    ];
     Ok(json!({
         "cniVersion": config.version.text(),
         "interfaces": [{
             "name": DEVICE, "mac": "00:00:00:00:00:00", "sandbox": container.netns.to_string_lossy(),
         }],
-        "ips": [address("4", "127.0.0.1/8"), address("6", "::1/128")],
+        "ips": addresses.map(|address| ip(config.version, address, 0)),
         "dns": {},
     }))
 }

@@ -28,7 +28,9 @@ pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeN
     for address in &record.addresses {
         let range = node.pod_ranges.iter().find(|range| range.contains(address));
         let gateway = range.map(|range| gateway(*range));
-        ips.push(ip(version, *address, gateway));
+        let mut ip = ip(version, (*address).into(), INSIDE);
+        ip["gateway"] = json!(gateway);
+        ips.push(ip);
         let everything = match address {
             IpAddr::V4(_) => "0.0.0.0/0",
             IpAddr::V6(_) => "::/0",
@@ -57,14 +59,11 @@ pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeN
 /// The index of the container's interface among the interfaces above.
 const INSIDE: usize = 1;
 
-fn ip(version: Version, address: IpAddr, gateway: Option<IpAddr>) -> Value {
-    let mut ip = json!({
-        "address": IpNet::from(address).to_string(),
-        "gateway": gateway,
-        "interface": INSIDE,
-    });
+/// An address of one of the interfaces of a result.
+pub(super) fn ip(version: Version, address: IpNet, interface: usize) -> Value {
+    let mut ip = json!({"address": address.to_string(), "interface": interface});
     if version < Version::V1_0_0 {
-        ip["version"] = json!(if address.is_ipv4() { "4" } else { "6" });
+        ip["version"] = json!(if address.addr().is_ipv4() { "4" } else { "6" });
     }
     ip
 }

@@ -240,8 +240,8 @@ pub(crate) fn lost_nothing(summary: &str) -> bool {
     answered > 0 && sent - answered <= 1
 }
 
-/// Every cell of the lab is as the manifests say.
-pub(crate) fn no_wrong_cell(lab: &Lab) {
+/// Every cell of the lab is as the manifests say; how many there are.
+pub(crate) fn no_wrong_cell(lab: &Lab) -> usize {
     let report = lab.check();
     let cells = report["cells"].as_array().expect("cells");
     let wrong: Vec<_> = cells
@@ -250,4 +250,5 @@ pub(crate) fn no_wrong_cell(lab: &Lab) {
         .collect();
     assert_eq!((report["wrong"].as_u64(), &wrong), (Some(0), &Vec::new()));
     println!("{} cells", cells.len());
+    cells.len()
 }

@@ -221,6 +221,20 @@ pub(crate) fn eventually(patience: Duration, mut holds: impl FnMut() -> bool) ->
     holds()
 }
 
+/// What an iperf3 client with these arguments reports.
+///
+/// A server ends a test some time after its client, and turns others away meanwhile; of that the exit code says nothing.
+pub(crate) fn iperf3(lab: &Lab, from: &str, more: &[&str]) -> Value {
+    let command = [&["iperf3", "--json"], more].concat();
+    let mut report = Value::Null;
+    let is_taken = eventually(Duration::from_secs(10), || {
+        report = serde_json::from_str(&lab.must(from, &command)).expect("iperf3 prints JSON");
+        report["error"] != "the server is busy running a test. try again later"
+    });
+    assert!(is_taken, "{report}");
+    report
+}
+
 /// The memory of a process that is in RAM.
 pub(crate) fn resident_kib(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent's status");

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::bench::{eventually, unprivileged};
+use crate::bench::{eventually, iperf3, unprivileged};
 use crate::shaper::{SWITCH, switch_port};
 use crate::transfers::{Transfers, WORLD};
 
@@ -158,11 +156,12 @@ const WINDOW: u64 = 256 << 10;
 /// The bytes that iperf3 sent and received.
 fn counted(all: &Transfers, host: &str, more: &[&str]) -> (u64, u64) {
     let window = WINDOW.to_string();
-    let iperf = ["iperf3", "--client", host, "--bytes", "64M", "--json"];
-    let iperf = [&iperf[..], &["--window", &window], more].concat();
-    let said = all.lab.must("default/client", &iperf);
-    let said: Value = serde_json::from_str(&said).expect("iperf3 prints JSON");
-    let bytes = |sum: &str| said["end"][sum]["bytes"].as_u64().expect("bytes");
+    let iperf = ["--client", host, "--bytes", "64M", "--window", &window];
+    let said = iperf3(&all.lab, "default/client", &[&iperf[..], more].concat());
+    let bytes = |sum: &str| {
+        let bytes = said["end"][sum]["bytes"].as_u64();
+        bytes.unwrap_or_else(|| panic!("iperf3 said nothing of {sum}: {said}"))
+    };
     (bytes("sum_sent"), bytes("sum_received"))
 }
 

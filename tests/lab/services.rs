@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, podway, root, unprivileged};
+use crate::bench::{Lab, eventually, iperf3, podway, root, unprivileged};
 use crate::world::up;
 
 /// What a client of the web server gets: whose address the server saw, or that nobody answered or refused.
@@ -210,24 +210,11 @@ fn names_are_resolved_and_streams_flow_through_services_of_every_kind_and_policy
     }
     for (from, server) in clients([52, 51], 5201, [30_201, 30_202]) {
         let (host, port) = parts(&server);
-        let iperf3 = [
-            "iperf3", "--json", "--time", "1", "--client", host, "--port", port,
-        ];
-        let busy = || lab.exec(from, &iperf3);
-        let mut output = busy();
-        let ended = eventually(Duration::from_secs(5), || {
-            let ok = output.status.success();
-            if !ok {
-                output = busy();
-            }
-            ok
-        });
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(ended, "{from} to {host}: {text}");
-        let report: Value = serde_json::from_str(&text).expect("JSON");
+        let dial = ["--time", "1", "--client", host, "--port", port];
+        let report = iperf3(&lab, from, &dial);
         let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
         println!("{from} to {host}: {:.0} Mbit/s", rate.unwrap_or(0.0) / 1e6);
-        assert!(rate.is_some_and(|rate| rate > 1e6), "{text}");
+        assert!(rate.is_some_and(|rate| rate > 1e6), "{report}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, ensure};
-use podway_cni::Namespace;
+use podway_host::Namespace;
 
 use crate::wire::{feed, settle};
 

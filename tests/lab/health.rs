@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use podway_cni::Namespace;
 use podway_cni::agent::{AgentError, ask};
+use podway_host::Namespace;
 use serde_json::json;
 
 use crate::bench::{Lab, eventually, lost_nothing, unprivileged};

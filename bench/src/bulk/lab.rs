@@ -3,7 +3,7 @@
 use std::env;
 
 use anyhow::{Context, ensure};
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use podway_lab::{Place as Names, Underlay, Up};
 
 use super::{Place, Pods, Setting};

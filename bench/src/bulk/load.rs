@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use serde_json::Value;
 
 use super::{Sample, Work};

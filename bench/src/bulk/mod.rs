@@ -7,7 +7,7 @@ mod peers;
 use std::fmt;
 use std::time::Duration;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::Summary;

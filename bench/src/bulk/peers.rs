@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use podway_wire::Mac;
 
 use super::{Place, Pods, Setting};

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use podway_wire::Mac;
 
 use crate::cluster::{CLIENT_MAC, GATEWAY_MAC, PEER_MAC, UPLINK_MAC};

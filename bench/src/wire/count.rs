@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use core_affinity::CoreId;
-use podway_cni::Namespace;
+use podway_host::Namespace;
 
 use super::SOURCE_CORE;
 use super::bed::{Bed, End};

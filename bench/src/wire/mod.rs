@@ -261,7 +261,7 @@ fn check(bed: &Bed, system: System, case: &Case) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use podway_cni::Namespace;
+    use podway_host::Namespace;
 
     use super::*;
     use crate::process::alone;

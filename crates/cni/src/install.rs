@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podway_host::{Durability, write_whole};
 use serde_json::json;
 
 use crate::plugin::{LOOPBACK, Version};
-use crate::whole::{Durability, write_whole};
 
 /// The plugin's file name, by which a network's configuration names it.
 const PLUGIN: &str = "podway-cni";

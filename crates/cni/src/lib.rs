@@ -2,24 +2,14 @@
 //! node's agent is asked to take it up, and the CNI plugin that does both for a container runtime.
 
 pub mod agent;
-mod events;
 mod install;
-mod look;
-mod namespace;
-mod netlink;
-mod offload;
 pub mod plugin;
 mod ranges;
 mod record;
 mod state;
-mod whole;
 mod wire;
 
-pub use events::{Heard, KernelEvents};
 pub use install::{Install, InstallError, install};
-pub use namespace::{Namespace, NamespaceError};
-pub use netlink::{NetlinkError, Network, PathMtu, Route};
-pub use offload::checksum_in_software;
 pub use record::{Phase, Record, Wired};
 pub use state::{STATE_DIRECTORY, State, StateError};
 pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};

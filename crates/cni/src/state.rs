@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use podway_host::{Durability, write_whole};
 use serde::Serialize;
 
 use crate::agent::mac_text;
 use crate::ranges::next_address;
-use crate::whole::{Durability, write_whole};
 use crate::{Phase, Record, Wired};
 
 /// Where the state is unless the network's configuration says otherwise.

@@ -5,10 +5,9 @@ use std::num::NonZeroU16;
 use std::os::fd::AsRawFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use podway_host::{Namespace, NetlinkError, Network, PathMtu, Route};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-
-use crate::{Namespace, NetlinkError, Network, PathMtu, Route};
 
 /// The largest IP packet in bytes that fits into a tunnel to a VTEP: VXLAN takes 50 bytes of the uplink's MTU for
 /// outer IPv4, UDP, VXLAN and the inner Ethernet header, and 70 with outer IPv6 (RFC 7348).

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use std::time::Duration;
 
-use podway_cni::{Namespace, NetlinkError, Network, PodWiring, pod_mac, unwire, wire};
+use podway_cni::{PodWiring, pod_mac, unwire, wire};
+use podway_host::{Namespace, NetlinkError, Network};
 
 const INTERFACE: &str = "pwtest0";
 

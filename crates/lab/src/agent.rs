@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use podway_cni::Namespace;
 use podway_cni::agent::ask;
+use podway_host::Namespace;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use podway_api_server::{Assets, real_kubeconfig};
-use podway_cni::Namespace;
 use podway_control::Directory;
+use podway_host::Namespace;
 
 use self::ours::Ours;
 use self::real::RealServer;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

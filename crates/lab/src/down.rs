@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 
 use crate::state::State;
 use crate::{Error, Place, process};

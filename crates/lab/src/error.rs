@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use podway_cni::WireError;
 use podway_cni::agent::AgentError;
-use podway_cni::{NamespaceError, NetlinkError, WireError};
+use podway_host::{NamespaceError, NetlinkError};
 
 /// Why a lab did not do what it was asked, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::str::FromStr;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 
 use crate::state::State;
 use crate::up::search_path;

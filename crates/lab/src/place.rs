@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 
 /// The names of one lab: all its namespaces begin with the prefix, all its files are in the directory.
 #[derive(Clone, Debug)]

@@ -54,7 +54,7 @@ async fn echoed(address: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use podway_cni::{Namespace, NetlinkError, Network};
+    use podway_host::{Namespace, NetlinkError, Network};
 
     use super::*;
     use crate::{Serve, Service, serve};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use podway_cni::agent::{Attach, Request, ask, mac_text, network};
-use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, wire};
+use podway_cni::{PodWiring, host_interface, pod_mac, wire};
+use podway_host::Namespace;
 use podway_intent::Tunnel;
 
 use crate::agent::{Agent, Follows};

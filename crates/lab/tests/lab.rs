@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use podway_lab::{Error, Outcome, Place, Target, Up, check, down, exec, status, up};
 use serde_json::{Value, json};
 

@@ -1,10 +1,9 @@
-//! The node agent and its command line: configuration, threads, the node's kernel, the admin socket.
+//! The node agent and its command line: configuration, threads, workers, the admin socket.
 
 pub mod agent;
 pub mod arguments;
 pub mod config;
 pub mod explain;
 pub mod lab;
-pub mod node;
 pub mod policy;
 pub mod show;

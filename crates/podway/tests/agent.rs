@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use podway_cni::agent::{AgentError, Attach, Detach, Request, ask, mac_text};
-use podway_cni::{Namespace, PodWiring, host_interface, pod_mac, wire};
+use podway_cni::{PodWiring, host_interface, pod_mac, wire};
+use podway_host::Namespace;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! ADD: addresses, a wire, and the agent's word that it is in force; all of it or nothing.
 
+use podway_host::{Namespace, Network};
 use serde_json::{Value, json};
 
 use super::config::Config;
@@ -8,7 +9,7 @@ use super::error::{CniError, Code, PATIENCE, START_PATIENCE};
 use super::remove::tear_down;
 use super::result::result;
 use crate::agent::{Attach, NodeNetwork, Request, ask, mac_of, network};
-use crate::{Namespace, Network, Phase, PodWiring, Record, State, wire};
+use crate::{Phase, PodWiring, Record, State, wire};
 
 /// Gives a container its network.
 pub(super) fn add(container: &Container, config: &Config) -> Result<Value, CniError> {

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use podway_host::{Namespace, NetlinkError, Network, PathMtu, Seen};
 use serde_json::{Value, json};
 
 use super::config::Config;
 use super::environment::Container;
 use super::error::{CniError, Code, PATIENCE};
 use crate::agent::{ask, mac_of, mac_text, network};
-use crate::look::Seen;
-use crate::{Namespace, NetlinkError, Network, PathMtu, Record, State};
+use crate::{Record, State};
 
 /// Nothing if the container's network is as ADD made it; what later plugins added, or moved to tables of their own, is
 /// theirs (C3).
@@ -123,7 +123,7 @@ fn is_same_link(record: &Record, seen: &Seen) -> Result<(), CniError> {
 fn has_routes(record: &Record, seen: &Seen, told: &[ToldRoute]) -> Result<(), CniError> {
     let device = &record.wired.device;
     for route in told {
-        let is_it = |it: &&crate::Route| {
+        let is_it = |it: &&podway_host::Route| {
             it.destination == route.destination && it.gateway == Some(route.gateway)
         };
         let found: Vec<_> = seen.routes.iter().filter(is_it).collect();
@@ -132,7 +132,7 @@ fn has_routes(record: &Record, seen: &Seen, told: &[ToldRoute]) -> Result<(), Cn
             gateway,
             mtu,
         } = route;
-        let covers = |it: &&crate::Route| {
+        let covers = |it: &&podway_host::Route| {
             it.destination.contains(&route.destination) && it.gateway == Some(route.gateway)
         };
         if found.is_empty() && seen.elsewhere.iter().any(|it| covers(&it)) {
@@ -143,7 +143,7 @@ fn has_routes(record: &Record, seen: &Seen, told: &[ToldRoute]) -> Result<(), Cn
                 "{device} has lost its route to {destination} by {gateway}"
             ));
         }
-        let size = |it: &crate::Route| match it.mtu {
+        let size = |it: &podway_host::Route| match it.mtu {
             Some(PathMtu::Learning(mtu) | PathMtu::Locked(mtu)) => Some(u64::from(mtu)),
             None => None,
         };

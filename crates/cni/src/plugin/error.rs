@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use podway_host::{NamespaceError, NetlinkError};
+
 use crate::agent::AgentError;
-use crate::{NamespaceError, NetlinkError, StateError, WireError};
+use crate::{StateError, WireError};
 
 /// How long the agent may take to take a wire up: others' may be before ours.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

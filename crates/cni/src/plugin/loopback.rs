@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use podway_host::{Namespace, Network};
 use serde_json::{Value, json};
 
 use super::config::{Config, Strictness};
@@ -11,7 +12,6 @@ use super::environment::{Command, Container, Environment};
 use super::error::{CniError, Code};
 use super::result::ip;
 use super::version::versions;
-use crate::{Namespace, Network};
 
 /// The name that runtimes call it by; always the same, because its configuration is theirs.
 pub const LOOPBACK: &str = "loopback";

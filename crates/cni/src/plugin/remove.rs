@@ -1,9 +1,11 @@
 //! DEL and GC: what was made is taken away, however little is left or known of it.
 
+use podway_host::Namespace;
+
 use super::config::Config;
 use super::error::{CniError, Code, PATIENCE};
 use crate::agent::{Detach, Request, ask};
-use crate::{Namespace, Record, State, Wired, unwire};
+use crate::{Record, State, Wired, unwire};
 
 /// Takes a container's network away; what is not there is fine.
 pub(super) fn delete(wired: &Wired, pod: Option<String>, config: &Config) -> Result<(), CniError> {

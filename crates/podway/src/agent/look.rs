@@ -13,7 +13,7 @@ use super::ports::{HOST, UPLINK};
 use super::worker::Worker;
 use super::{Agent, wanted};
 use crate::config::Config;
-use crate::node::{Node, Seen};
+use podway_host::node::{Node, Seen};
 
 /// How old the figures are at least that a worker's busy share is measured from.
 const SAMPLE: Duration = Duration::from_secs(1);

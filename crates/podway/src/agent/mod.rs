@@ -49,7 +49,7 @@ use self::source::Opened;
 use self::waiting::{CLOSED, UNKNOWN, Waited};
 use self::worker::{Shared, Worker};
 use crate::config::Config;
-use crate::node::{Node, NodeError, Settings};
+use podway_host::node::{Node, NodeError, Settings};
 
 pub use self::health::HealthError;
 pub use self::local_ports::LocalPortsError;

@@ -12,7 +12,7 @@ use podway_xsk::{Bind, Mode};
 use serde_json::{Value, json};
 
 use super::{Agent, AgentError};
-use crate::node::{Device, POD_ALIAS};
+use podway_host::node::{Device, POD_ALIAS};
 
 /// The uplink's port.
 pub(super) const UPLINK: PortId = PortId(0);

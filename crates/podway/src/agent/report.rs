@@ -19,8 +19,8 @@ use super::health::InForce;
 use super::ports::{HOST, UPLINK, mode_name};
 use super::services::services;
 use super::worker::Report;
-use crate::node::DATAPLANE_INTERFACE;
 use crate::show::Topic;
+use podway_host::node::DATAPLANE_INTERFACE;
 
 /// Flows that one answer shows at most.
 const FLOWS: usize = 10_000;

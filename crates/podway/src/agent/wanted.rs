@@ -9,7 +9,7 @@ use podway_tables::Via;
 use podway_wire::Addr;
 use podway_xsk::Plan;
 
-use crate::node::Wanted;
+use podway_host::node::Wanted;
 
 /// Routes and next hops that the node needs.
 pub(super) fn of_node(cluster: &Cluster, compiled: &Compiled) -> Wanted {

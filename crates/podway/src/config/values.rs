@@ -86,7 +86,7 @@ pub(super) fn facts<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PathBu
 
 pub(super) fn host_interface<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let name = interface(input)?;
-    if name == crate::node::DATAPLANE_INTERFACE {
+    if name == podway_host::node::DATAPLANE_INTERFACE {
         return Err(D::Error::custom(format!(
             "{name:?} is the dataplane's own end: choose another name"
         )));

@@ -181,7 +181,7 @@ fn a_missing_netns_is_code_3() {
         return;
     }
     let place = Place::new("gone", ONE, 1);
-    podway_cni::Namespace::remove(&format!("podway-test-cni-{}-0", "gone")).expect("removed");
+    podway_host::Namespace::remove(&format!("podway-test-cni-{}-0", "gone")).expect("removed");
     let (code, text) = place.add(0).error();
     assert_eq!(code, 3);
     assert!(

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use serde_json::{Value, json};
 
 use crate::place::{Place, is_root, sh};

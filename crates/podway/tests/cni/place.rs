@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use podway_cni::agent::ask;
-use podway_cni::{Namespace, Phase, Record, State, Wired};
+use podway_cni::{Phase, Record, State, Wired};
+use podway_host::Namespace;
 use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

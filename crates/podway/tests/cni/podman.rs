@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::process::{Child, Command};
 
-use podway_cni::Namespace;
+use podway_host::Namespace;
 use serde_json::{Value, json};
 
 use crate::place::{Place, is_root, sh};

@@ -19,14 +19,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::{Heard, KernelEvents};
 use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use podway_cni::{Heard, KernelEvents};
 use podway_intent::Tunnel;
 use podway_tables::NextHops;
 use podway_wire::Mac;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
 
 /// The dataplane's end of the pair that leads to the host's stack.

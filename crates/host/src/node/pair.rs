@@ -5,11 +5,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
-};
 use podway_intent::Tunnel;
 use podway_wire::Mac;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
 use super::{
@@ -64,7 +64,7 @@ pub(super) async fn make(
         ends.push(end);
     }
     let [host_end, dataplane_end] = ends.try_into().expect("two ends");
-    podway_cni::checksum_in_software(host_end.ifindex).map_err(|error| NodeError::Refused {
+    crate::checksum_in_software(host_end.ifindex).map_err(|error| NodeError::Refused {
         what: format!("switch TX checksum offload of {host} off"),
         problem: error.to_string(),
     })?;

@@ -26,20 +26,22 @@ use crate::{Heard, KernelEvents, NetlinkError, Network, PathMtu, Route};
 
 /// A link as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Seen {
-    pub(crate) mac: Option<[u8; 6]>,
-    pub(crate) addresses: Vec<IpAddr>,
+pub struct Seen {
+    /// Its Ethernet address.
+    pub mac: Option<[u8; 6]>,
+    /// Its addresses, without their prefixes.
+    pub addresses: Vec<IpAddr>,
     /// Those of the main table that lead out of it.
-    pub(crate) routes: Vec<Route>,
+    pub routes: Vec<Route>,
     /// Those of other tables.
-    pub(crate) elsewhere: Vec<Route>,
+    pub elsewhere: Vec<Route>,
     /// Those that stay as they are.
-    pub(crate) neighbours: Vec<(IpAddr, [u8; 6])>,
+    pub neighbours: Vec<(IpAddr, [u8; 6])>,
 }
 
 impl Network {
     /// What the kernel has of a link.
-    pub(crate) async fn seen(&self, index: u32) -> Result<Seen, NetlinkError> {
+    pub async fn seen(&self, index: u32) -> Result<Seen, NetlinkError> {
         let mac = mac_of(&self.link(index).await?);
         let of_link = self.handle().address().get();
         let addresses = of_link.set_link_index_filter(index).execute();
@@ -108,7 +110,7 @@ impl Network {
     }
 
     /// Whether a link was set up.
-    pub(crate) async fn is_up(&self, index: u32) -> Result<bool, NetlinkError> {
+    pub async fn is_up(&self, index: u32) -> Result<bool, NetlinkError> {
         let link = self.link(index).await?;
         Ok(link.header.flags.contains(LinkFlags::Up))
     }

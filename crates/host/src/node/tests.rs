@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use podway_cni::Namespace;
+use crate::Namespace;
 
 use super::*;
 

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{
+use podway_wire::{Addr, Mac};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
     RouteVia,
 };
-use podway_wire::{Addr, Mac};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::neighbours::ip_of;
 use super::{Device, NodeError, Wanted, collect, done};
+use crate::netlink::LOCK_MTU;
 
 /// The mark of our routes (rtm_protocol): what carries it on the host interface is ours to remove.
 const OURS: RouteProtocol = RouteProtocol::Other(112);
@@ -23,9 +24,6 @@ const GATEWAYS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 112, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x112, 1)),
 ];
-
-/// The lock of a route's MTU among its metrics (RTAX_MTU).
-const LOCK_MTU: u32 = 1 << 2;
 
 /// What a route is for us: where it leads, and how.
 type Routes = BTreeMap<IpNet, How>;

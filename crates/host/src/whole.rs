@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// What a written file survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
+pub enum Durability {
     /// The death of processes; the machine's may leave it as it was, or empty.
     Process,
     /// The machine's, too.
@@ -15,7 +15,7 @@ pub(crate) enum Durability {
 }
 
 /// Writes a file so that whoever looks sees it whole or not at all, whoever dies when.
-pub(crate) fn write_whole(
+pub fn write_whole(
     temporary: &Path,
     path: &Path,
     bytes: &[u8],

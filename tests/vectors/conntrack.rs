@@ -119,6 +119,7 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
         backward: arrival.hop(),
         service,
         wire: None,
+        known: Default::default(),
     };
     let shared = Shared::brief();
     let flow = NewFlow {

@@ -160,6 +160,7 @@ fn run(
     affinity: Option<Backend>,
     decision: &mut Decision,
 ) -> Result<(), Stop> {
+    own_address(snapshot, decision)?;
     pod_tunnel(snapshot, decision)?;
     let frontend = frontend(snapshot, decision.arrival, &decision.original)?;
     let source = match frontend {
@@ -176,6 +177,18 @@ fn run(
         SourceNat::Hairpin(addr) | SourceNat::Masquerade(addr) => decision.translated.source = addr,
     }
     judge_ingress(snapshot, decision)
+}
+
+/// F18: a pod that is over, but whose device is still here, begins nothing under an address that is another's by now.
+fn own_address(snapshot: &Snapshot, decision: &Decision) -> Result<(), Stop> {
+    match decision.arrival {
+        Arrival::Endpoint(_)
+            if snapshot.routes.hop(&decision.original.source) != decision.arrival.hop() =>
+        {
+            Err(Stop::Drop(DropReason::AddressLost))
+        }
+        Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) | Arrival::World => Ok(()),
+    }
 }
 
 /// D12: the tunnel is the nodes', whatever a pod puts into its packets.

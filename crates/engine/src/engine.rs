@@ -11,12 +11,12 @@ use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
 use crate::emit::{Egress, Fit, Towards, egress, fit, send};
-use crate::flow::Flows;
+use crate::flow::{Flows, begins_anew};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Kind, receive};
 use crate::related::related;
 use crate::segment_size::{longest, offer};
-use crate::track::Timeouts;
+use crate::track::{Timeouts, begins};
 use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
@@ -274,7 +274,12 @@ impl Engine {
         }
         let hit = self.flows.find(&parsed.key, hash);
         let known = match &hit {
-            Some(hit) => self.flows.known(moment, &parsed.key, hit)?,
+            Some(hit) if begins_anew(hit, parsed) => None,
+            Some(hit) => match self.flows.known(moment, &parsed.key, hit) {
+                // F6: who dials again what is gone is no stranger to what is there now.
+                Err(Stop::Reply(Reply::Reset)) if begins(parsed) => None,
+                known => known?,
+            },
             None => None,
         };
         let (way, fresh) = match known {
@@ -296,7 +301,10 @@ impl Engine {
         };
         let fit = fit(&packet.frame, parsed, &egress, longest)?;
         let way = match (fresh, &hit) {
-            (Some(fresh), _) => self.flows.remember(moment, parsed, way, fresh)?,
+            (Some(fresh), before) => {
+                let before = before.as_ref();
+                self.flows.remember(moment, (parsed, before), way, fresh)?
+            }
             (None, hit) => {
                 if let Some(hit) = hit {
                     self.flows.see(hit, parsed, moment.now_ms);

@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
-use podway_state::{Counters, Direction, FlowTable, Hit, INHERITED, NewFlow, Refused};
-use podway_tables::{Backend, Found, Hop, ServiceKey, Snapshot};
-use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, Protocol, macs};
+use podway_state::{Counters, FlowTable, Hit, INHERITED, NewFlow, Refused};
+use podway_tables::{Backend, Hop};
+use podway_wire::{Family, FlowKey, Mac, Parsed, macs};
 
 use crate::affinity::{Client, Stays};
 use crate::count::event_index;
-use crate::decide::{Arrival, Decision, Reply, Stop, decide, judge_egress, judge_ingress};
+use crate::decide::{Arrival, Decision, Reply, Stop, decide};
 use crate::emit::Towards;
 use crate::engine::{Existing, Moment, Settings, Shared};
 use crate::inherit::inherited;
 use crate::judged::Judged;
-use crate::remember::Remembered;
+use crate::remember::{Known, Remembered};
+use crate::second_look::{Pair, Second, Seen, second_look};
 use crate::segment_size::{begins_midstream, is_large, shown};
 use crate::serve::{SourceNat, affinity};
 use crate::source_port::source_ports;
-use crate::track::{Heading, Timeouts, Track};
+use crate::track::{Heading, Timeouts, Track, begins};
 use crate::{DropReason, Event, Observed, Packet};
 
 /// How a packet goes on.
@@ -59,18 +60,6 @@ struct Stay {
     last: Option<Stays>,
     backend: Backend,
     timeout_s: u32,
-}
-
-/// What a second look at a remembered decision says.
-enum Second {
-    /// It holds.
-    Holds,
-    /// It was about a pod or backend that is no more: forget it and decide anew.
-    Gone,
-    /// The backend of a connection is no more.
-    Ended,
-    /// What policies say of it now.
-    Judged(Decision),
 }
 
 /// The flow table, as one worker uses it.
@@ -203,7 +192,10 @@ impl Flows {
             Arrival::World => macs(packet.frame.bytes()).map(|(_, source)| source),
             Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => None,
         };
-        let remembered = Remembered::of(&decision, hop, wire);
+        let remembered = Remembered {
+            known: Known::of(snapshot, &decision, hop),
+            ..Remembered::of(&decision, hop, wire)
+        };
         let source = decision.source;
         let translated = decision.translated;
         let way = Way {
@@ -238,7 +230,7 @@ impl Flows {
         }
     }
 
-    /// Remembers a new flow as its first packet goes its way.
+    /// Remembers a new flow as its first packet goes its way; `before` is the flow that had its key, and is over.
     ///
     /// The way that comes back differs if another worker remembered the flow first (F12), or if another flow's
     /// replies look like this one's and it had to take another source port (S21).
@@ -246,7 +238,7 @@ impl Flows {
     pub(crate) fn remember(
         &self,
         moment: Moment<'_>,
-        parsed: &Parsed,
+        (parsed, before): (&Parsed, Option<&Hit>),
         mut way: Way,
         fresh: Fresh,
     ) -> Result<Way, Stop> {
@@ -255,6 +247,9 @@ impl Flows {
             source,
             stay,
         } = fresh;
+        if let Some(before) = before {
+            let _ = self.table.remove(before.flow);
+        }
         let original = parsed.key.words();
         let mut track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
         let ends = [remembered.forward, remembered.backward];
@@ -284,7 +279,7 @@ impl Flows {
                 Err(Refused::Exists(hit)) => {
                     self.see(&hit, parsed, moment.now_ms);
                     let known = self.known(moment, &parsed.key, &hit)?;
-                    return known.ok_or(Stop::Drop(DropReason::FlowTableFull));
+                    return known.ok_or(Stop::Drop(DropReason::FlowVanished));
                 }
                 Err(Refused::Contested) => return Err(Stop::Drop(DropReason::Contested)),
                 Err(Refused::Full) => return Err(Stop::Drop(DropReason::FlowTableFull)),
@@ -335,38 +330,59 @@ impl Flows {
             return Ok(None);
         };
         let pair = Pair::of(key, hit);
+        let track = Track(hit.tracking);
         let remembered = match decision.sequence {
             INHERITED => inherited(snapshot, &pair, decision.words),
             _ => Remembered::of_words(decision.words),
         };
-        let Some(remembered) = remembered else {
-            let _ = self.table.remove(hit.flow);
-            return Ok(None);
-        };
-        let current = decision.sequence != INHERITED
-            && remembered.is_current(snapshot, decision.sequence)
-            && !remembered.awaits_service(key.protocol);
-        let second = match current {
-            true => Second::Holds,
-            false => {
-                self.count(Event::Judged);
-                second_look(snapshot, &pair, remembered, self.existing)
+        let (second, remembered) = match remembered {
+            None => (Second::lost(key.protocol), None),
+            Some(remembered) => {
+                let current = decision.sequence != INHERITED
+                    && remembered.is_current(snapshot, decision.sequence)
+                    && !remembered.awaits_service(key.protocol, track);
+                let second = match current {
+                    true => Second::Holds,
+                    false => {
+                        self.count(Event::Judged);
+                        let seen = Seen {
+                            pair,
+                            remembered,
+                            decided: decision.sequence,
+                            track,
+                        };
+                        second_look(snapshot, &seen, self.existing)
+                    }
+                };
+                let known = match current {
+                    true => remembered.known,
+                    false => pair.known(snapshot, &remembered),
+                };
+                (
+                    second,
+                    Some(Remembered {
+                        known,
+                        ..remembered
+                    }),
+                )
             }
         };
         let outcome = match second {
             Second::Holds => Ok(()),
+            Second::Passes => return Ok(remembered),
             Second::Judged(decision) => {
                 self.judged.again(moment, &decision);
                 decision.outcome
             }
-            Second::Ended => {
-                let _ = self.table.remove(hit.flow);
-                return Err(Stop::Reply(Reply::Reset));
-            }
+            // It stays, so that whatever else comes for it is answered, too.
+            Second::Ended => return Err(Stop::Reply(Reply::Reset)),
             Second::Gone => {
                 let _ = self.table.remove(hit.flow);
                 return Ok(None);
             }
+        };
+        let Some(remembered) = remembered else {
+            return Ok(None);
         };
         match outcome {
             Ok(()) => {
@@ -410,129 +426,11 @@ impl Flows {
     }
 }
 
-/// The keys of a known flow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair {
-    /// As packets of its original direction come.
-    pub(crate) original: FlowKey,
-    /// As they go on.
-    pub(crate) translated: FlowKey,
-    /// Which way the packet at hand goes.
-    direction: Direction,
-}
-
-impl Pair {
-    fn of(key: &FlowKey, hit: &Hit) -> Pair {
-        let other = FlowKey::of_words(hit.other);
-        let (original, reply) = match hit.direction {
-            Direction::Original => (*key, other),
-            Direction::Reply => (other, *key),
-        };
-        Pair {
-            original,
-            translated: reply.reverse(),
-            direction: hit.direction,
-        }
-    }
-}
-
-/// Judges a live flow again: the pods must be the same ones, the backend must not have gone under UDP (F1, F5), and
-/// both policies must still allow it, unless flows are kept that they once allowed (N12).
-fn second_look(
-    snapshot: &Snapshot,
-    pair: &Pair,
-    remembered: Remembered,
-    existing: Existing,
-) -> Second {
-    let Pair {
-        original,
-        translated,
-        direction,
-    } = *pair;
-    let arrival = match remembered.backward {
-        Hop::Endpoint(id) => Arrival::Endpoint(id),
-        Hop::Peer(id) => Arrival::Peer(id),
-        Hop::Host => Arrival::Host,
-        Hop::World => Arrival::World,
-        Hop::Gateway | Hop::Unallocated => return Second::Gone,
-    };
-    // F11: an address that is another pod's now has another hop.
-    let here = |addr: &Addr, hop: Hop| hop == Hop::World || snapshot.routes.hop(addr) == hop;
-    let same_pods =
-        here(&translated.target, remembered.forward) && here(&original.source, remembered.backward);
-    if !same_pods {
-        return Second::Gone;
-    }
-    if remembered.service.is_some()
-        && original.protocol == Protocol::TCP
-        && direction == Direction::Original
-        && is_gone(snapshot, &translated.target, remembered.forward)
-    {
-        return Second::Ended;
-    }
-    if let Some(id) = remembered.service
-        && original.protocol == Protocol::UDP
-    {
-        let backend = Backend {
-            addr: translated.target,
-            port: translated.target_port,
-        };
-        let dialled = ServiceKey {
-            addr: original.target,
-            port: original.target_port,
-            protocol: original.protocol,
-        };
-        if !snapshot.services.serves(id, &dialled, &backend) {
-            return Second::Gone;
-        }
-    }
-    // F3: what went on as it was, because nothing matched, is a service's now.
-    if remembered.awaits_service(original.protocol)
-        && translated.target == original.target
-        && is_served(snapshot, arrival, &original)
-    {
-        return Second::Gone;
-    }
-    if existing == Existing::Keep {
-        return Second::Holds;
-    }
-    let mut decision = Decision {
-        service: remembered.service,
-        translated,
-        hop: Some(remembered.forward),
-        ..Decision::new(arrival, original)
-    };
-    decision.outcome =
-        judge_egress(snapshot, &mut decision).and_then(|()| judge_ingress(snapshot, &mut decision));
-    Second::Judged(decision)
-}
-
-/// True if a new flow like this one would be given a backend.
-fn is_served(snapshot: &Snapshot, arrival: Arrival, original: &FlowKey) -> bool {
-    let dialled = ServiceKey {
-        addr: original.target,
-        port: original.target_port,
-        protocol: original.protocol,
-    };
-    let Found::Frontend(frontend) = snapshot.services.find(&dialled) else {
-        return false;
-    };
-    let service = snapshot.services.service(frontend.service);
-    service.is_some_and(|service| {
-        let candidates = service.candidates(frontend.kind, arrival.client());
-        !candidates.all().is_empty()
-    })
-}
-
-/// True if a backend was a pod, and no pod of the cluster has its address any more (F5).
-fn is_gone(snapshot: &Snapshot, addr: &Addr, hop: Hop) -> bool {
-    let is_node = match hop {
-        Hop::Peer(id) => {
-            let peer = snapshot.peer(id);
-            peer.is_some_and(|peer| peer.addresses.contains(addr))
-        }
-        Hop::Host | Hop::World | Hop::Gateway => true,
-        Hop::Endpoint(_) | Hop::Unallocated => false,
-    };
-    !is_node && snapshot.policies.identity(addr).is_none()
+/// True if a packet of this flow begins another one, which is decided anew: a SYN where a connection is over (F15).
+///
+/// Sequence numbers are not kept, so that RFC 6191's test is left to the one who gets the SYN. An RST that an ordinary
+/// packet has followed was spurious (F13), and a SYN after that is the flow's own.
+#[inline]
+pub(crate) fn begins_anew(hit: &Hit, parsed: &Parsed) -> bool {
+    begins(parsed) && Track(hit.tracking).is_over()
 }

@@ -6,8 +6,8 @@
 use podway_tables::{Found, Hop, ServiceId, ServiceKey, Snapshot};
 use podway_wire::{Addr, FlowKey};
 
-use crate::flow::Pair;
 use crate::remember::Remembered;
+use crate::second_look::Pair;
 
 /// The decision of these words as it would be remembered now; `None` if nothing leads to one of the flow's ends any more.
 ///
@@ -33,6 +33,7 @@ pub(crate) fn inherited(snapshot: &Snapshot, pair: &Pair, words: [u64; 4]) -> Op
         },
         service: served.then(|| service(snapshot, original)).flatten(),
         wire: earlier.and_then(|earlier| earlier.wire),
+        known: earlier.map_or_else(Default::default, |earlier| earlier.known),
     })
 }
 

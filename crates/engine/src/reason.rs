@@ -34,6 +34,8 @@ reasons! {
     NoChecksum = "no-checksum",
     /// An address, Ethernet or IP, that is not the sender's own, or is the cluster's and came in where it can't be.
     Spoofed = "spoofed",
+    /// A pod that is over, and whose address is another's by now, began something new.
+    AddressLost = "address-lost",
     /// A pod sent tunnel traffic to a node.
     PodTunnel = "pod-tunnel",
     /// A tunnel packet from an address that is no peer's.
@@ -84,6 +86,8 @@ reasons! {
     IngressDenied = "ingress-denied",
     /// The flow table is full.
     FlowTableFull = "flow-table-full",
+    /// Its flow ended just as the packet was to follow it: the next one is decided anew.
+    FlowVanished = "flow-vanished",
     /// Too many flows that have not been answered.
     EmbryonicQuota = "embryonic-quota",
     /// Other workers kept taking the keys of this flow while it was to be remembered.

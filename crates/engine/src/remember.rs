@@ -1,9 +1,11 @@
 //! A flow entry is a remembered decision: how one is packed into the words that the flow table keeps.
 
 use podway_tables::{Direction, EndpointId, Hop, PeerId, ServiceId, Snapshot};
-use podway_wire::{Mac, Protocol};
+use podway_wire::{Addr, Mac, Protocol};
 
 use crate::decide::{Decision, endpoint_of};
+use crate::serve::is_node_at;
+use crate::track::Track;
 
 /// What later packets of a flow need of its decision; the translation is in the flow's two keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,39 @@ pub struct Remembered {
     pub service: Option<ServiceId>,
     /// Whom the first packet came from on the wire, if it came from there: replies go back to it.
     pub wire: Option<Mac>,
+    /// Which of its ends were known by name.
+    pub known: Known,
+}
+
+/// Which ends of a flow are pods of other nodes that the cluster knows, so that they are known to be gone later (F18).
+///
+/// A pod may be dialled before its object is here, and an ending one sends after its object has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The one that dialled.
+    pub source: bool,
+    /// The one that it leads to.
+    pub target: bool,
+}
+
+impl Known {
+    /// Of a decision to go on to this hop.
+    pub(crate) fn of(snapshot: &Snapshot, decision: &Decision, hop: Hop) -> Known {
+        Known {
+            source: is_known(snapshot, &decision.original.source, decision.arrival.hop()),
+            target: is_known(snapshot, &decision.translated.target, hop),
+        }
+    }
+}
+
+/// True of an address behind a peer that is the peer's own, or a pod's that the cluster knows.
+pub(crate) fn is_known(snapshot: &Snapshot, addr: &Addr, hop: Hop) -> bool {
+    match hop {
+        Hop::Peer(_) => {
+            snapshot.policies.identity(addr).is_some() || is_node_at(snapshot, hop, addr)
+        }
+        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World => false,
+    }
 }
 
 impl Remembered {
@@ -26,6 +61,7 @@ impl Remembered {
             backward: decision.arrival.hop(),
             service: decision.service,
             wire,
+            known: Known::default(),
         }
     }
 
@@ -34,7 +70,8 @@ impl Remembered {
     pub fn words(&self) -> [u64; 4] {
         let hops = u64::from(hop_word(self.forward)) << 32 | u64::from(hop_word(self.backward));
         let service = self.service.map_or(0, |id| u64::from(id.0) + 1);
-        [hops, service, self.wire.map_or(0, mac_word), 0]
+        let known = u64::from(self.known.source) | u64::from(self.known.target) << 1;
+        [hops, service, self.wire.map_or(0, mac_word), known]
     }
 
     /// What [`Remembered::words`] packed; `None` of words that it can't have made.
@@ -45,6 +82,10 @@ impl Remembered {
             backward: word_hop(words[0] as u32)?,
             service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
             wire: word_mac(words[2]),
+            known: Known {
+                source: words[3] & 1 != 0,
+                target: words[3] & 2 != 0,
+            },
         })
     }
 
@@ -66,12 +107,12 @@ impl Remembered {
         Some((hop, wire))
     }
 
-    /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3).
+    /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3, F19).
     ///
-    /// Connections are left alone: only datagrams have no end of their own.
-    pub(crate) fn awaits_service(&self, protocol: Protocol) -> bool {
+    /// What was answered is left alone, but for datagrams, which have no end of their own.
+    pub(crate) fn awaits_service(&self, protocol: Protocol, track: Track) -> bool {
         self.service.is_none()
-            && protocol == Protocol::UDP
+            && (protocol == Protocol::UDP || !track.is_answered())
             && matches!(self.forward, Hop::World | Hop::Host | Hop::Peer(_))
     }
 

@@ -1,7 +1,7 @@
 //! The life of a flow: TCP's states as far as a translator needs them, and how long an idle flow is kept.
 
 use podway_state::Direction;
-use podway_wire::{Protocol, TCP_FIN, TCP_RST, TCP_SYN};
+use podway_wire::{Parsed, Protocol, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
 /// How long a flow may be idle, in milliseconds, by what is known of it (BEHAVIOURS, flow state).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +10,10 @@ pub struct Timeouts {
     pub syn_ms: u32,
     /// TCP between the handshake and the first FIN.
     pub established_ms: u32,
-    /// TCP after a FIN.
-    pub fin_ms: u32,
+    /// TCP after one side's FIN (RFC 9293, 3.6): the other may go on sending.
+    pub half_closed_ms: u32,
+    /// TCP after both sides' FINs.
+    pub closed_ms: u32,
     /// TCP after an RST.
     pub rst_ms: u32,
     /// UDP that was not answered.
@@ -28,8 +30,10 @@ impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
             syn_ms: 20_000,
-            established_ms: 3_600_000,
-            fin_ms: 30_000,
+            // F17: Linux sends its first keepalive after 7 200 s, and nine more, 75 s apart.
+            established_ms: 8_100_000,
+            half_closed_ms: 3_600_000,
+            closed_ms: 30_000,
             rst_ms: 10_000,
             udp_one_way_ms: 30_000,
             udp_ms: 120_000,
@@ -141,6 +145,22 @@ impl Track {
         Track(self.0 & !(SIZE << at) | code << at)
     }
 
+    /// True of a connection that is over: both sides have sent their FINs, or one a reset that nothing has followed.
+    #[inline]
+    pub(crate) fn is_over(self) -> bool {
+        const BOTH: u32 = FIN_FORWARD | FIN_BACKWARD;
+        self.0 & TCP != 0 && (self.0 & RESET != 0 || self.0 & BOTH == BOTH)
+    }
+
+    /// True if the end whose packets go this way has sent its FIN.
+    pub(crate) fn has_fin(self, way: Heading) -> bool {
+        let fin = match way {
+            Heading::Forward => FIN_FORWARD,
+            Heading::Backward => FIN_BACKWARD,
+        };
+        self.0 & TCP != 0 && self.0 & fin != 0
+    }
+
     /// True once a packet has come back.
     #[inline]
     pub fn is_answered(self) -> bool {
@@ -150,7 +170,7 @@ impl Track {
     /// What is known after one more packet.
     ///
     /// An RST shortens the wait, and an ordinary packet after it takes that back, so that a spurious one is survived
-    /// (F13). A SYN after the end is a new life of the same addresses.
+    /// (F13). A SYN after the end is never told to this flow: it begins another one (F15).
     #[inline]
     pub fn next(self, way: Heading, tcp_flags: u8) -> Track {
         let mut bits = self.0;
@@ -158,10 +178,6 @@ impl Track {
             bits |= ANSWERED;
         }
         if self.0 & TCP != 0 {
-            // A new life: other sizes, too.
-            if tcp_flags & TCP_SYN != 0 && bits & (FIN_FORWARD | FIN_BACKWARD | RESET) != 0 {
-                bits &= !(MIDSTREAM | SIZE << SIZES[0] | SIZE << SIZES[1]);
-            }
             if tcp_flags & TCP_RST != 0 {
                 bits |= RESET;
             } else {
@@ -174,9 +190,6 @@ impl Track {
                     FIN_BACKWARD
                 };
             }
-            if tcp_flags & TCP_SYN != 0 {
-                bits &= !(FIN_FORWARD | FIN_BACKWARD | RESET);
-            }
         }
         Track(bits)
     }
@@ -188,9 +201,10 @@ impl Track {
         if self.0 & TCP != 0 {
             return match self.0 {
                 bits if bits & RESET != 0 => timeouts.rst_ms,
-                bits if bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => timeouts.fin_ms,
-                _ if answered => timeouts.established_ms,
-                _ => timeouts.syn_ms,
+                _ if self.is_over() => timeouts.closed_ms,
+                _ if !answered => timeouts.syn_ms,
+                bits if bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => timeouts.half_closed_ms,
+                _ => timeouts.established_ms,
             };
         }
         match self.0 & KIND {
@@ -207,24 +221,29 @@ impl Track {
     pub fn name(self) -> &'static str {
         match self.0 {
             bits if bits & TCP != 0 && bits & RESET != 0 => "reset",
-            bits if bits & TCP != 0 && bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => "closing",
-            _ if self.is_answered() => "established",
-            _ => "unanswered",
+            _ if self.is_over() => "closed",
+            _ if !self.is_answered() => "unanswered",
+            bits if bits & TCP != 0 && bits & (FIN_FORWARD | FIN_BACKWARD) != 0 => "half-closed",
+            _ => "established",
         }
     }
 }
 
+/// True of a segment that begins a connection: a SYN, and nothing that answers one.
+#[inline]
+pub(crate) fn begins(parsed: &Parsed) -> bool {
+    parsed.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
+}
+
 #[cfg(test)]
 mod tests {
-    use podway_wire::TCP_ACK;
-
     use super::*;
 
     #[test]
     fn f13_an_rst_shortens_and_a_later_packet_takes_it_back() {
         let timeouts = Timeouts::default();
         let open = Track::new(Protocol::TCP).next(Heading::Backward, TCP_SYN | TCP_ACK);
-        assert_eq!(open.timeout_ms(&timeouts), 3_600_000);
+        assert_eq!(open.timeout_ms(&timeouts), 8_100_000);
         let reset = open.next(Heading::Forward, TCP_RST);
         assert_eq!(reset.timeout_ms(&timeouts), 10_000);
         assert_eq!(reset.next(Heading::Backward, TCP_ACK), open);
@@ -249,27 +268,21 @@ mod tests {
                 let both = known.with_segment_size(way.reverse(), size);
                 let closing = both.next(Heading::Forward, TCP_FIN | TCP_ACK);
                 assert_eq!(closing.segment_size(way), Some(kept));
-                let again = closing.begun_before().next(Heading::Forward, TCP_SYN);
-                assert_eq!((again, again.is_midstream()), (open, false), "a new life");
             }
         }
         assert_eq!(Track(u32::MAX >> 1).segment_size(Heading::Forward), None);
     }
 
     #[test]
-    fn timeouts_are_those_of_the_table() {
+    fn f17_timeouts_are_those_of_the_table() {
         let timeouts = Timeouts::default();
         let tcp = Track::new(Protocol::TCP);
         assert_eq!(tcp.timeout_ms(&timeouts), 20_000);
-        let closing = tcp
-            .next(Heading::Backward, TCP_ACK)
-            .next(Heading::Forward, TCP_FIN | TCP_ACK);
-        assert_eq!(closing.timeout_ms(&timeouts), 30_000);
+        let open = tcp.next(Heading::Backward, TCP_SYN | TCP_ACK);
         assert_eq!(
-            closing
-                .next(Heading::Forward, TCP_SYN)
-                .timeout_ms(&timeouts),
-            3_600_000
+            open.timeout_ms(&timeouts),
+            8_100_000,
+            "F17: 7 200 and 9 times 75 s"
         );
         let udp = Track::new(Protocol::UDP);
         assert_eq!(udp.timeout_ms(&timeouts), 30_000);
@@ -279,5 +292,31 @@ mod tests {
         );
         assert_eq!(Track::new(Protocol::ICMPV6).timeout_ms(&timeouts), 5_000);
         assert_eq!(Track::new(Protocol::SCTP).timeout_ms(&timeouts), 600_000);
+    }
+
+    #[test]
+    fn f16_one_fin_is_a_state_and_two_are_the_end() {
+        let timeouts = Timeouts::default();
+        let open = Track::new(Protocol::TCP).next(Heading::Backward, TCP_SYN | TCP_ACK);
+        for way in [Heading::Forward, Heading::Backward] {
+            let half = open.next(way, TCP_FIN | TCP_ACK);
+            assert_eq!((half.name(), half.is_over()), ("half-closed", false));
+            assert_eq!(half.timeout_ms(&timeouts), 3_600_000);
+            assert!(half.has_fin(way) && !half.has_fin(way.reverse()));
+            let data = half
+                .next(way.reverse(), TCP_ACK)
+                .next(way, TCP_FIN | TCP_ACK);
+            assert_eq!(data, half, "data and the FIN again change nothing");
+            let closed = half.next(way.reverse(), TCP_FIN | TCP_ACK);
+            assert_eq!((closed.name(), closed.is_over()), ("closed", true));
+            assert_eq!(closed.timeout_ms(&timeouts), 30_000);
+            assert_eq!(closed.next(way, TCP_ACK), closed, "the last ACK");
+        }
+        // F14: what nobody answered has the embryonic quota, and its timeout.
+        let alone = Track::new(Protocol::TCP).next(Heading::Forward, TCP_FIN | TCP_ACK);
+        assert_eq!(
+            (alone.name(), alone.timeout_ms(&timeouts)),
+            ("unanswered", 20_000)
+        );
     }
 }

@@ -49,7 +49,7 @@ impl Compiler {
 
     /// Tables for the cluster as it now is; their sequence number is one more than that of the last ones.
     pub fn compile(&mut self, cluster: &Cluster) -> Compiled {
-        let cluster = &self.lingering.in_force(cluster);
+        let cluster = &self.lingering.in_force(cluster, &self.node);
         let before = std::mem::replace(&mut self.last, cluster.clone());
         self.snapshot.sequence += 1;
         let round = Round {

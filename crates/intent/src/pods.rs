@@ -8,7 +8,7 @@ use podway_tables::{Endpoint, EndpointId, Hop, PeerId, Slots, Snapshot};
 use podway_wire::{Addr, Mac};
 
 use crate::address::{Fitness, fitness};
-use crate::ids::Ids;
+use crate::ids::{Assigned, Ids};
 use crate::round::Round;
 use crate::sets::Sets;
 use crate::topology::{Outcome, Topology};
@@ -40,6 +40,8 @@ enum Evidence {
     Attached,
     /// The cluster says so.
     Told,
+    /// Its device is here, but the cluster says that it is over: anybody else goes first.
+    Ending,
 }
 
 impl PodTable {
@@ -85,7 +87,12 @@ impl PodTable {
         };
         for addr in routed {
             let hop = self.hop(round, topology, &addr, snapshot);
+            let was_known = snapshot.policies.identity(&addr).is_some();
             let before = snapshot.routes.set_address(addr, hop);
+            if was_known && self.owner(topology, &addr).is_none() {
+                // F18: that a pod goes is a change of the peer that it was behind.
+                touch_peer(snapshot, snapshot.routes.hop(&addr), round.sequence);
+            }
             if before != hop {
                 for hop in before.iter().chain(&hop) {
                     touch_peer(snapshot, *hop, round.sequence);
@@ -168,7 +175,7 @@ impl PodTable {
             .iter()
             .flat_map(|pod| addresses(round.now, round.node, pod))
             .map(|ip| Addr::from(*ip))
-            .filter(|addr| self.owner(topology, addr) == Some(name))
+            .filter(|addr| self.owner(topology, addr) == Some(name) || is_ending(local))
             .collect();
         let uid = local.filter(|_| !addresses.is_empty()).map(|pod| &pod.uid);
         if let Some((before, id)) = self.endpoints.get(name).cloned()
@@ -182,7 +189,7 @@ impl PodTable {
         let Some(uid) = uid else {
             return;
         };
-        let (id, _) = self.ids.assign(name);
+        let (id, assigned) = self.ids.assign(name);
         self.endpoints
             .insert(name.clone(), (uid.clone(), EndpointId(id)));
         if names.get(id) != Some(name) {
@@ -195,6 +202,10 @@ impl PodTable {
             addresses,
             mtu: attachment.map_or(0, |attachment| attachment.mtu),
             generation: round.sequence,
+            since: match assigned {
+                Assigned::Now => round.sequence,
+                Assigned::Before => since(snapshot, EndpointId(id)).unwrap_or(round.sequence),
+            },
         };
         if snapshot.endpoints.len() <= id as usize {
             snapshot.endpoints.resize(id as usize + 1, None);
@@ -235,15 +246,21 @@ impl PodTable {
     }
 }
 
+/// When the pod that has an id took it over.
+fn since(snapshot: &Snapshot, id: EndpointId) -> Option<u32> {
+    snapshot.endpoint(id).map(|endpoint| endpoint.since)
+}
+
 /// What a pod claims.
 fn claims(cluster: &Cluster, node: &Arc<str>, name: &Name) -> Vec<(Addr, Claim)> {
     let Some(pod) = cluster.pods.get(name).filter(|pod| owns_addresses(pod)) else {
         return Vec::new();
     };
     let here = pod.node.as_ref() == Some(node) && cluster.attachments.get(name).is_some();
-    let evidence = match here {
-        true => Evidence::Attached,
-        false => Evidence::Told,
+    let evidence = match (here, pod.phase) {
+        (_, PodPhase::Ending) => Evidence::Ending,
+        (true, _) => Evidence::Attached,
+        (false, _) => Evidence::Told,
     };
     let claim = |ip| {
         let pod = name.clone();
@@ -269,9 +286,14 @@ fn addresses<'a>(cluster: &'a Cluster, node: &Arc<str>, pod: &'a Pod) -> &'a [Ip
 /// True of pods that have addresses of their own and still live.
 pub(crate) fn owns_addresses(pod: &Pod) -> bool {
     match (pod.network, pod.phase) {
-        (PodNetwork::Own, PodPhase::Alive) => true,
+        (PodNetwork::Own, PodPhase::Alive | PodPhase::Ending) => true,
         (PodNetwork::Host, _) | (_, PodPhase::Ended) => false,
     }
+}
+
+/// True of a pod that sends with its address whoever has that now.
+fn is_ending(pod: Option<&Arc<Pod>>) -> bool {
+    pod.is_some_and(|pod| pod.phase == PodPhase::Ending)
 }
 
 /// An address that comes to a peer or leaves it is a change of that peer.

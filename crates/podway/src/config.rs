@@ -158,9 +158,12 @@ pub struct Timeouts {
     /// TCP between the handshake and the first FIN.
     #[serde(deserialize_with = "seconds")]
     pub established: u32,
-    /// TCP after a FIN.
+    /// TCP after one side's FIN.
     #[serde(deserialize_with = "seconds")]
-    pub fin: u32,
+    pub half_closed: u32,
+    /// TCP after both sides' FINs; `fin` was its name before one of them was told from both.
+    #[serde(deserialize_with = "seconds", alias = "fin")]
+    pub closed: u32,
     /// TCP after an RST.
     #[serde(deserialize_with = "seconds")]
     pub rst: u32,
@@ -184,7 +187,8 @@ impl Default for Timeouts {
         Timeouts {
             syn: engine.syn_ms / 1_000,
             established: engine.established_ms / 1_000,
-            fin: engine.fin_ms / 1_000,
+            half_closed: engine.half_closed_ms / 1_000,
+            closed: engine.closed_ms / 1_000,
             rst: engine.rst_ms / 1_000,
             udp_one_way: engine.udp_one_way_ms / 1_000,
             udp: engine.udp_ms / 1_000,
@@ -200,7 +204,8 @@ impl Timeouts {
         FlowTimeouts {
             syn_ms: self.syn * 1_000,
             established_ms: self.established * 1_000,
-            fin_ms: self.fin * 1_000,
+            half_closed_ms: self.half_closed * 1_000,
+            closed_ms: self.closed * 1_000,
             rst_ms: self.rst * 1_000,
             udp_one_way_ms: self.udp_one_way * 1_000,
             udp_ms: self.udp * 1_000,

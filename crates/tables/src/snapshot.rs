@@ -142,6 +142,8 @@ pub struct Endpoint {
     pub mtu: u32,
     /// When something that policy says about it, its device or its addresses last changed.
     pub generation: u32,
+    /// When this pod took over the id.
+    pub since: u32,
 }
 
 /// How packets get to a peer.

@@ -6,8 +6,8 @@ use podway_tables::PortId;
 use podway_wire::Protocol;
 
 use crate::world::{
-    TestNode, UPLINK, across, ingress_policy, key, key_of, labels, name, packet, pod, service,
-    slice, two_nodes,
+    TestNode, UPLINK, across, ingress_policy, key, key_of, labels, name, packet, parsed, pod,
+    service, slice, two_nodes,
 };
 
 const CLIENT: PortId = PortId(2);
@@ -170,7 +170,13 @@ fn f11_a_pods_address_that_is_anothers_now_gets_nothing_of_the_old_flows() {
     ]);
     let sent = node.send(CLIENT, &packet(CLIENT, &flow, 16, b"data"));
     assert_eq!(
-        sent.verdict,
+        (sent.verdict, parsed(&sent.bytes).tcp_flags),
+        (Verdict::Transmit(CLIENT), podway_wire::TCP_RST),
+        "F18: whom it was for is gone"
+    );
+    let again = node.send(CLIENT, &packet(CLIENT, &flow, 2, b""));
+    assert_eq!(
+        again.verdict,
         Verdict::Drop(DropReason::IngressDenied),
         "judged as a new flow"
     );
@@ -211,8 +217,12 @@ fn timeouts_end_flows_by_what_is_known_of_them() {
     };
     assert_eq!(left_after(4), 2);
     assert_eq!(left_after(2), 1, "ICMP after 5 s");
-    assert_eq!(left_after(3_000), 1, "established TCP stays");
-    assert_eq!(left_after(700), 0, "and goes after an hour");
+    assert_eq!(left_after(8_000), 1, "F17: established TCP stays");
+    assert_eq!(
+        left_after(200),
+        0,
+        "and goes when no keepalive was answered"
+    );
 }
 
 #[test]
@@ -245,10 +255,11 @@ fn f3_udp_that_nothing_matched_is_a_services_as_soon_as_it_has_an_endpoint() {
         "out into the world"
     );
     node.change([Change::Service(outward)]);
+    let refused = node.send(CLIENT, &packet(CLIENT, &dialled, 0, b"q"));
     assert_eq!(
-        ask(&mut node),
-        Verdict::Transmit(UPLINK),
-        "nobody serves yet"
+        key_of(&refused.bytes).protocol,
+        Protocol::ICMP,
+        "F19: it is a service's, and nobody serves yet"
     );
     node.change([slice("dns", "dns-1", &["10.244.1.11"])]);
     assert_eq!(ask(&mut node), Verdict::Transmit(WEB1));

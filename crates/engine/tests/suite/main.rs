@@ -9,6 +9,7 @@ mod fragments;
 mod fuzz;
 mod hosts;
 mod joining;
+mod lives;
 mod outside;
 mod path;
 mod policies;

@@ -96,7 +96,13 @@ fn n12_a_node_that_keeps_connections_judges_new_ones_only() {
     assert_eq!(new, Verdict::Drop(DropReason::IngressDenied));
     // F11: whose pod is gone ends all the same.
     node.change([Change::Gone(Key::Pod(name("shop", "web1")))]);
-    assert_eq!(data(&mut node, &old), Verdict::Drop(DropReason::NoSuchPod));
+    assert_eq!(data(&mut node, &old), Verdict::Transmit(WEB1));
+    node.change([Change::Gone(Key::Attachment(name("shop", "web1")))]);
+    assert_eq!(
+        data(&mut node, &old),
+        Verdict::Transmit(CLIENT),
+        "F18: a reset"
+    );
 }
 
 #[test]

@@ -147,10 +147,12 @@ fn f8_f9_what_changed_meanwhile_counts_for_the_first_packet_after_it() {
     assert_eq!(denied.verdict, Verdict::Drop(DropReason::IngressDenied));
     // Its node has left the cluster, and then the pod: nothing is for outside that is a pod's, nor under a pod's address.
     after.change([Change::Gone(Key::Node("node2".into()))]);
-    let closed = after.send(CLIENT, &packet(CLIENT, &to_web2, 16, b"x"));
+    let reset = after.send(CLIENT, &packet(CLIENT, &to_web2, 16, b"x"));
+    assert_eq!(reset.verdict, Verdict::Transmit(CLIENT), "F18");
+    let closed = after.send(CLIENT, &packet(CLIENT, &to_web2, 2, b"x"));
     assert_eq!(closed.verdict, Verdict::Drop(DropReason::NoSuchPod));
     after.change([Change::Gone(Key::Pod(name("shop", "web2")))]);
-    let (_, outward) = sent(&mut after, CLIENT, &to_web2, 16);
+    let (_, outward) = sent(&mut after, CLIENT, &to_web2, 2);
     assert_eq!(outward.source.to_string(), "192.168.50.1");
 }
 

@@ -453,6 +453,9 @@ pub(crate) fn packet_ttl(
             if flags & 4 != 0 {
                 tcp = tcp.rst();
             }
+            if flags & 1 != 0 {
+                tcp = tcp.fin();
+            }
             tcp.write(&mut bytes, payload)
         }
         Protocol::UDP => builder
@@ -470,7 +473,14 @@ pub(crate) fn packet_ttl(
                 .write(&mut bytes, payload),
             id => builder.icmpv6_echo_reply(id, 1).write(&mut bytes, payload),
         },
-        other => panic!("no builder for {other}"),
+        Protocol::SCTP => {
+            let mut chunk = vec![0; 12];
+            chunk[0..2].copy_from_slice(&key.source_port.to_be_bytes());
+            chunk[2..4].copy_from_slice(&key.target_port.to_be_bytes());
+            chunk.extend_from_slice(payload);
+            builder.write(&mut bytes, key.protocol.0.into(), &chunk)
+        }
+        other => builder.write(&mut bytes, other.0.into(), payload),
     };
     written.expect("a packet");
     bytes

@@ -8,7 +8,7 @@ use podway_wire::Addr;
 use super::claims::{Claim, Site};
 use super::{Home, backends};
 use crate::pods::owns_addresses;
-use crate::{HostPort, Name, Pod};
+use crate::{HostPort, Name, Pod, PodPhase};
 
 /// After every service: whoever asks for a node port by an object of its own comes first (S24).
 const LAST: i64 = i64::MAX;
@@ -46,7 +46,9 @@ pub(super) fn strange(pod: &Pod, site: &Site) -> Vec<(IpAddr, u16)> {
 
 /// The host ports of a pod, if it is this node's and has a network of its own.
 fn asked<'a>(pod: &'a Pod, site: &Site) -> impl Iterator<Item = &'a HostPort> {
-    let here = pod.node.as_ref() == Some(&site.node) && owns_addresses(pod);
+    let here = pod.node.as_ref() == Some(&site.node)
+        && owns_addresses(pod)
+        && pod.phase == PodPhase::Alive;
     pod.host_ports.iter().filter(move |_| here)
 }
 

@@ -327,10 +327,20 @@ fn n15_a_device_has_the_addresses_it_was_given_before_its_pod_object_knows_them(
     assert_eq!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
     assert_ne!(owner(&compiled, "10.244.1.10").as_deref(), Some("a/web"));
 
-    // Without the object nobody says what it may do: its port stays closed.
+    // Without the object nobody says what it may do: its port stays closed. But what it was told before counts (F18).
     facts.apply(Change::Gone(Key::Pod(name("a/web"))));
+    let afresh = Compiler::new("n1").compile(&facts);
+    assert_ne!(owner(&afresh, "10.244.1.77").as_deref(), Some("a/web"));
     let compiled = compiler.compile(&facts);
-    assert_ne!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+    assert_eq!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));
+    facts.apply(Change::Pod(pod("a/heir", "n1", "10.244.1.77", "")));
+    let compiled = compiler.compile(&facts);
+    assert_eq!(
+        owner(&compiled, "10.244.1.77").as_deref(),
+        Some("a/heir"),
+        "a pod that is over has no claim"
+    );
+    facts.apply(Change::Gone(Key::Pod(name("a/heir"))));
     facts.apply(Change::Pod(pod("a/web", "n1", "", "")));
     let compiled = compiler.compile(&facts);
     assert_eq!(owner(&compiled, "10.244.1.77").as_deref(), Some("a/web"));

@@ -142,12 +142,14 @@ fn wrong_values_name_file_line_key_and_remedy() {
 fn timeouts_are_given_in_seconds() {
     let config = parse(
         "c",
-        &format!("{LEAST}[timeouts]\nestablished = 86400\n"),
+        &format!("{LEAST}[timeouts]\nestablished = 86400\nhalf_closed = 60\nfin = 40\n"),
         None,
     );
     let flows = config.expect("legal").timeouts.of_flows();
     let expected = FlowTimeouts {
         established_ms: 86_400_000,
+        half_closed_ms: 60_000,
+        closed_ms: 40_000,
         ..FlowTimeouts::default()
     };
     assert_eq!(flows, expected);

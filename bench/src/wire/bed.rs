@@ -2,14 +2,16 @@
 //!
 //! source `out` → `in` node `wire` → `end` sink. Nothing else in the machine is touched.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podway_host::Namespace;
+use podway_host::sysctl::{self, PROC_SYS};
 use podway_wire::Mac;
 
 use crate::cluster::{CLIENT_MAC, GATEWAY_MAC, PEER_MAC, UPLINK_MAC};
@@ -230,11 +232,8 @@ pub(crate) fn feed(
 
 /// Keeps a new namespace from sending anything of its own accord.
 fn quiet() -> anyhow::Result<()> {
-    let off = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    match off {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("disable_ipv6"),
-        _ => Ok(()),
-    }
+    let key = "net/ipv6/conf/default/disable_ipv6";
+    Ok(sysctl::set_if_there(Path::new(PROC_SYS), key, "1")?)
 }
 
 /// Takes away all namespaces of ours, and with them what is in them.

@@ -1,11 +1,13 @@
 //! Linux as users have it: kube-proxy's rules and a vxlan device, as flannel makes it.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use podway_host::sysctl::{self, PROC_SYS};
 
 use super::bed::{Bed, End, PREFIX, feed, ip};
 use super::case::{Case, PEER_VTEP_MAC, VTEP_MAC};
@@ -102,9 +104,8 @@ fn napi_threads(device: &str) -> Vec<i32> {
 
 /// Has a namespace forward, whatever the way back. In that namespace.
 pub(crate) fn forwarding(devices: &[&str]) -> anyhow::Result<()> {
-    let set = |path: &str, value: &str| {
-        let path = format!("/proc/sys/net/{path}");
-        fs::write(&path, value).with_context(|| path.clone())
+    let set = |key: &str, value: &str| {
+        sysctl::set(Path::new(PROC_SYS), &format!("net/{key}"), value).map_err(anyhow::Error::from)
     };
     set("ipv4/ip_forward", "1")?;
     set("ipv4/conf/all/rp_filter", "0")?;

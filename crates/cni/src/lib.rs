@@ -12,4 +12,4 @@ mod wire;
 pub use install::{Install, InstallError, install};
 pub use record::{Phase, Record, Wired};
 pub use state::{STATE_DIRECTORY, State, StateError};
-pub use wire::{PodWiring, WireError, host_interface, pod_mac, tunnel_mtu, unwire, wire};
+pub use wire::{PodWiring, WireError, host_interface, pod_mac, unwire, wire};

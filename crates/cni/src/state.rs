@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use podway_host::{Durability, write_whole};
+use podway_host::{Durability, boot_id, write_whole};
 use serde::Serialize;
 
 use crate::agent::mac_text;
@@ -97,7 +97,7 @@ impl State {
         ranges: &[IpNet],
     ) -> Result<Record, StateError> {
         let _lock = self.lock()?;
-        let boot = boot();
+        let boot = boot_id().unwrap_or_default();
         let mut taken = BTreeSet::new();
         for record in self.records()? {
             match record.boot == boot && record.wired != *wired {
@@ -158,7 +158,7 @@ impl State {
 
     /// The first range without a free address.
     pub fn full(&self, ranges: &[IpNet]) -> Result<Option<IpNet>, StateError> {
-        let boot = boot();
+        let boot = boot_id().unwrap_or_default();
         let records = self.records()?;
         let live = records.iter().filter(|it| it.boot == boot);
         let taken: BTreeSet<_> = live.flat_map(|it| &it.addresses).collect();
@@ -220,12 +220,6 @@ fn read(path: &Path) -> Result<Option<Record>, StateError> {
         source,
     })?;
     Ok(Some(record))
-}
-
-/// What tells this boot of the machine from others.
-fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 fn io_at<T>(path: &Path, result: io::Result<T>) -> Result<T, StateError> {

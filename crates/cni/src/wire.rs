@@ -2,35 +2,11 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
-use std::os::fd::AsRawFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use podway_host::{Namespace, NetlinkError, Network, PathMtu, Route};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-
-/// The largest IP packet in bytes that fits into a tunnel to a VTEP: VXLAN takes 50 bytes of the uplink's MTU for
-/// outer IPv4, UDP, VXLAN and the inner Ethernet header, and 70 with outer IPv6 (RFC 7348).
-pub fn tunnel_mtu(uplink_mtu: u32, vtep: IpAddr) -> u32 {
-    match vtep {
-        IpAddr::V4(_) => uplink_mtu.saturating_sub(50),
-        IpAddr::V6(_) => uplink_mtu.saturating_sub(70),
-    }
-}
-
-/// IFALIASZ of if.h without the final zero; the names of namespaces and pods are ASCII, and longer ones are cut.
-const ALIAS_LIMIT: usize = 255;
-
-/// The MTU of a pod's way to all but its node's other pods: its device's, if that is larger than the wire's, since the
-/// dataplane cuts what is too long; else what fits into the tunnel.
-pub(crate) fn far_mtu(pod_mtu: u32, tunnel_mtu: u32) -> u32 {
-    /// What the longest tunnel headers take off the wire's MTU.
-    const HEADERS: u32 = 70;
-    match pod_mtu > tunnel_mtu.saturating_add(HEADERS) {
-        true => pod_mtu,
-        false => tunnel_mtu,
-    }
-}
+use podway_host::{
+    Namespace, NetlinkError, Network, PathMtu, Route, Veth, VethEnd, far_mtu, fnv64, pod_alias,
+};
 
 /// What a pod's wire is made of.
 #[derive(Clone, Debug)]
@@ -86,12 +62,12 @@ pub enum WireError {
 
 /// The name of a pod's host end: short, and the same for the same `NAMESPACE/NAME`.
 pub fn host_interface(pod: &str) -> String {
-    format!("pw{:012x}", hash(pod) >> 16)
+    format!("pw{:012x}", fnv64(pod) >> 16)
 }
 
 /// A locally administered Ethernet address for a pod, the same for the same `NAMESPACE/NAME`.
 pub fn pod_mac(pod: &str) -> [u8; 6] {
-    let [_, _, _, a, b, c, d, e] = hash(pod).to_be_bytes();
+    let [_, _, _, a, b, c, d, e] = fnv64(pod).to_be_bytes();
     [0x02, a, b, c, d, e]
 }
 
@@ -108,7 +84,7 @@ pub fn wire(wiring: &PodWiring<'_>) -> Result<(), WireError> {
     })
     .map_err(failed)?;
     Network::of(wiring.node_namespace, async |node: Network| {
-        node.add_link(pair(wiring)).await
+        node.add_veth(&pair(wiring)).await
     })
     .map_err(failed)?;
 
@@ -133,23 +109,20 @@ pub fn unwire(node_namespace: &Namespace, interface: &str) -> Result<(), Netlink
     })
 }
 
-/// Both ends as one message, so that the pod's is never seen in the node's namespace.
-fn pair(wiring: &PodWiring<'_>) -> LinkMessage {
-    let queues = u32::from(wiring.queues.get());
-    let inside = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(wiring.device)
-        .address(wiring.mac.to_vec())
-        .mtu(wiring.pod_mtu)
-        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-        .setns_by_fd(wiring.pod_namespace.as_raw_fd())
-        .build();
-    LinkVeth::new(wiring.interface, wiring.device)
-        .mtu(wiring.pod_mtu)
-        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
-        .build()
+fn pair<'a>(wiring: &PodWiring<'a>) -> Veth<'a> {
+    Veth {
+        near: VethEnd {
+            name: wiring.interface,
+            mac: None,
+        },
+        far: VethEnd {
+            name: wiring.device,
+            mac: Some(wiring.mac),
+        },
+        into: Some(wiring.pod_namespace),
+        queues: wiring.queues.get().into(),
+        mtu: Some(wiring.pod_mtu),
+    }
 }
 
 fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
@@ -157,18 +130,15 @@ fn finish(wiring: &PodWiring<'_>, routes: &[Route]) -> Result<(), WireError> {
         pod: wiring.pod.to_owned(),
         source,
     };
-    let mut alias = format!("podway:{}", wiring.pod);
-    alias.truncate(ALIAS_LIMIT);
     Network::of(wiring.node_namespace, async |node: Network| {
         let index = node.index(wiring.interface)?;
-        node.set_link(LinkUnspec::new_with_index(index).alias(alias).build())
-            .await
+        node.set_alias(index, pod_alias(wiring.pod)).await
     })
     .map_err(failed)?;
 
     Network::of(wiring.pod_namespace, async |pod: Network| {
         let index = pod.index(wiring.device)?;
-        pod.checksum_in_software(index)?;
+        pod.checksum_in_software(index).await?;
         pod.set_up(index).await?;
         for &address in wiring.addresses {
             pod.add_address(index, IpNet::from(address)).await?;
@@ -236,40 +206,15 @@ pub(crate) fn gateway(range: IpNet) -> IpAddr {
     }
 }
 
-/// FNV-1a: the same in every release, unlike the standard library's hashes.
-fn hash(text: &str) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_fnv_1a() {
-        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
-    }
 
     #[test]
     fn a_host_interface_has_a_legal_length() {
         assert_eq!(host_interface("a").len(), 14);
         assert_ne!(host_interface("shop/web-0"), host_interface("shop/web-1"));
         assert_eq!(pod_mac("a"), [0x02, 0x4c, 0x86, 0x01, 0xec, 0x8c]);
-    }
-
-    #[test]
-    fn tunnels_cost_what_their_headers_need() {
-        assert_eq!(tunnel_mtu(1_500, "192.168.50.1".parse().unwrap()), 1_450);
-        assert_eq!(tunnel_mtu(1_500, "fd50::1".parse().unwrap()), 1_430);
-    }
-
-    #[test]
-    fn large_packets_go_everywhere_or_nowhere() {
-        assert_eq!(far_mtu(61_000, 1_450), 61_000);
-        assert_eq!(far_mtu(1_500, 1_450), 1_450);
-        assert_eq!(far_mtu(9_000, 8_930), 8_930);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::{Stream, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
@@ -16,12 +15,10 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric,
-};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 
-use crate::netlink::{LOCK_MTU, refused};
+use crate::ask::collect;
 use crate::{Heard, KernelEvents, NetlinkError, Network, PathMtu, Route};
 
 /// A link as the kernel has it.
@@ -45,14 +42,14 @@ impl Network {
         let mac = mac_of(&self.link(index).await?);
         let of_link = self.handle().address().get();
         let addresses = of_link.set_link_index_filter(index).execute();
-        let addresses = all("list addresses", addresses).await?;
+        let addresses = collect("list addresses", addresses).await?;
         let (mut routes, mut elsewhere) = (Vec::new(), Vec::new());
         for family in [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ] {
             let found = self.handle().route().get(family).execute();
-            let found = all("list routes", found).await?;
+            let found = collect("list routes", found).await?;
             for message in &found {
                 let table = match message.header.table {
                     RouteHeader::RT_TABLE_MAIN => &mut routes,
@@ -62,7 +59,7 @@ impl Network {
             }
         }
         let neighbours = self.handle().neighbours().get().execute();
-        let neighbours = all("list neighbours", neighbours).await?;
+        let neighbours = collect("list neighbours", neighbours).await?;
         Ok(Seen {
             mac,
             addresses: addresses
@@ -117,18 +114,10 @@ impl Network {
 
     async fn link(&self, index: u32) -> Result<LinkMessage, NetlinkError> {
         let asked = self.handle().link().get().match_index(index).execute();
-        let links = all("look an interface up", asked).await?;
+        let links = collect("look an interface up", asked).await?;
         let gone = || NetlinkError::NoLink(index.to_string());
         links.into_iter().next().ok_or_else(gone)
     }
-}
-
-async fn all<T>(
-    doing: &str,
-    items: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, NetlinkError> {
-    let items: Result<Vec<T>, _> = items.try_collect().await;
-    items.map_err(refused(|| doing.to_owned()))
 }
 
 fn is_started(link: &LinkMessage) -> bool {
@@ -170,7 +159,7 @@ fn route(message: &RouteMessage, index: u32) -> Option<Route> {
             RouteAttribute::Destination(address) => target = ip(address)?,
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Oif(oif) => device = Some(*oif),
-            RouteAttribute::Metrics(metrics) => mtu = path_mtu(metrics),
+            RouteAttribute::Metrics(metrics) => mtu = PathMtu::of_metrics(metrics),
             _ => (),
         }
     }
@@ -179,17 +168,6 @@ fn route(message: &RouteMessage, index: u32) -> Option<Route> {
         destination: IpNet::new(target, length).ok()?,
         gateway,
         mtu,
-    })
-}
-
-fn path_mtu(metrics: &[RouteMetric]) -> Option<PathMtu> {
-    let is_locked = metrics
-        .iter()
-        .any(|metric| matches!(metric, RouteMetric::Lock(metrics) if metrics & LOCK_MTU != 0));
-    metrics.iter().find_map(|metric| match (metric, is_locked) {
-        (RouteMetric::Mtu(mtu), true) => Some(PathMtu::Locked(*mtu)),
-        (RouteMetric::Mtu(mtu), false) => Some(PathMtu::Learning(*mtu)),
-        _ => None,
     })
 }
 

@@ -3,64 +3,19 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder, new_connection};
 
-use crate::{Namespace, NamespaceError, offload};
-
-/// Why the kernel did not take a link, an address or a route.
-#[derive(Debug, thiserror::Error)]
-pub enum NetlinkError {
-    /// The namespace can't be entered.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// No netlink socket or no runtime for it.
-    #[error("cannot open a netlink socket: {0}")]
-    Socket(#[from] io::Error),
-    /// The kernel refused.
-    #[error("cannot {doing}: {source}; run as root (CAP_NET_ADMIN) and see `dmesg`")]
-    Refused {
-        /// What was asked.
-        doing: String,
-        /// What the kernel said.
-        source: rtnetlink::Error,
-    },
-    /// There is no such link.
-    #[error("there is no interface {0}; is the pod or lab gone?")]
-    NoLink(String),
-    /// The kernel has not started a link.
-    #[error(
-        "interface {link} carries no packets after {} s: the kernel is busy with others, or its other end is down; try again", within.as_secs_f32()
-    )]
-    NotStarted {
-        /// The link.
-        link: String,
-        /// How long it was waited for.
-        within: Duration,
-    },
-    /// The stack would send partial checksums.
-    #[error(
-        "cannot switch checksum offload off: {0}; does the kernel have CONFIG_ETHTOOL_NETLINK?"
-    )]
-    Offload(#[source] io::Error),
-    /// A setting under /proc/sys can't be written.
-    #[error("cannot set {path}: {source}; run as root with /proc/sys writable")]
-    Setting {
-        /// The file.
-        path: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-/// The bit of RTAX_MTU in RTAX_LOCK.
-pub(crate) const LOCK_MTU: u32 = 1 << 2;
+use crate::ask::{NetlinkError, beside, done};
+use crate::sysctl::{PROC_SYS, set_if_there};
+use crate::{Namespace, PathMtu, SettingError, Veth, offload};
 
 /// A route by way of one link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,21 +28,46 @@ pub struct Route {
     pub mtu: Option<PathMtu>,
 }
 
-/// The largest IP packet on a way, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathMtu {
-    /// Less if a router says so.
-    Learning(u32),
-    /// Whatever routers say; the stack lets them cut what its programs don't forbid to (`mtu lock`).
-    Locked(u32),
-}
-
-/// The links, addresses and routes of one namespace.
+/// The links, addresses and routes of one namespace. A thread of its own asks the kernel: the system call itself waits for
+/// the lock of all links, and then nothing else waits for it.
+#[derive(Clone)]
 pub struct Network {
     handle: Handle,
 }
 
 impl Network {
+    /// That of the caller's namespace; calls need a tokio runtime with time.
+    pub fn open() -> Result<Network, NetlinkError> {
+        let (opened, handle) = mpsc::sync_channel(1);
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build();
+            let opening = runtime.and_then(|runtime| {
+                let connected = {
+                    let _entered = runtime.enter();
+                    new_connection()?
+                };
+                Ok((runtime, connected))
+            });
+            match opening {
+                Ok((runtime, (connection, handle, _))) => {
+                    let _ = opened.send(Ok(handle));
+                    // It ends with the last handle.
+                    runtime.block_on(connection);
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        };
+        thread::Builder::new()
+            .name("netlink".to_owned())
+            .spawn(serve)?;
+        let ended = |_| io::Error::other("its thread ended");
+        Ok(Network {
+            handle: handle.recv().map_err(ended)??,
+        })
+    }
+
     /// What the job returns, run inside the namespace.
     pub fn of<T: Send, E: From<NetlinkError> + Send>(
         namespace: &Namespace,
@@ -96,12 +76,9 @@ impl Network {
         let inside = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .build();
-            runtime.map_err(NetlinkError::Socket)?.block_on(async {
-                let (connection, handle, _) = new_connection().map_err(NetlinkError::Socket)?;
-                tokio::spawn(connection);
-                job(Self { handle }).await
-            })
+                .build()
+                .map_err(NetlinkError::Socket)?;
+            runtime.block_on(job(Network::open()?))
         };
         namespace.inside(inside).map_err(NetlinkError::Namespace)?
     }
@@ -115,16 +92,29 @@ impl Network {
         nix::net::if_::if_nametoindex(name).map_err(|_| NetlinkError::NoLink(name.to_owned()))
     }
 
-    /// Creates a link.
-    pub async fn add_link(&self, link: LinkMessage) -> Result<(), NetlinkError> {
-        let asked = self.handle.link().add(link).execute().await;
-        asked.map_err(refused(|| "create an interface".to_owned()))
+    /// Creates a pair of links.
+    pub async fn add_veth(&self, veth: &Veth<'_>) -> Result<(), NetlinkError> {
+        let doing = format!("create {} and {}", veth.near.name, veth.far.name);
+        done(&doing, self.handle.link().add(veth.message()).execute()).await
     }
 
-    /// Changes a link.
-    pub async fn set_link(&self, link: LinkMessage) -> Result<(), NetlinkError> {
-        let asked = self.handle.link().set(link).execute().await;
-        asked.map_err(refused(|| "change an interface".to_owned()))
+    /// Creates a bridge, which is up. Snooping is off: it would drop neighbour solicitations until it saw the others' reports.
+    pub async fn add_bridge(&self, name: &str) -> Result<(), NetlinkError> {
+        let bridge = LinkBridge::new(name).mcast_snooping(false).up().build();
+        let doing = format!("create bridge {name}");
+        done(&doing, self.handle.link().add(bridge).execute()).await
+    }
+
+    /// Makes a link a port of a bridge, and sets it up.
+    pub async fn join_bridge(&self, index: u32, bridge: u32) -> Result<(), NetlinkError> {
+        let port = LinkUnspec::new_with_index(index).controller(bridge).up();
+        self.set_link(port.build()).await
+    }
+
+    /// Gives a link an alias.
+    pub async fn set_alias(&self, index: u32, alias: String) -> Result<(), NetlinkError> {
+        let link = LinkUnspec::new_with_index(index).alias(alias);
+        self.set_link(link.build()).await
     }
 
     /// Sets a link up.
@@ -133,10 +123,15 @@ impl Network {
             .await
     }
 
+    async fn set_link(&self, link: LinkMessage) -> Result<(), NetlinkError> {
+        let doing = format!("change interface {}", link.header.index);
+        done(&doing, self.handle.link().set(link).execute()).await
+    }
+
     /// Deletes a link.
     pub async fn delete_link(&self, index: u32) -> Result<(), NetlinkError> {
-        let asked = self.handle.link().del(index).execute().await;
-        asked.map_err(refused(|| format!("delete interface {index}")))
+        let doing = format!("delete interface {index}");
+        done(&doing, self.handle.link().del(index).execute()).await
     }
 
     /// Gives a link an address, usable at once: no duplicate address detection.
@@ -152,10 +147,7 @@ impl Network {
                 .attributes
                 .push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request
-            .execute()
-            .await
-            .map_err(refused(|| format!("add address {address}")))
+        done(&format!("add address {address}"), request.execute()).await
     }
 
     /// Adds a route by way of a link, which is up.
@@ -174,15 +166,11 @@ impl Network {
             None => builder.scope(RouteScope::Link),
         };
         if let Some(mtu) = mtu {
-            let metrics = match mtu {
-                PathMtu::Learning(mtu) => vec![RouteMetric::Mtu(mtu)],
-                PathMtu::Locked(mtu) => vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)],
-            };
-            let metrics = RouteAttribute::Metrics(metrics);
+            let metrics = RouteAttribute::Metrics(mtu.metrics());
             builder.get_mut().attributes.push(metrics);
         }
-        let asked = self.handle.route().add(builder.build()).execute().await;
-        asked.map_err(refused(|| format!("add route {destination}")))
+        let request = self.handle.route().add(builder.build()).execute();
+        done(&format!("add route {destination}"), request).await
     }
 
     /// Fixes the Ethernet address of a neighbour.
@@ -197,14 +185,14 @@ impl Network {
             .link_layer_address(&mac)
             .state(NeighbourState::Permanent)
             .replace();
-        let asked = request.execute().await;
-        asked.map_err(refused(|| format!("set neighbour {address}")))
+        done(&format!("set neighbour {address}"), request.execute()).await
     }
 
     /// Makes the stack compute the checksums of what it sends through a link: XDP at the other end of a veth pair
     /// cannot see that one is only partial (D4).
-    pub fn checksum_in_software(&self, index: u32) -> Result<(), NetlinkError> {
-        offload::checksum_in_software(index).map_err(NetlinkError::Offload)
+    pub async fn checksum_in_software(&self, index: u32) -> Result<(), NetlinkError> {
+        let switched = beside(move || offload::checksum_in_software(index)).await;
+        switched.map_err(NetlinkError::Offload)
     }
 
     /// Makes this namespace ready for links: loopback up, IPv6 on, without duplicate address detection, router
@@ -220,37 +208,20 @@ impl Network {
                 ("router_solicitations", "0"),
             ];
             for (key, value) in settings {
-                set_sysctl(&format!("net/ipv6/conf/{family}/{key}"), value)?;
+                let key = format!("net/ipv6/conf/{family}/{key}");
+                set_if_there(Path::new(PROC_SYS), &key, value)?;
             }
         }
         self.set_up(self.index("lo")?).await
     }
 
     /// Keeps the machine's packet filters, and the reassembly that they bring, away from what bridges here forward.
-    pub fn pass_filters_by(&self) -> Result<(), NetlinkError> {
+    pub fn pass_filters_by(&self) -> Result<(), SettingError> {
         ["arptables", "iptables", "ip6tables"]
             .iter()
-            .try_for_each(|filter| set_sysctl(&format!("net/bridge/bridge-nf-call-{filter}"), "0"))
-    }
-}
-
-/// Writes a setting of this thread's network namespace; a kernel without IPv6 or filters lacks some, and needs none of them.
-fn set_sysctl(key: &str, value: &str) -> Result<(), NetlinkError> {
-    let path = Path::new("/proc/sys").join(key);
-    match std::fs::write(&path, value) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetlinkError::Setting {
-            path: path.display().to_string(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn refused(
-    doing: impl FnOnce() -> String,
-) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
-    |source| NetlinkError::Refused {
-        doing: doing(),
-        source,
+            .try_for_each(|filter| {
+                let key = format!("net/bridge/bridge-nf-call-{filter}");
+                set_if_there(Path::new(PROC_SYS), &key, "0")
+            })
     }
 }

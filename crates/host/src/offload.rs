@@ -34,7 +34,7 @@ const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 
 /// Switches checksum offload off for a link of the caller's namespace.
-pub fn checksum_in_software(index: u32) -> io::Result<()> {
+pub(crate) fn checksum_in_software(index: u32) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

@@ -5,12 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use podway_tables::Via;
+use podway_wire::{Addr, vxlan};
 
 use crate::NodeSetup;
-
-/// Bytes that VXLAN adds: outer IP, UDP and VXLAN headers and the inner Ethernet header (RFC 7348, 5).
-const OVERHEAD_V4: u32 = 20 + 8 + 8 + 14;
-const OVERHEAD_V6: u32 = 40 + 8 + 8 + 14;
 
 /// Which nodes' packets go through the VXLAN tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,10 +81,9 @@ pub(crate) fn via(setup: &NodeSetup, vtep: &IpAddr) -> Via {
 /// The largest IP packet that gets to the node at `vtep` in one piece, in bytes.
 pub(crate) fn mtu(setup: &NodeSetup, via: Via, vtep: &IpAddr) -> u32 {
     let uplink = setup.uplink.map_or(0, |(_, _, mtu)| mtu);
-    let overhead = match (via, vtep) {
-        (Via::Vxlan, IpAddr::V4(_)) => OVERHEAD_V4,
-        (Via::Vxlan, IpAddr::V6(_)) => OVERHEAD_V6,
-        (Via::Direct | Via::Nothing, _) => 0,
+    let overhead = match via {
+        Via::Vxlan => vxlan::overhead(Addr::from(*vtep).family()) as u32,
+        Via::Direct | Via::Nothing => 0,
     };
     uplink.saturating_sub(overhead)
 }

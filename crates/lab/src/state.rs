@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use podway_host::{Durability, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Recorded;
@@ -55,14 +56,9 @@ impl State {
     pub(crate) fn save(&self, place: &Place) -> Result<(), Error> {
         let path = place.state();
         let new = path.with_extension("new");
-        let write = || {
-            fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })
+        let bytes = serde_json::to_vec_pretty(self).expect("a JSON value");
+        write_whole(&new, &path, &bytes, 0o644, Durability::Process)
+            .map_err(|source| Error::File { path, source })
     }
 
     pub(crate) fn processes(&self) -> Vec<Recorded> {

@@ -1,20 +1,15 @@
 //! The network that joins a lab's nodes: a bridge in a namespace of its own, and a wire from it to each node, and to
 //! the world; or nothing but a wire between two nodes.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use podway_host::{Namespace, NetlinkError, Network, Route};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use podway_host::{Namespace, NetlinkError, Network, Route, Veth, VethEnd, sysctl};
 
 use crate::Error;
 use crate::cluster::Node;
-use crate::up::file;
 
 /// How the network between nodes is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,10 +33,7 @@ pub(crate) fn make_switch(switch: &Namespace) -> Result<(), NetlinkError> {
     Network::of(switch, async |network: Network| {
         network.prepare().await?;
         network.pass_filters_by()?;
-        // Snooping would drop neighbour solicitations until it saw the nodes' reports.
-        let bridge = LinkBridge::new(BRIDGE).mcast_snooping(false).build();
-        network.add_link(bridge).await?;
-        network.set_up(network.index(BRIDGE)?).await
+        network.add_bridge(BRIDGE).await
     })
 }
 
@@ -66,12 +58,9 @@ pub(crate) fn join(
     Network::of(node, async |network: Network| network.prepare().await)?;
     let port = format!("pwport{}", wire.number);
     Network::of(switch, async |network: Network| {
-        network.add_link(wire.pair(&port, node)).await?;
-        let bridge = network.index(BRIDGE)?;
-        let port = LinkUnspec::new_with_index(network.index(&port)?)
-            .controller(bridge)
-            .up();
-        network.set_link(port.build()).await
+        network.add_veth(&wire.pair(&port, node)).await?;
+        let (port, bridge) = (network.index(&port)?, network.index(BRIDGE)?);
+        network.join_bridge(port, bridge).await
     })?;
     begin(node, addresses)
 }
@@ -83,7 +72,7 @@ pub(crate) fn join_two(nodes: [(&Namespace, &[IpNet]); 2], wire: Wire) -> Result
         Network::of(node, async |network: Network| network.prepare().await)?;
     }
     Network::of(one, async |network: Network| {
-        network.add_link(wire.pair(UPLINK, other)).await
+        network.add_veth(&wire.pair(UPLINK, other)).await
     })?;
     nodes
         .into_iter()
@@ -92,21 +81,15 @@ pub(crate) fn join_two(nodes: [(&Namespace, &[IpNet]); 2], wire: Wire) -> Result
 
 impl Wire {
     /// A veth pair whose other end is a node's uplink.
-    fn pair(self, device: &str, node: &Namespace) -> LinkMessage {
-        let queues = u32::from(self.queues.get());
-        let end = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(UPLINK)
-            .mtu(self.mtu)
-            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-            .setns_by_fd(node.as_raw_fd())
-            .build();
-        LinkVeth::new(device, UPLINK)
-            .mtu(self.mtu)
-            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-            .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(end)))
-            .build()
+    fn pair<'a>(self, device: &'a str, node: &'a Namespace) -> Veth<'a> {
+        let end = |name| VethEnd { name, mac: None };
+        Veth {
+            near: end(device),
+            far: end(UPLINK),
+            into: Some(node),
+            queues: self.queues.get().into(),
+            mtu: Some(self.mtu),
+        }
     }
 }
 
@@ -116,7 +99,7 @@ fn begin(node: &Namespace, addresses: &[IpNet]) -> Result<(), NetlinkError> {
         let uplink = network.index(UPLINK)?;
         network.set_up(uplink).await?;
         // No device completes checksums on the way, as a NIC does.
-        network.checksum_in_software(uplink)?;
+        network.checksum_in_software(uplink).await?;
         for &address in addresses {
             network.add_address(uplink, address).await?;
         }
@@ -186,12 +169,13 @@ pub(crate) fn forward(world: &Namespace) -> Result<(), Error> {
         ("net/ipv6/conf/all/forwarding", "1"),
     ];
     let written = world.inside(|| {
-        settings.iter().try_for_each(|(key, value)| {
-            let path = Path::new("/proc/sys").join(key);
-            file(&path, fs::write(&path, value))
-        })
+        let root = Path::new(sysctl::PROC_SYS);
+        settings
+            .iter()
+            .try_for_each(|(key, value)| sysctl::set(root, key, value))
     });
-    written.map_err(Error::Namespace)?
+    let written = written.map_err(Error::Namespace)?;
+    written.map_err(|error| Error::Netlink(error.into()))
 }
 
 /// Sends what a node has no other route for to the world.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use podway_host::{Namespace, NetlinkError, Network, PathMtu, Seen};
+use podway_host::{Namespace, NetlinkError, Network, Seen};
 use serde_json::{Value, json};
 
 use super::config::Config;
@@ -143,10 +143,7 @@ fn has_routes(record: &Record, seen: &Seen, told: &[ToldRoute]) -> Result<(), Cn
                 "{device} has lost its route to {destination} by {gateway}"
             ));
         }
-        let size = |it: &podway_host::Route| match it.mtu {
-            Some(PathMtu::Learning(mtu) | PathMtu::Locked(mtu)) => Some(u64::from(mtu)),
-            None => None,
-        };
+        let size = |it: &podway_host::Route| it.mtu.map(|mtu| u64::from(mtu.bytes()));
         if mtu.is_some() && !found.iter().any(|it| size(it) == *mtu) {
             let mtu = mtu.unwrap_or_default();
             return different(format!(

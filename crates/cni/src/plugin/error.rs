@@ -120,9 +120,10 @@ impl From<NetlinkError> for CniError {
             NetlinkError::Namespace(_)
             | NetlinkError::Socket(_)
             | NetlinkError::Refused { .. }
+            | NetlinkError::Silent(_)
             | NetlinkError::NoLink(_)
             | NetlinkError::Offload(_)
-            | NetlinkError::Setting { .. } => Code::Kernel,
+            | NetlinkError::Setting(_) => Code::Kernel,
         };
         CniError::new(code, error.to_string())
     }

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use podway_host::far_mtu;
 use serde_json::{Value, json};
 
 use super::config::Config;
 use super::version::Version;
 use crate::Record;
 use crate::agent::NodeNetwork;
-use crate::wire::{far_mtu, gateway};
+use crate::wire::gateway;
 
 /// The result of ADD.
 pub(super) fn result(config: &Config, record: &Record, netns: &str, node: &NodeNetwork) -> Value {

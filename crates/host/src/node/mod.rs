@@ -17,26 +17,20 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::{Heard, KernelEvents};
-use futures_util::{Stream, StreamExt};
+use crate::ask::{collect, is_absent, refused, within};
+use crate::{Heard, KernelEvents, NetlinkError, Network, pod_of_alias};
+use futures_util::StreamExt;
 use ipnet::IpNet;
 use podway_intent::Tunnel;
 use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup};
+use rtnetlink::{Handle, MulticastGroup};
 
 /// The dataplane's end of the pair that leads to the host's stack.
 pub const DATAPLANE_INTERFACE: &str = "podway-dp";
-/// How the alias of a pod's device starts; the pod's `NAMESPACE/NAME` follows.
-pub const POD_ALIAS: &str = "podway:";
-
-/// Links come and go under one lock of the kernel's, which many pods at once hold for seconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-
 /// What the node is to be made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -102,17 +96,9 @@ pub struct Seen {
 /// Why the node can't be made what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// There is no netlink socket.
-    #[error("no netlink socket: {0}")]
-    Socket(#[source] std::io::Error),
-    /// The kernel refused.
-    #[error("{what}: {problem}{}", remedy(.problem))]
-    Refused {
-        /// What was asked of it.
-        what: String,
-        /// What it said.
-        problem: String,
-    },
+    /// The kernel did not do or say what was asked.
+    #[error(transparent)]
+    Kernel(#[from] NetlinkError),
     /// A device is not there.
     #[error("there is no device {0}: set `uplink` to the device that leads to the other nodes")]
     NoDevice(String),
@@ -122,30 +108,11 @@ pub enum NodeError {
     /// A device that we would make is somebody else's.
     #[error("{0} exists and is no veth device: rename it, or set `host_interface` to another name")]
     Foreign(String),
-    /// The kernel did not answer.
-    #[error("{0}: the kernel did not answer within 20 s: look at its log (dmesg)")]
-    Silent(String),
-    /// A setting of the kernel can't be written.
-    #[error("{path}: {problem}: run podway as root, with `proc_sys` a writable mount of /proc/sys")]
-    Setting {
-        /// The file.
-        path: String,
-        /// What the system said.
-        problem: std::io::Error,
-    },
-}
-
-fn remedy(problem: &str) -> &'static str {
-    if problem.contains("Operation not permitted") {
-        ": run podway as root (CAP_NET_ADMIN)"
-    } else {
-        ""
-    }
 }
 
 /// The node's kernel, by netlink.
 pub struct Node {
-    handle: Handle,
+    network: Network,
     events: KernelEvents,
     settings: Settings,
     uplink: Device,
@@ -163,18 +130,23 @@ impl Node {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ])
-        .map_err(NodeError::Socket)?;
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(NodeError::Socket)?;
-        tokio::spawn(connection);
+        .map_err(NetlinkError::Socket)?;
+        let network = Network::open()?;
+        let handle = network.handle();
         let uplink = match &settings.uplink {
-            Some(name) => device(&handle, name)
+            Some(name) => device(handle, name)
                 .await?
                 .ok_or_else(|| NodeError::NoDevice(name.clone()))?,
-            None => default_device(&handle).await?,
+            None => default_device(handle).await?,
         };
-        let (host, dataplane) = pair::make(&handle, &settings, uplink.mtu).await?;
+        let (host, dataplane) = pair::make(
+            &network,
+            &settings,
+            pair::mtu(&settings, uplink.mtu, &BTreeSet::new()),
+        )
+        .await?;
         Ok(Node {
-            handle,
+            network,
             events,
             uplink,
             settings,
@@ -201,56 +173,51 @@ impl Node {
 
     /// The device of this name, if there is one.
     pub async fn device(&self, name: &str) -> Result<Option<Device>, NodeError> {
-        device(&self.handle, name).await
+        device(self.network.handle(), name).await
     }
 
     /// All devices.
     pub async fn devices(&self) -> Result<Vec<Device>, NodeError> {
-        let links = collect("list devices", self.handle.link().get().execute()).await?;
+        let links = collect("list devices", self.network.handle().link().get().execute()).await?;
         Ok(links.iter().map(read_device).collect())
     }
 
     /// All devices whose alias says that they are a pod's.
     pub async fn pods(&self) -> Result<Vec<Device>, NodeError> {
         let mut devices = self.devices().await?;
-        devices.retain(|device| device.alias.starts_with(POD_ALIAS));
+        devices.retain(|device| pod_of_alias(&device.alias).is_some());
         Ok(devices)
     }
 
     /// Sets a device up.
     pub async fn raise(&self, ifindex: u32) -> Result<(), NodeError> {
-        let up = LinkUnspec::new_with_index(ifindex).up().build();
-        done(
-            &format!("set device {ifindex} up"),
-            self.handle.link().change(up).execute(),
-        )
-        .await
+        Ok(self.network.set_up(ifindex).await?)
     }
 
     /// Makes the kernel what is wanted, by difference, and says what it is like now.
     pub async fn reconcile(&mut self, wanted: &Wanted) -> Result<Seen, NodeError> {
-        let uplink = device(&self.handle, &self.uplink.name)
+        let uplink = device(self.network.handle(), &self.uplink.name)
             .await?
             .ok_or_else(|| NodeError::NoDevice(self.uplink.name.clone()))?;
         self.uplink.clone_from(&uplink);
-        let host = device(&self.handle, &self.host.name).await?;
-        let mtu = pair::mtu(&self.settings, uplink.mtu);
+        let host = device(self.network.handle(), &self.host.name).await?;
+        let mtu = pair::mtu(&self.settings, uplink.mtu, &wanted.vteps);
         if !host.is_some_and(|host| host.ifindex == self.host.ifindex && host.mtu == mtu) {
-            let ends = pair::make(&self.handle, &self.settings, uplink.mtu).await?;
+            let ends = pair::make(&self.network, &self.settings, mtu).await?;
             (self.host, self.dataplane) = ends;
         }
         let mut problems = Vec::new();
         routes::reconcile(
-            &self.handle,
+            self.network.handle(),
             (&self.host, uplink.mtu),
             self.dataplane.mac,
             wanted,
             &mut problems,
         )
         .await?;
-        let (gateways, subnets) = routes::of_uplink(&self.handle, uplink.ifindex).await?;
+        let (gateways, subnets) = routes::of_uplink(self.network.handle(), uplink.ifindex).await?;
         let known = neighbours::reconcile(
-            &self.handle,
+            self.network.handle(),
             &uplink,
             (wanted, &gateways),
             &mut self.managed,
@@ -318,7 +285,7 @@ async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NodeEr
     match within(&format!("look {name} up"), request.next()).await? {
         Some(Ok(link)) => Ok(Some(link)),
         Some(Err(error)) if is_absent(&error) => Ok(None),
-        Some(Err(error)) => Err(refused(&format!("look {name} up"), &error)),
+        Some(Err(error)) => Err(refused(&format!("look {name} up"), error).into()),
         None => Ok(None),
     }
 }
@@ -347,48 +314,4 @@ fn read_device(link: &LinkMessage) -> Device {
 
 fn is_up(link: &LinkMessage) -> bool {
     link.header.flags.contains(LinkFlags::Up)
-}
-
-async fn collect<T>(
-    what: &str,
-    items: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, NodeError> {
-    let items: Vec<_> = within(what, items.collect()).await?;
-    items
-        .into_iter()
-        .collect::<Result<_, _>>()
-        .map_err(|error| refused(what, &error))
-}
-
-async fn done(
-    what: &str,
-    request: impl Future<Output = Result<(), rtnetlink::Error>>,
-) -> Result<(), NodeError> {
-    within(what, request)
-        .await?
-        .map_err(|error| refused(what, &error))
-}
-
-async fn within<T>(what: &str, answer: impl Future<Output = T>) -> Result<T, NodeError> {
-    tokio::time::timeout(ANSWER_WITHIN, answer)
-        .await
-        .map_err(|_| NodeError::Silent(what.to_owned()))
-}
-
-fn refused(what: &str, error: &rtnetlink::Error) -> NodeError {
-    NodeError::Refused {
-        what: what.to_owned(),
-        problem: match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
-            other => other.to_string(),
-        },
-    }
-}
-
-fn is_absent(error: &rtnetlink::Error) -> bool {
-    let rtnetlink::Error::NetlinkError(message) = error else {
-        return false;
-    };
-    // ENODEV, ENOENT, ESRCH.
-    [19, 2, 3].contains(&message.raw_code().abs())
 }

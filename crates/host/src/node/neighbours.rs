@@ -12,7 +12,8 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteVia};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{Device, NodeError, Wanted, collect, done, within};
+use super::{Device, NodeError, Wanted};
+use crate::ask::{collect, done, within};
 
 /// The Ethernet addresses that are known.
 #[derive(Debug, Default)]
@@ -97,7 +98,7 @@ async fn next_hop(
         .build();
     let answer = handle.route().get(question).execute();
     let mut answer = std::pin::pin!(answer);
-    let route = match within(&format!("route to {target}"), answer.next()).await? {
+    let route = match within(&format!("find the route to {target}"), answer.next()).await? {
         Some(Ok(route)) => route,
         Some(Err(_)) | None => {
             return Ok(Err(format!(
@@ -138,7 +139,7 @@ async fn keep(handle: &Handle, uplink: &Device, hop: IpAddr) -> Result<(), NodeE
         .attributes
         .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
     let what = format!("resolve the neighbour {hop} on {}", uplink.name);
-    done(&what, request.execute()).await
+    Ok(done(&what, request.execute()).await?)
 }
 
 fn is_managed(neighbour: &NeighbourMessage) -> bool {

@@ -1,32 +1,27 @@
 //! The veth pair between the host's stack and the dataplane.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use podway_intent::Tunnel;
 use podway_wire::Mac;
-use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
-};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::{
-    DATAPLANE_INTERFACE, Device, NodeError, Settings, device, done, is_up, link, read_device,
-};
-
-/// VXLAN over IPv4: outer Ethernet is not part of the MTU, but the inner one is (RFC 7348, 5).
-const TUNNEL_OVERHEAD: u32 = 50;
+use super::{DATAPLANE_INTERFACE, Device, NodeError, Settings, device, is_up, link, read_device};
+use crate::ask::{beside, done};
+use crate::fnv::fnv32;
+use crate::{NetlinkError, Network, SettingError, Veth, VethEnd, sysctl, tunnel_mtu};
 
 /// Makes the pair, or adopts the one that is there if it fits; both ends are up afterwards.
 pub(super) async fn make(
-    handle: &Handle,
+    network: &Network,
     settings: &Settings,
-    uplink_mtu: u32,
+    mtu: u32,
 ) -> Result<(Device, Device), NodeError> {
+    let handle = network.handle();
     let host = settings.host_interface.as_str();
-    let mtu = mtu(settings, uplink_mtu);
     let there = link(handle, host).await?;
     let other_end = link(handle, DATAPLANE_INTERFACE).await?;
     for link in there.iter().chain(&other_end) {
@@ -46,9 +41,11 @@ pub(super) async fn make(
                 done(&format!("remove {name}, which has other queues"), removal).await?;
             }
         }
-        create(handle, settings).await?;
+        create(network, settings).await?;
     }
-    settle(host, &settings.proc_sys)?;
+    let (name, proc_sys) = (host.to_owned(), settings.proc_sys.clone());
+    let settled = beside(move || settle(&name, &proc_sys)).await;
+    settled.map_err(NetlinkError::Setting)?;
 
     let mut ends = Vec::new();
     for name in [host, DATAPLANE_INTERFACE] {
@@ -64,79 +61,69 @@ pub(super) async fn make(
         ends.push(end);
     }
     let [host_end, dataplane_end] = ends.try_into().expect("two ends");
-    crate::checksum_in_software(host_end.ifindex).map_err(|error| NodeError::Refused {
-        what: format!("switch TX checksum offload of {host} off"),
-        problem: error.to_string(),
-    })?;
+    network.checksum_in_software(host_end.ifindex).await?;
     Ok((host_end, dataplane_end))
 }
 
 /// The pair's MTU: that of large pods; else what fits into the tunnel, or the wire if some nodes are sent to without it;
 /// and at least what IPv6 asks for (RFC 8200, 5).
-pub(super) fn mtu(settings: &Settings, uplink_mtu: u32) -> u32 {
+pub(super) fn mtu(settings: &Settings, uplink_mtu: u32, vteps: &BTreeSet<IpAddr>) -> u32 {
     if settings.pod_mtu > uplink_mtu {
         return settings.pod_mtu;
     }
-    let overhead = match settings.tunnel {
-        Tunnel::Vxlan => TUNNEL_OVERHEAD,
-        Tunnel::Direct | Tunnel::Auto => 0,
+    let through_tunnels = vteps.iter().map(|vtep| tunnel_mtu(uplink_mtu, *vtep));
+    let mtu = match settings.tunnel {
+        // As long as there is no other node, it is as if there were one of IPv4.
+        Tunnel::Vxlan => through_tunnels
+            .min()
+            .unwrap_or_else(|| tunnel_mtu(uplink_mtu, Ipv4Addr::UNSPECIFIED.into())),
+        Tunnel::Direct | Tunnel::Auto => uplink_mtu,
     };
-    uplink_mtu.saturating_sub(overhead).max(1280)
+    mtu.max(1280)
 }
 
-async fn create(handle: &Handle, settings: &Settings) -> Result<(), NodeError> {
-    let queues = settings.queues;
-    let peer = LinkUnspec::new_with_name(DATAPLANE_INTERFACE)
-        .address(address(&settings.node, 0x70).0.to_vec())
-        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-        .build();
-    let host = settings.host_interface.as_str();
-    let pair = LinkVeth::new(host, DATAPLANE_INTERFACE)
-        .address(address(&settings.node, 0x71).0.to_vec())
-        .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
-        .append_extra_attribute(LinkAttribute::NumRxQueues(queues))
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-        .build();
-    let what = format!("create {host} and {DATAPLANE_INTERFACE}");
-    done(&what, handle.link().add(pair).execute()).await
+async fn create(network: &Network, settings: &Settings) -> Result<(), NodeError> {
+    let mac = |role| Some(address(&settings.node, role).0);
+    let veth = Veth {
+        near: VethEnd {
+            name: &settings.host_interface,
+            mac: mac(0x71),
+        },
+        far: VethEnd {
+            name: DATAPLANE_INTERFACE,
+            mac: mac(0x70),
+        },
+        into: None,
+        queues: settings.queues,
+        mtu: None,
+    };
+    Ok(network.add_veth(&veth).await?)
 }
 
-/// A locally administered address that follows from the node's name (FNV-1a), so that neighbours may remember it.
+/// A locally administered address that follows from the node's name, so that neighbours may remember it.
 fn address(node: &str, role: u8) -> Mac {
-    let hash = node.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    let [a, b, c, d] = hash.to_be_bytes();
+    let [a, b, c, d] = fnv32(node).to_be_bytes();
     Mac([0x02, role, a, b, c, d])
 }
 
-fn settle(host: &str, proc_sys: &Path) -> Result<(), NodeError> {
-    let v4 = format!("net/ipv4/conf/{host}");
-    let v6 = format!("net/ipv6/conf/{host}");
-    let dataplane = format!("net/ipv6/conf/{DATAPLANE_INTERFACE}");
-    let is_v6 = |part: &OsStr| part == "ipv6";
+fn settle(host: &str, proc_sys: &Path) -> Result<(), SettingError> {
     for (key, value) in [
-        (format!("{v4}/rp_filter"), "2"),
+        ("rp_filter", "2"),
         // A node process may reach a hostNetwork pod of its own node through a service.
-        (format!("{v4}/accept_local"), "1"),
-        (format!("{v6}/accept_dad"), "0"),
-        (format!("{v6}/dad_transmits"), "0"),
-        (format!("{v6}/accept_ra"), "0"),
-        (format!("{v6}/addr_gen_mode"), "1"),
-        // The kernel is not to speak for the dataplane.
-        (format!("{dataplane}/disable_ipv6"), "1"),
+        ("accept_local", "1"),
     ] {
-        let path = proc_sys.join(key);
-        match fs::write(&path, value) {
-            // A kernel without IPv6 has nothing to switch off.
-            Err(error) if error.kind() == ErrorKind::NotFound && path.iter().any(is_v6) => (),
-            Err(problem) => {
-                let path = path.display().to_string();
-                return Err(NodeError::Setting { path, problem });
-            }
-            Ok(()) => (),
-        }
+        sysctl::set(proc_sys, &format!("net/ipv4/conf/{host}/{key}"), value)?;
+    }
+    // A kernel without IPv6 has nothing to switch off.
+    for (device, key, value) in [
+        (host, "accept_dad", "0"),
+        (host, "dad_transmits", "0"),
+        (host, "accept_ra", "0"),
+        (host, "addr_gen_mode", "1"),
+        // The kernel is not to speak for the dataplane.
+        (DATAPLANE_INTERFACE, "disable_ipv6", "1"),
+    ] {
+        sysctl::set_if_there(proc_sys, &format!("net/ipv6/conf/{device}/{key}"), value)?;
     }
     Ok(())
 }
@@ -162,6 +149,29 @@ fn has_queues(link: &LinkMessage, queues: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pair_takes_what_fits_into_all_tunnels() {
+        let settings = |tunnel, pod_mtu| Settings {
+            uplink: None,
+            host_interface: String::new(),
+            queues: 1,
+            tunnel,
+            pod_mtu,
+            node: String::new(),
+            proc_sys: Default::default(),
+        };
+        let of = |tunnel, pod_mtu, vteps: &[&str]| {
+            let vteps = vteps.iter().map(|vtep| vtep.parse().expect("an address"));
+            mtu(&settings(tunnel, pod_mtu), 1_500, &vteps.collect())
+        };
+        assert_eq!(of(Tunnel::Vxlan, 1_500, &[]), 1_450);
+        assert_eq!(of(Tunnel::Vxlan, 1_500, &["10.0.0.2"]), 1_450);
+        assert_eq!(of(Tunnel::Vxlan, 1_500, &["fd50::2"]), 1_430);
+        assert_eq!(of(Tunnel::Vxlan, 1_500, &["10.0.0.2", "fd50::2"]), 1_430);
+        assert_eq!(of(Tunnel::Auto, 1_500, &["fd50::2"]), 1_500);
+        assert_eq!(of(Tunnel::Vxlan, 61_000, &["fd50::2"]), 61_000);
+    }
 
     #[test]
     fn addresses_are_local_unicast_stable_and_differ() {

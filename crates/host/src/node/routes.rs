@@ -7,14 +7,14 @@ use ipnet::IpNet;
 use podway_wire::{Addr, Mac};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::neighbours::ip_of;
-use super::{Device, NodeError, Wanted, collect, done};
-use crate::netlink::LOCK_MTU;
+use super::{Device, NodeError, Wanted};
+use crate::PathMtu;
+use crate::ask::{collect, done};
 
 /// The mark of our routes (rtm_protocol): what carries it on the host interface is ours to remove.
 const OURS: RouteProtocol = RouteProtocol::Other(112);
@@ -256,20 +256,15 @@ fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, How)> {
         match attribute {
             RouteAttribute::Destination(address) => target = ip(address),
             RouteAttribute::PrefSource(address) => how.source = ip(address),
-            RouteAttribute::Metrics(metrics) => how.mtu = metrics.iter().find_map(mtu_of),
+            RouteAttribute::Metrics(metrics) => {
+                how.mtu = PathMtu::of_metrics(metrics).map(PathMtu::bytes)
+            }
             RouteAttribute::Oif(index) => device = Some(*index),
             _ => (),
         }
     }
     let range = IpNet::new(target?, route.header.destination_prefix_length).ok()?;
     (device == Some(ifindex)).then_some((range, how))
-}
-
-fn mtu_of(metric: &RouteMetric) -> Option<u32> {
-    match metric {
-        RouteMetric::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -296,8 +291,8 @@ fn message(range: IpNet, how: How, ifindex: u32) -> RouteMessage {
         .onlink()
         .build();
     if let Some(mtu) = how.mtu {
-        let metrics = vec![RouteMetric::Lock(LOCK_MTU), RouteMetric::Mtu(mtu)];
-        message.attributes.push(RouteAttribute::Metrics(metrics));
+        let metrics = RouteAttribute::Metrics(PathMtu::Locked(mtu).metrics());
+        message.attributes.push(metrics);
     }
     message
 }

@@ -1,7 +1,7 @@
 //! The node's kernel in network namespaces of our own making.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Namespace;
 

@@ -78,8 +78,6 @@ fn make_room(file: &File, found: u64, wanted: u64) -> Result<()> {
 
 /// Which start of the machine this is: flows' times count from there.
 fn boot() -> Result<[u64; 2]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let digits = text.trim().replace('-', "");
-    let id = u128::from_str_radix(&digits, 16).map_err(Error::other)?;
+    let id = podway_host::boot_number()?;
     Ok([(id >> 64) as u64, id as u64])
 }

@@ -12,7 +12,8 @@ use podway_xsk::{Bind, Mode};
 use serde_json::{Value, json};
 
 use super::{Agent, AgentError};
-use podway_host::node::{Device, POD_ALIAS};
+use podway_host::node::Device;
+use podway_host::pod_of_alias;
 
 /// The uplink's port.
 pub(super) const UPLINK: PortId = PortId(0);
@@ -217,7 +218,10 @@ impl Agent {
         for device in self.node.pods().await? {
             // What the CNI plugin recorded is more than an alias holds.
             let record = records.iter().find(|it| it.interface == device.name);
-            let title = record.map_or(&device.alias[POD_ALIAS.len()..], |it| it.pod.as_str());
+            let title = match record {
+                Some(record) => record.pod.as_str(),
+                None => pod_of_alias(&device.alias).unwrap_or_default(),
+            };
             let Ok(pod) = pod_name(title) else {
                 tracing::warn!(
                     interface = device.name,

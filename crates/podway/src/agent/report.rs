@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
 use podway_cni::agent::NodeNetwork;
-use podway_cni::tunnel_mtu;
 use podway_engine::{Remembered, counter_names};
 use podway_intent::Tunnel;
 use podway_state::{Flow, Phase};
@@ -21,6 +20,7 @@ use super::services::services;
 use super::worker::Report;
 use crate::show::Topic;
 use podway_host::node::DATAPLANE_INTERFACE;
+use podway_host::tunnel_mtu;
 
 /// Flows that one answer shows at most.
 const FLOWS: usize = 10_000;

@@ -1,6 +1,7 @@
 //! The node agent and its command line: configuration, threads, workers, the admin socket.
 
 pub mod agent;
+pub mod aim;
 pub mod arguments;
 pub mod config;
 pub mod explain;

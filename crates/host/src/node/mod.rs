@@ -83,6 +83,10 @@ pub struct Wanted {
 pub struct Seen {
     /// The uplink.
     pub uplink: Device,
+    /// The host's end of the pair.
+    pub host: Device,
+    /// The dataplane's end of the pair; its Ethernet address is the gateway's.
+    pub dataplane: Device,
     /// The ranges whose addresses the uplink reaches without a gateway, in order.
     pub subnets: Vec<IpNet>,
     /// The next hop's Ethernet address for each tunnel end that is resolved.
@@ -171,9 +175,9 @@ impl Node {
         &self.dataplane
     }
 
-    /// The device of this name, if there is one.
-    pub async fn device(&self, name: &str) -> Result<Option<Device>, NodeError> {
-        device(self.network.handle(), name).await
+    /// The network that it is on.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// All devices.
@@ -226,6 +230,8 @@ impl Node {
         .await?;
         Ok(Seen {
             uplink,
+            host: self.host.clone(),
+            dataplane: self.dataplane.clone(),
             subnets,
             next_hops: known.peers,
             world: known.world,
@@ -263,6 +269,13 @@ impl Node {
             | RouteNetlinkMessage::DelRoute(_) => true,
             _ => false,
         }
+    }
+}
+
+impl Network {
+    /// The device of this name, if there is one.
+    pub async fn device(&self, name: &str) -> Result<Option<Device>, NodeError> {
+        device(self.handle(), name).await
     }
 }
 

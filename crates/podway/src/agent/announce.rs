@@ -42,7 +42,7 @@ impl Agent {
 
     /// True if the Node still, or again, has the taint that we are to remove.
     pub(super) fn is_held_back(&self) -> bool {
-        let node = self.cluster.node(&self.config.node);
+        let node = self.facts.cluster().node(&self.config.node);
         let taints = node.map_or(&[][..], |node| &node.taints);
         taints.iter().any(|key| **key == *self.config.startup_taint)
     }

@@ -5,51 +5,44 @@ mod announce;
 mod clock;
 mod health;
 mod kept;
+mod kernel;
 mod latency;
 mod local_ports;
-mod look;
 mod policies;
 mod ports;
 mod programming;
-mod publish;
 mod report;
+mod requests;
+mod room;
 mod services;
 mod settle;
 mod socket;
 mod source;
+mod start;
 mod waiting;
-mod wanted;
 mod worker;
 
-use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podway_cni::agent::Response;
-use podway_control::{Batch, ConnectError, Facts, Problem, Problems};
-use podway_intent::{Change, Cluster, Compiled, Compiler};
-use podway_state::{Counters, FlowTable, Publication};
-use podway_tables::{NextHops, PortKind, Snapshot};
-use podway_wire::Mac;
-use podway_xsk::{Bind, LoadError, Plan, Redirect, RedirectError, RedirectSettings};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use podway_control::{Batch, ConnectError, Facts as Standing, Problems};
+use podway_host::node::NodeError;
+use podway_host::{NetlinkError, Network};
+use podway_intent::Compiler;
+use podway_xsk::{LoadError, RedirectError};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use self::announce::Announce;
-use self::health::{HealthPorts, InForce};
-use self::look::setup;
-use self::policies::HitsByName;
-use self::ports::{HOST, Ports, UPLINK};
+use self::health::Readiness;
+use self::kernel::Report;
 use self::programming::Programming;
-use self::socket::{AdminSocket, Asked, Request};
-use self::source::Opened;
-use self::waiting::{CLOSED, UNKNOWN, Waited};
-use self::worker::{Shared, Worker};
+use self::requests::{Found, Waiter};
+use self::room::{Done, Happened, Room};
+use self::socket::Asked;
+use crate::aim::{Due, Event, Facts, Given, Looked, Stage, Step, Tables, desired};
 use crate::config::Config;
-use podway_host::node::{Node, NodeError, Settings};
 
 pub use self::health::HealthError;
 pub use self::local_ports::LocalPortsError;
@@ -59,8 +52,6 @@ pub use self::socket::SocketError;
 pub use self::source::batches;
 pub use self::worker::WorkerError;
 
-/// Devices at most, the uplink and the host's among them.
-const PORTS: u16 = 1024;
 /// How long a burst of the kernel's events is waited for, and for how long at most.
 const KERNEL_QUIET: Duration = Duration::from_millis(20);
 const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
@@ -93,6 +84,9 @@ pub enum AgentError {
     /// The node's kernel.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The way to ask the kernel.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// The XDP program.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -134,15 +128,8 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         .build()
         .map_err(AgentError::Runtime)?;
     let outcome = runtime.block_on(async {
-        let (mut agent, mut inputs, shared) = Agent::start(config).await?;
-        match agent.await_facts(&mut inputs).await {
-            Waited::ForFacts => {
-                agent.start_workers(&shared)?;
-                agent.open_ports().await?;
-                agent.control(inputs).await;
-            }
-            Waited::ForNothing => {}
-        }
+        let (mut agent, inputs) = Agent::start(config).await?;
+        agent.control(inputs).await?;
         agent.stop();
         Ok(())
     });
@@ -150,308 +137,283 @@ pub fn run(config: Config) -> Result<(), AgentError> {
     outcome
 }
 
-/// What control listens to, beside the kernel.
+/// What control listens to, beside the room.
 struct Inputs {
     requests: mpsc::Receiver<Asked>,
+    found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
     batches: mpsc::Receiver<Batch>,
     terminate: Signal,
     interrupt: Signal,
 }
 
-/// Control's state: the facts, what was made of them, and where it is in force.
+/// Control's state: what is known, what follows from it, and the room where that is put in force.
 struct Agent {
     config: Config,
-    node: Node,
-    cluster: Cluster,
+    facts: Facts,
     compiler: Compiler,
-    compiled: Compiled,
-    publication: Publication<Snapshot>,
-    redirect: Redirect,
-    /// What the XDP program redirects now.
-    plan: Plan,
-    workers: Vec<Worker>,
-    ports: Ports,
-    flows: Arc<FlowTable>,
-    counters: Arc<Counters>,
-    hits: HitsByName,
-    /// What facts the kernel was last seen to have.
-    next_hops: BTreeMap<IpAddr, Mac>,
-    world: NextHops,
-    source_problems: Vec<Problem>,
+    /// What follows from the facts, as it was compiled last.
+    tables: Arc<Tables>,
+    room: Room,
+    /// Where devices are looked up.
+    network: Network,
+    waiters: Vec<Waiter>,
     programming: Programming,
     announce: Option<Announce>,
-    node_problems: Vec<String>,
-    /// Workers' loads when they were last sampled, for their busy shares.
-    loads_ns: Vec<(u64, u64)>,
-    sampled: Instant,
-    /// Packets of the uplink that the XDP program had no socket for, at the last look.
-    uplink_closed: u64,
-    health: HealthPorts,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
     unseen: Settle,
 }
 
-enum Event {
+/// What control wakes up for.
+enum Wake {
     Asked(Asked),
+    Found(Found),
     Source(Batch),
-    Kernel,
+    Report(Report),
     Stale,
-    Look,
+    Unseen,
+    Round,
     Stop,
 }
 
 impl Agent {
-    /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
-    async fn start(config: Config) -> Result<(Agent, Inputs, Shared), AgentError> {
-        local_ports::check(config.snat_ports)?;
-        let socket = AdminSocket::take(&config.socket).await?;
-        // Early, because what follows waits for the kernel.
-        let health = HealthPorts::open(config.health_address, &config.node, UNKNOWN).await?;
-        let Opened {
-            first,
-            batches,
-            announcer,
-        } = source::open(&config).await?;
-        let mut node = Node::open(Settings {
-            uplink: config.uplink.clone(),
-            host_interface: config.host_interface.clone(),
-            queues: config.workers as u32,
-            tunnel: config.tunnel,
-            pod_mtu: config.pod_mtu,
-            node: config.node.clone(),
-            proc_sys: config.proc_sys.clone(),
-        })
-        .await?;
-        health.stamp();
-        let redirect = Redirect::load(RedirectSettings {
-            queues: config.workers as u32,
-            ports: PORTS,
-        })?;
-
-        let mut cluster = Cluster::default();
-        let seen = node.reconcile(&Default::default()).await?;
-        cluster.apply(setup(&config, &node, &seen));
-        let mut compiler = Compiler::new(&config.node);
-        let compiled = compiler.compile(&cluster);
-        let (publication, _) = Publication::new(compiled.snapshot.clone(), 0);
-
-        let seed = RandomState::new().hash_one(clock::boot_ns());
-        let flows = kept::flow_table(&config, seed);
-        let state = podway_engine::Shared::with(flows, config.workers);
-        let (flows, counters) = (state.flows.clone(), state.counters.clone());
-        let hits = HitsByName::new(state.hits.clone());
-        let shared = Shared {
-            state,
-            sockets: redirect.sockets(),
-            frames: config.frames,
-            timeouts: config.timeouts.of_flows(),
-            existing: config.existing_connections.of_flows(),
-        };
-        let inputs = Inputs {
-            requests: serve(socket),
-            batches,
-            terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?,
-        };
-        let announce = announcer.map(|announcer| {
-            let (node, taint) = (config.node.clone(), config.startup_taint.clone());
-            announce::spawn(announcer, node, taint)
-        });
-        let mut agent = Agent {
-            announce,
-            programming: Programming::new(),
-            ports: Ports::new(PORTS, &seen.uplink, node.dataplane()),
-            node_problems: Vec::new(),
-            config,
-            node,
-            cluster,
-            compiler,
-            compiled,
-            publication,
-            redirect,
-            plan: Plan::default(),
-            loads_ns: Vec::new(),
-            sampled: Instant::now(),
-            uplink_closed: 0,
-            health,
-            workers: Vec::new(),
-            flows,
-            counters,
-            hits,
-            next_hops: BTreeMap::new(),
-            world: NextHops::default(),
-            source_problems: Vec::new(),
-            stale: Settle::of_facts(),
-            unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),
-        };
-        agent.take(first);
-        Ok((agent, inputs, shared))
-    }
-
-    /// Starts the workers with the first tables: with none, they would end flows that go on over a restart (F9).
-    fn start_workers(&mut self, shared: &Shared) -> Result<(), AgentError> {
-        self.compiled = self.compiler.compile(&self.cluster);
-        let first = self.compiled.snapshot.clone();
-        let (publication, readers) = Publication::new(first, self.config.workers);
-        self.publication = publication;
-        let cores = cores(&self.config);
-        for (index, reader) in readers.into_iter().enumerate() {
-            let core = cores.get(index).copied();
-            let worker = Worker::start(index, core, shared.clone(), reader)?;
-            self.workers.push(worker);
-        }
-        self.loads_ns = self.workers.iter().map(Worker::load_ns).collect();
-        self.health.tell(|told| {
-            told.in_force = InForce::NotYet(CLOSED);
-            told.workers = self.workers.iter().map(Worker::turns).collect();
-        });
-        Ok(())
-    }
-
-    /// Takes up the host's port, the pods' that an earlier agent left, and last the uplink.
-    async fn open_ports(&mut self) -> Result<(), AgentError> {
-        self.publish().await?;
-        let host = self.node.dataplane().clone();
-        self.open_port(HOST, PortKind::Host, &host.name, Bind::Copy)
-            .await?;
-        self.adopt_pods().await?;
-        self.publish().await?;
-        let uplink = self.node.uplink().name.clone();
-        self.open_port(UPLINK, PortKind::Uplink, &uplink, Bind::ZeroCopy)
-            .await?;
-        // What came before the socket was there says nothing about queues.
-        self.uplink_closed = self.closed_at_uplink();
-        self.health.tell(|told| told.in_force = InForce::Yes);
-        self.look().await;
-        tracing::info!(
-            node = self.config.node,
-            sequence = self.compiled.snapshot.sequence,
-            pods = self.ports.pods().count(),
-            workers = self.workers.len(),
-            "in force"
-        );
-        self.announce();
-        Ok(())
-    }
-
     /// Serves until it is told to stop.
-    async fn control(&mut self, mut inputs: Inputs) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn control(&mut self, mut inputs: Inputs) -> Result<(), AgentError> {
+        let mut round = interval(LOOK);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.go(Due::Now).await?;
         loop {
-            self.health.stamp();
-            let event = tokio::select! {
-                _ = inputs.terminate.recv() => Event::Stop,
-                _ = inputs.interrupt.recv() => Event::Stop,
-                Some(asked) = inputs.requests.recv() => Event::Asked(asked),
-                Some(batch) = inputs.batches.recv() => Event::Source(batch),
-                () = self.stale.settled() => Event::Stale,
-                () = self.unseen.settled() => Event::Look,
-                () = self.node.changed() => Event::Kernel,
-                _ = look.tick() => Event::Look,
+            self.room.stamp();
+            let wake = tokio::select! {
+                _ = inputs.terminate.recv() => Wake::Stop,
+                _ = inputs.interrupt.recv() => Wake::Stop,
+                Some(asked) = inputs.requests.recv(), if self.takes_requests() => Wake::Asked(asked),
+                Some(found) = inputs.found.1.recv() => Wake::Found(found),
+                Some(batch) = inputs.batches.recv() => Wake::Source(batch),
+                report = self.room.report() => Wake::Report(report),
+                () = self.stale.settled() => Wake::Stale,
+                () = self.unseen.settled() => Wake::Unseen,
+                _ = round.tick() => Wake::Round,
             };
-            match event {
-                Event::Stop => return,
-                Event::Asked(Asked { request, answer }) => {
-                    let _ = answer.send(self.answer(request).await);
+            let due = match wake {
+                Wake::Stop => return Ok(()),
+                Wake::Asked(asked) => self.asked(asked, &inputs.found.0).await,
+                Wake::Found(found) => self.attach(found),
+                Wake::Source(batch) => self.told(batch),
+                Wake::Report(report) => self.happened(report)?,
+                Wake::Stale => Due::Now,
+                Wake::Unseen => {
+                    self.unseen.clear();
+                    self.room.look_again();
+                    Due::Nothing
                 }
-                Event::Source(batch) => self.take(batch),
-                Event::Kernel => self.unseen.mark(),
-                Event::Look => self.look().await,
-                Event::Stale => {
-                    let in_force = match self.publish().await {
-                        Ok(()) => InForce::Yes,
-                        Err(error) => {
-                            tracing::error!(%error, "tables are not in force");
-                            // The next look tries again.
-                            self.stale.clear();
-                            InForce::No(error.to_string())
-                        }
-                    };
-                    self.health.tell(|told| told.in_force = in_force);
+                Wake::Round => {
+                    self.room.try_again();
+                    self.room.look_again();
+                    Due::Nothing
                 }
+            };
+            self.go(due).await?;
+        }
+    }
+
+    /// While ports open for the first time, who asks for more has to wait.
+    fn takes_requests(&self) -> bool {
+        let opens = matches!(self.room.readiness(), Readiness::NotYet(_));
+        self.facts.stage() == Stage::Waiting || !opens
+    }
+
+    /// Puts in force what follows from the facts, as far as it gets without waiting.
+    async fn go(&mut self, mut due: Due) -> Result<(), AgentError> {
+        let before = (self.room.readiness(), self.tables_in_force());
+        loop {
+            match due {
+                Due::Nothing => {}
+                Due::Soon => self.stale.mark(),
+                Due::Now => self.compile(),
+            }
+            let desired = desired(&self.facts, &self.tables);
+            let went = self.room.go_towards(&desired, &self.config).await?;
+            let events = went.events.into_iter().map(|event| self.facts.take(event));
+            due = events
+                .max()
+                .unwrap_or(Due::Nothing)
+                .max(self.forget_closed());
+            if let Some(error) = went.failed {
+                self.disappoint(None, &error);
+            }
+            if due == Due::Nothing {
+                break;
+            }
+        }
+        self.answer_waiters();
+        self.note(before);
+        Ok(())
+    }
+
+    /// What follows from the facts is made anew, unless they are not to be in force yet.
+    fn compile(&mut self) {
+        self.stale.clear();
+        if self.facts.stage() == Stage::Waiting {
+            return;
+        }
+        let tables = Tables::of(&self.facts, &mut self.compiler);
+        if self.tables.compiled.problems != tables.compiled.problems {
+            for problem in &tables.compiled.problems {
+                tracing::warn!(%problem, "objects contradict each other");
+            }
+        }
+        self.tables = Arc::new(tables);
+    }
+
+    /// Wires that go and of which nothing is in force any more are gone.
+    fn forget_closed(&mut self) -> Due {
+        let wires = self.facts.wires();
+        let ports = wires
+            .map(|(port, ..)| port)
+            .filter(|it| !self.room.has(*it));
+        let ports: Vec<_> = ports.collect();
+        let closed = ports
+            .into_iter()
+            .map(|port| self.facts.take(Event::Closed(port)));
+        closed.max().unwrap_or(Due::Nothing)
+    }
+
+    /// The number of the tables that all workers have.
+    fn tables_in_force(&self) -> Option<u32> {
+        match &self.room.in_force().tables {
+            Given::All(tables) => Some(tables.sequence()),
+            Given::Some(_) | Given::Nothing => None,
+        }
+    }
+
+    /// Tells of what is in force now and was not before.
+    fn note(&mut self, before: (Readiness, Option<u32>)) {
+        let now = (self.room.readiness(), self.tables_in_force());
+        if now.1.is_some() && now.1 != before.1 {
+            self.programming.reached();
+            tracing::debug!(sequence = now.1, "tables in force");
+        }
+        if let (Readiness::NotYet(_), Readiness::Ready) = (before.0, now.0) {
+            tracing::info!(
+                node = self.config.node,
+                sequence = now.1,
+                pods = self.facts.wires().count(),
+                workers = self.room.workers().len(),
+                "in force"
+            );
+            self.announce();
+        }
+    }
+
+    /// Takes in what the room reports.
+    fn happened(&mut self, report: Report) -> Result<Due, AgentError> {
+        let Done {
+            step,
+            failure,
+            event,
+        } = match self.room.take(report)? {
+            Happened::Stirred => {
+                self.unseen.mark();
+                return Ok(Due::Nothing);
+            }
+            Happened::Step(done) => *done,
+        };
+        if let Some(error) = failure {
+            let port = match &step {
+                Step::Open(port, _) | Step::Close(port, _) | Step::Raise(port, _) => Some(*port),
+                Step::Start(_)
+                | Step::Narrow(_)
+                | Step::Publish(_)
+                | Step::Await(_)
+                | Step::Widen(_)
+                | Step::Listen(_)
+                | Step::Look(_) => None,
+            };
+            if port.is_some() {
+                self.disappoint(port, &error);
+            }
+        }
+        let Some(event) = event else {
+            return Ok(Due::Nothing);
+        };
+        let problems = self.facts.node_problems();
+        let looked = self.facts.kernel().cloned();
+        let is_look = matches!(event, Event::Looked(_) | Event::NotLooked(_));
+        let due = self.facts.take(event);
+        if is_look {
+            tell_of(looked.as_ref(), self.facts.kernel());
+            self.tell_of_problems(&problems);
+            if self.is_held_back() {
+                self.announce();
+            }
+        }
+        Ok(due)
+    }
+
+    fn tell_of_problems(&self, before: &[String]) {
+        let problems = self.facts.node_problems();
+        if problems != before {
+            for problem in &problems {
+                tracing::warn!(problem, "the node's kernel is not as it should be");
             }
         }
     }
 
-    async fn answer(&mut self, request: Request) -> Response {
-        let outcome = match request {
-            Request::Attach(attach) => self.attach(attach).await,
-            Request::Detach(detach) => self.detach(&detach).await,
-            Request::Network => Ok(self.network()),
-            Request::Show(topic) => Ok(self.show(topic).await),
-        };
-        match outcome {
-            Ok(value) => Response::Ok(value),
-            Err(text) => Response::Error(text),
-        }
-    }
-
-    fn take(&mut self, batch: Batch) {
+    /// Takes in what the source told of.
+    fn told(&mut self, batch: Batch) -> Due {
         let before = self.programming.facts();
         self.programming.take(&batch);
         match (before, batch.facts) {
-            (Facts::Told, Facts::Kept(_)) => tracing::warn!(
+            (Standing::Told, Standing::Kept(_)) => tracing::warn!(
                 facts = %batch.facts,
                 "the last known facts count until the API server tells of new ones"
             ),
-            (Facts::Kept(_), Facts::Told) => {
+            (Standing::Kept(_), Standing::Told) => {
                 tracing::info!("the API server has told of everything since");
             }
-            (Facts::Told, Facts::Told) | (Facts::Kept(_), Facts::Kept(_)) => {}
+            (Standing::Told, Standing::Told) | (Standing::Kept(_), Standing::Kept(_)) => {}
         }
-        for problem in &batch.problems {
-            if !self.source_problems.contains(problem) {
-                tracing::warn!(%problem, "the last good state of the source stays in force");
-            }
+        let before = self.facts.source_problems();
+        for problem in batch.problems.iter().filter(|it| !before.contains(it)) {
+            tracing::warn!(%problem, "the last good state of the source stays in force");
         }
-        if batch.problems.is_empty() && !self.source_problems.is_empty() {
+        if batch.problems.is_empty() && !before.is_empty() {
             tracing::info!("the source is in order again");
         }
-        self.source_problems = batch.problems;
-        for change in batch.changes {
-            self.apply(change);
-        }
-    }
-
-    fn apply(&mut self, change: Change) {
-        self.cluster.apply(change);
-        self.stale.mark();
+        self.facts.take(Event::Source(batch))
     }
 
     /// Ends in order: sockets close, so that pods' ports are shut and the node's own traffic passes.
     fn stop(self) {
         tracing::info!("stopping: pods' ports are closed until the agent runs again");
-        for worker in self.workers {
-            worker.stop();
+        self.room.stop();
+    }
+}
+
+/// Tells of next hops that came or went.
+fn tell_of(before: Option<&Looked>, now: Option<&Looked>) {
+    let (Some(before), Some(now)) = (before, now) else {
+        return;
+    };
+    let (before, now) = (&before.seen, &now.seen);
+    if before.world != now.world {
+        let text =
+            |mac: Option<podway_wire::Mac>| mac.map_or("none".to_owned(), |it| it.to_string());
+        let (v4, v6) = (text(now.world.v4), text(now.world.v6));
+        tracing::info!(v4, v6, "default gateways");
+    }
+    for (vtep, mac) in &now.next_hops {
+        if before.next_hops.get(vtep) != Some(mac) {
+            tracing::info!(%vtep, %mac, "next hop resolved");
         }
     }
-}
-
-/// The cores for workers: those that were named, or the last ones that the process may use.
-fn cores(config: &Config) -> Vec<usize> {
-    if !config.cores.is_empty() {
-        return config.cores.clone();
+    for vtep in before
+        .next_hops
+        .keys()
+        .filter(|it| !now.next_hops.contains_key(it))
+    {
+        tracing::info!(%vtep, "next hop lost");
     }
-    let allowed = core_affinity::get_core_ids().unwrap_or_default();
-    if allowed.len() < config.workers {
-        tracing::warn!(
-            workers = config.workers,
-            cores = allowed.len(),
-            "workers are not pinned: fewer cores than workers"
-        );
-        return Vec::new();
-    }
-    allowed[allowed.len() - config.workers..]
-        .iter()
-        .map(|core| core.id)
-        .collect()
-}
-
-fn serve(socket: AdminSocket) -> mpsc::Receiver<Asked> {
-    let (requests, asked) = mpsc::channel(REQUESTS);
-    tokio::spawn(socket.serve(requests));
-    asked
 }

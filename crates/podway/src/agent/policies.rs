@@ -57,27 +57,29 @@ impl Agent {
     /// A row for each pod and direction.
     pub(super) async fn policies(&self) -> Value {
         let mut observed = Vec::new();
-        for worker in &self.workers {
+        for worker in self.room.workers() {
             match worker.observed().await {
                 Ok(flows) => observed.extend(flows),
                 Err(error) => tracing::warn!(%error, "a worker does not say what it observed"),
             }
         }
         // The last ones first.
+        let compiled = &self.shown().compiled;
         let now_ms = flow_ms(boot_ns());
         observed.sort_by_key(|flow| now_ms.wrapping_sub(flow.seen_ms));
-        let names = &self.compiled.names;
+        let names = &compiled.names;
         let ids: Ids<'_> = names.rules().map(|(id, name)| (name, id)).collect();
         let mut rows = Vec::new();
-        for (id, endpoint) in (0..).map(EndpointId).zip(&self.compiled.snapshot.endpoints) {
+        for (id, endpoint) in (0..).map(EndpointId).zip(&compiled.snapshot.endpoints) {
             let (Some(_), Some(pod)) = (endpoint, names.endpoint(id)) else {
                 continue;
             };
             for direction in [Direction::Ingress, Direction::Egress] {
                 let flows = observed.iter();
                 let flows = flows.filter(|it| (it.endpoint, it.direction) == (id, direction));
-                let flows: Vec<Value> =
-                    flows.filter_map(|it| self.would_deny(it, now_ms)).collect();
+                let flows: Vec<Value> = flows
+                    .filter_map(|it| would_deny(names, it, now_ms))
+                    .collect();
                 rows.push(self.pod_policies((pod, id), direction, &ids, flows));
             }
         }
@@ -91,7 +93,7 @@ impl Agent {
         ids: &Ids<'_>,
         would_deny: Vec<Value>,
     ) -> Value {
-        let effective = self.cluster.effective(pod, direction);
+        let effective = self.facts.cluster().effective(pod, direction);
         let named = |policies: &[&Effective]| -> Vec<String> {
             policies.iter().map(|it| it.policy.to_string()).collect()
         };
@@ -119,7 +121,7 @@ impl Agent {
             "policies": named(&all),
             "observed": named(&of_mode(PolicyMode::Observe)),
             "rules": rules.collect::<Vec<_>>(),
-            "isolation_hits": self.hits.of(Cause::Isolation(id, direction)),
+            "isolation_hits": self.room.hits.of(Cause::Isolation(id, direction)),
             "would_deny": would_deny,
         })
     }
@@ -146,7 +148,7 @@ impl Agent {
             "policy": policy.policy.to_string(),
             "action": self.action(rule),
             "mode": mode,
-            "hits": id.and_then(|id| self.hits.of(cause(id))),
+            "hits": id.and_then(|id| self.room.hits.of(cause(id))),
         })
     }
 
@@ -158,7 +160,7 @@ impl Agent {
         let PolicyName::Cluster(_, name) = &rule.policy else {
             return Some("allow");
         };
-        let policy = self.cluster.cluster_policy(name)?;
+        let policy = self.facts.cluster().cluster_policy(name)?;
         let rules = match rule.direction {
             Direction::Ingress => &policy.ingress,
             Direction::Egress => &policy.egress,
@@ -169,19 +171,19 @@ impl Agent {
             ClusterAction::Pass => "pass",
         })
     }
+}
 
-    /// A flow that an observed policy would have stopped; `None` if the policy is gone.
-    fn would_deny(&self, flow: &Observed, now_ms: u32) -> Option<Value> {
-        let rule = self.compiled.names.rule(flow.rule)?;
-        let key = &flow.key;
-        Some(json!({
-            "policy": rule.policy.to_string(),
-            "rule": rule.to_string(),
-            "protocol": key.protocol.to_string(),
-            "source": side_text(&key.source, key.source_port, key.protocol),
-            "target": side_text(&key.target, key.target_port, key.protocol),
-            "times": flow.times,
-            "ago_ms": now_ms.wrapping_sub(flow.seen_ms).cast_signed().max(0),
-        }))
-    }
+/// A flow that an observed policy would have stopped; `None` if the policy is gone.
+fn would_deny(names: &Names, flow: &Observed, now_ms: u32) -> Option<Value> {
+    let rule = names.rule(flow.rule)?;
+    let key = &flow.key;
+    Some(json!({
+        "policy": rule.policy.to_string(),
+        "rule": rule.to_string(),
+        "protocol": key.protocol.to_string(),
+        "source": side_text(&key.source, key.source_port, key.protocol),
+        "target": side_text(&key.target, key.target_port, key.protocol),
+        "times": flow.times,
+        "ago_ms": now_ms.wrapping_sub(flow.seen_ms).cast_signed().max(0),
+    }))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podway_control::{Batch, Facts, Standing};
+use podway_control::{Batch, Facts};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,7 +14,6 @@ const WAITING: usize = 1 << 20;
 /// How far the source's facts have come.
 #[derive(Debug)]
 pub(super) struct Programming {
-    standing: Standing,
     facts: Facts,
     /// Resource versions that were taken in, and those that workers have.
     taken: BTreeMap<&'static str, String>,
@@ -27,18 +26,12 @@ pub(super) struct Programming {
 impl Programming {
     pub(super) fn new() -> Programming {
         Programming {
-            standing: Standing::Partial,
             facts: Facts::Told,
             taken: BTreeMap::new(),
             in_force: BTreeMap::new(),
             waiting: Vec::new(),
             latency: Latency::new(),
         }
-    }
-
-    /// Whether the source has told of the whole cluster.
-    pub(super) fn standing(&self) -> Standing {
-        self.standing
     }
 
     /// Where the facts are from.
@@ -49,7 +42,6 @@ impl Programming {
     /// A batch is taken into the facts.
     pub(super) fn take(&mut self, batch: &Batch) {
         let is_behind = !self.waiting.is_empty() || self.taken != self.in_force;
-        self.standing = batch.standing;
         self.facts = batch.facts;
         self.taken.clone_from(&batch.versions);
         let room = WAITING - self.waiting.len();

@@ -8,16 +8,17 @@ use podway_engine::{Remembered, counter_names};
 use podway_intent::Tunnel;
 use podway_state::{Flow, Phase};
 use podway_tables::{EndpointId, PortId, Via};
-use podway_wire::{Addr, FlowKey, Protocol};
+use podway_wire::{Addr, FlowKey, Mac, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
 
 use super::Agent;
 use super::clock::{boot_ns, flow_ms};
-use super::health::InForce;
-use super::ports::{HOST, UPLINK, mode_name};
+use super::health::Readiness;
+use super::ports::mode_name;
 use super::services::services;
 use super::worker::Report;
+use crate::aim::{HOST, Tables, UPLINK, Wire, WireState};
 use crate::show::Topic;
 use podway_host::node::DATAPLANE_INTERFACE;
 use podway_host::tunnel_mtu;
@@ -28,10 +29,25 @@ const FLOWS: usize = 10_000;
 const AFFINITY: Protocol = Protocol(255);
 
 impl Agent {
+    /// The tables that are shown: those that workers were given last, or would be.
+    pub(super) fn shown(&self) -> &Tables {
+        let given = self.room.in_force().tables.last();
+        given.unwrap_or(&self.tables)
+    }
+
+    /// Pods' open ports.
+    fn pods(&self) -> impl Iterator<Item = (PortId, &Wire)> {
+        let wires = self.facts.wires();
+        wires.filter_map(|(id, wire, state)| match state {
+            WireState::Open(_) => Some((id, wire)),
+            WireState::Asked | WireState::Leaving => None,
+        })
+    }
+
     /// The answer to `show`.
     pub(super) async fn show(&self, topic: Topic) -> Value {
         match topic {
-            Topic::Services => services(&self.compiled),
+            Topic::Services => services(&self.shown().compiled),
             Topic::Endpoints => self.endpoints(),
             Topic::Policies => self.policies().await,
             Topic::Flows => self.flows(),
@@ -43,8 +59,9 @@ impl Agent {
 
     /// What a pod's wire on this node is made of.
     pub(super) fn network(&self) -> Value {
-        let node = self.cluster.node(&self.config.node);
-        let setup = self.cluster.setup();
+        let node = self.facts.cluster().node(&self.config.node);
+        let setup = self.facts.cluster().setup();
+        let gateway_mac = setup.map_or(Mac::default(), |it| it.gateway_mac);
         let uplink_mtu = setup.and_then(|it| it.uplink).map_or(0, |(_, _, mtu)| mtu);
         let vtep = node.and_then(|node| node.addresses.first().copied());
         let path_mtu = match self.config.tunnel {
@@ -57,25 +74,25 @@ impl Agent {
             queues: NonZeroU16::new(self.config.workers as u16).expect("1 to 64 workers"),
             pod_mtu: self.config.pod_mtu,
             tunnel_mtu: path_mtu,
-            gateway_mac: self.node.dataplane().mac.to_string(),
-            problem: self.health.in_force().problem().map(str::to_owned),
+            gateway_mac: gateway_mac.to_string(),
+            problem: self.room.readiness().problem().map(str::to_owned),
         };
         json!(network)
     }
 
     fn endpoints(&self) -> Value {
-        let endpoints = (0..).zip(&self.compiled.snapshot.endpoints);
+        let endpoints = (0..).zip(&self.shown().compiled.snapshot.endpoints);
         let rows = endpoints.filter_map(|(id, endpoint)| {
             let endpoint = endpoint.as_ref()?;
-            let pod = self.compiled.names.endpoint(EndpointId(id))?;
-            let known = self.ports.pods().find(|(name, _)| *name == pod);
+            let pod = self.shown().compiled.names.endpoint(EndpointId(id))?;
+            let known = self.pods().find(|(_, wire)| wire.pod == *pod);
             Some(json!({
                 "pod": pod.to_string(),
                 "addresses": endpoint.addresses.iter().map(Addr::to_string).collect::<Vec<_>>(),
                 "mac": endpoint.mac.to_string(),
                 "mtu": endpoint.mtu,
                 "port": endpoint.port.map(|port| port.0),
-                "interface": known.map(|(_, known)| known.interface.as_str()),
+                "interface": known.map(|(_, wire)| wire.interface.as_str()),
             }))
         });
         rows.collect()
@@ -83,14 +100,14 @@ impl Agent {
 
     fn flows(&self) -> Value {
         let now_ms = flow_ms(boot_ns());
-        let rows: Vec<Value> = self
-            .flows
+        let flows = &self.room.flows;
+        let rows: Vec<Value> = flows
             .iter()
             .filter(|flow| FlowKey::of_words(flow.original).protocol != AFFINITY)
             .take(FLOWS)
             .map(|flow| self.flow(&flow, now_ms))
             .collect();
-        json!({"total": self.flows.len(), "flows": rows})
+        json!({"total": flows.len(), "flows": rows})
     }
 
     fn flow(&self, flow: &Flow, now_ms: u32) -> Value {
@@ -108,7 +125,7 @@ impl Agent {
             "translated_target": side_text(&translated.target, translated.target_port, translated.protocol),
             "answered": flow.phase == Phase::Answered,
             "idle_ms": now_ms.wrapping_sub(flow.seen_ms).cast_signed().max(0),
-            "service": service.and_then(|id| self.compiled.names.service(id)),
+            "service": service.and_then(|id| self.shown().compiled.names.service(id)),
         })
     }
 
@@ -116,7 +133,7 @@ impl Agent {
         let reports = self.reports().await;
         let mut rows = Vec::new();
         for (port, name, interface) in self.named_ports() {
-            let mode = self.ports.mode(port).map(mode_name);
+            let mode = self.room.mode(port).map(mode_name);
             let mut row = json!({
                 "port": port.0,
                 "name": name,
@@ -132,22 +149,19 @@ impl Agent {
 
     /// Every port with what people and the kernel call it.
     fn named_ports(&self) -> impl Iterator<Item = (PortId, String, &str)> {
+        let uplink = self.facts.kernel().map(|it| it.seen.uplink.name.as_str());
         let fixed = [
-            (
-                UPLINK,
-                "uplink".to_owned(),
-                self.node.uplink().name.as_str(),
-            ),
+            (UPLINK, "uplink".to_owned(), uplink.unwrap_or_default()),
             (HOST, "host".to_owned(), DATAPLANE_INTERFACE),
         ];
-        let pods = self.ports.pods();
-        let pods = pods.map(|(pod, it)| (it.port, format!("pod:{pod}"), it.interface.as_str()));
+        let pods = self.pods();
+        let pods = pods.map(|(id, it)| (id, format!("pod:{}", it.pod), it.interface.as_str()));
         fixed.into_iter().chain(pods)
     }
 
     async fn counters_value(&self) -> Value {
         let reports = self.reports().await;
-        let xdp: Map<String, Value> = match self.redirect.counters() {
+        let xdp: Map<String, Value> = match self.room.redirect.counters() {
             Ok(counters) => counters
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), json!(count)))
@@ -159,7 +173,7 @@ impl Agent {
         };
         let engine: Map<String, Value> = counter_names()
             .into_iter()
-            .zip(self.counters.totals())
+            .zip(self.room.counters.totals())
             .map(|(name, count)| (name, json!(count)))
             .collect();
         let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
@@ -186,7 +200,8 @@ impl Agent {
 
     fn status(&self) -> Value {
         let workers: Vec<Value> = self
-            .workers
+            .room
+            .workers()
             .iter()
             .zip(self.busy_shares())
             .enumerate()
@@ -202,25 +217,25 @@ impl Agent {
         json!({
             "node": self.config.node,
             "version": env!("CARGO_PKG_VERSION"),
-            "sequence": self.compiled.snapshot.sequence,
-            "in_force": !self.stale.is_pending() && self.health.in_force() == InForce::Yes,
+            "sequence": self.shown().compiled.snapshot.sequence,
+            "in_force": !self.stale.is_pending() && self.room.readiness() == Readiness::Ready,
             "source": {
                 "path": self.config.source.to_string(),
                 "facts": self.programming.facts().to_string(),
                 "versions": self.programming.versions(),
                 "event_to_workers": self.programming.latency(),
-                "problems": text(&mut self.source_problems.iter().map(ToString::to_string)),
+                "problems": text(&mut self.facts.source_problems().iter().map(ToString::to_string)),
             },
-            "cluster_problems": text(&mut self.compiled.problems.iter().map(ToString::to_string)),
-            "node_problems": self.node_problems,
+            "cluster_problems": text(&mut self.shown().compiled.problems.iter().map(ToString::to_string)),
+            "node_problems": self.facts.node_problems(),
             "tunnel": self.config.tunnel.to_string(),
             "peers": self.peers(),
-            "pods": self.ports.pods().count(),
+            "pods": self.pods().count(),
             "pod_mtu": self.config.pod_mtu,
             "flows": {
-                "used": self.flows.len(),
-                "embryonic": self.flows.embryonic(),
-                "capacity": self.flows.capacity(),
+                "used": self.room.flows.len(),
+                "embryonic": self.room.flows.embryonic(),
+                "capacity": self.room.flows.capacity(),
             },
             "workers": workers,
         })
@@ -228,21 +243,18 @@ impl Agent {
 
     /// The part of its time, of late, in which each worker carried packets.
     fn busy_shares(&self) -> impl Iterator<Item = f64> {
-        self.workers
-            .iter()
-            .zip(&self.loads_ns)
-            .map(|(worker, before)| {
-                let now = worker.load_ns();
-                rounded((now.0 - before.0) as f64 / (now.1 - before.1).max(1) as f64)
-            })
+        self.room.loads().map(|(worker, before)| {
+            let now = worker.load_ns();
+            rounded((now.0 - before.0) as f64 / (now.1 - before.1).max(1) as f64)
+        })
     }
 
     fn peers(&self) -> Vec<Value> {
-        let peers = (0..).zip(&self.compiled.snapshot.peers);
+        let peers = (0..).zip(&self.shown().compiled.snapshot.peers);
         let rows = peers.filter_map(|(id, peer)| {
             let peer = peer.as_ref()?;
             Some(json!({
-                "node": self.compiled.names.peer(podway_tables::PeerId(id)),
+                "node": self.shown().compiled.names.peer(podway_tables::PeerId(id)),
                 "mode": mode_of(peer.via),
                 "vtep": peer.vtep.to_string(),
                 "mtu": peer.mtu,
@@ -254,7 +266,7 @@ impl Agent {
 
     async fn reports(&self) -> Vec<Report> {
         let mut reports = Vec::new();
-        for worker in &self.workers {
+        for worker in self.room.workers() {
             match worker.report().await {
                 Ok(report) => reports.push(report),
                 Err(error) => tracing::warn!(%error, "a worker does not report"),

@@ -1,8 +1,8 @@
 //! Worker threads: each owns one queue of every port, and an engine.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ pub(super) struct Worker {
     commands: SyncSender<Command>,
     waker: podway_xsk::Waker,
     load: Arc<Load>,
-    thread: JoinHandle<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Worker {
@@ -186,7 +186,7 @@ impl Worker {
             commands,
             waker,
             load,
-            thread,
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -252,9 +252,10 @@ impl Worker {
     }
 
     /// Ends the worker and waits for it.
-    pub(super) fn stop(self) {
+    pub(super) fn stop(&self) {
         let _ = self.send(Command::Stop);
-        let _ = self.thread.join();
+        let thread = self.thread.lock().expect("nobody panics inside").take();
+        let _ = thread.map(JoinHandle::join);
     }
 
     fn send(&self, command: Command) -> Result<(), WorkerError> {

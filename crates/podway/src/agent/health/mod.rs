@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use self::server::{Questions, listen, serve};
 use self::told::{Answers, Told};
 
-pub(super) use self::told::InForce;
+pub(super) use self::told::Readiness;
 
 /// Why nobody can ask how the agent does.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,22 @@ pub(super) struct HealthPorts {
     _lives: oneshot::Sender<()>,
 }
 
+/// Tells when the hand that reaches into the kernel began what it is at.
+pub(super) struct KernelClock(watch::Sender<Told>);
+
+impl KernelClock {
+    /// It begins something.
+    pub(super) fn begins(&self) {
+        self.0
+            .send_modify(|told| told.kernel_began = Some(Instant::now()));
+    }
+
+    /// It is at nothing.
+    pub(super) fn rests(&self) {
+        self.0.send_modify(|told| told.kernel_began = None);
+    }
+}
+
 /// A listening task, which ends with this value.
 struct Server(JoinHandle<()>);
 
@@ -69,10 +85,11 @@ impl HealthPorts {
         waits_for: &'static str,
     ) -> Result<HealthPorts, HealthError> {
         let (told, last) = watch::channel(Told {
-            in_force: InForce::NotYet(waits_for),
+            readiness: Readiness::NotYet(waits_for),
             cluster: Cluster::default(),
             workers: Vec::new(),
             began: Instant::now(),
+            kernel_began: None,
         });
         let answers = Answers {
             told: last,
@@ -104,23 +121,21 @@ impl HealthPorts {
     }
 
     /// Whether tables are in force, as it was told last.
-    pub(super) fn in_force(&self) -> InForce {
-        self.told.borrow().in_force.clone()
+    pub(super) fn readiness(&self) -> Readiness {
+        self.told.borrow().readiness.clone()
     }
 
-    /// True if [`HealthPorts::follow`] would change nothing.
-    pub(super) fn are_of(&self, cluster: &Cluster) -> bool {
-        let now = self.services.iter().map(|(port, (name, _))| (port, name));
-        now.eq(&wanted(cluster))
+    /// Where the hand that reaches into the kernel says when it begins and rests.
+    pub(super) fn kernel_clock(&self) -> KernelClock {
+        KernelClock(self.told.clone())
     }
 
     /// Listens at the `healthCheckNodePort` of every service, and says where that is not possible.
-    pub(super) async fn follow(&mut self, cluster: &Cluster) -> Vec<String> {
-        let wanted = wanted(cluster);
+    pub(super) async fn follow(&mut self, wanted: &BTreeMap<u16, Name>) -> Vec<String> {
         self.services
             .retain(|port, (service, _)| wanted.get(port) == Some(service));
         let mut problems = Vec::new();
-        for (port, service) in wanted {
+        for (&port, service) in wanted {
             if self.services.contains_key(&port) {
                 continue;
             }
@@ -129,7 +144,7 @@ impl HealthPorts {
                     let questions = Questions::Service(service.clone());
                     let answers = serve(listener, questions, self.answers.clone());
                     let server = Server(self.thread.spawn(answers));
-                    self.services.insert(port, (service, server));
+                    self.services.insert(port, (service.clone(), server));
                 }
                 Err(error) => problems.push(format!(
                     "the health of service {service} is not answered at port {port}: {error}: give it another healthCheckNodePort, or free the port"
@@ -164,19 +179,6 @@ async fn listening(thread: &Handle, address: SocketAddr) -> io::Result<TcpListen
     listener.unwrap_or_else(|ended| Err(io::Error::other(ended)))
 }
 
-/// The services by their health ports; of two with one port the older one counts.
-fn wanted(cluster: &Cluster) -> BTreeMap<u16, Name> {
-    let mut services = cluster.services();
-    services.sort_by_key(|service| service.created_s);
-    let mut wanted = BTreeMap::new();
-    for service in services {
-        if let Some(port) = service.health_check_port {
-            wanted.entry(port).or_insert_with(|| service.name.clone());
-        }
-    }
-    wanted
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -203,7 +205,7 @@ mod tests {
         // This blocks the only thread that there is, but for the one that answers.
         let livez = get(address);
         assert!(livez.starts_with("HTTP/1.1 200 "), "{livez}");
-        ports.tell(|told| told.in_force = InForce::No("no".to_owned()));
+        ports.tell(|told| told.readiness = Readiness::Failed("no".to_owned()));
         let livez = get(address);
         assert!(livez.starts_with("HTTP/1.1 503 "), "{livez}");
         assert!(livez.ends_with("{\"problems\":[\"no\"]}\n"), "{livez}");

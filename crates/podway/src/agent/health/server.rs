@@ -144,7 +144,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
 
-    use super::super::told::InForce;
+    use super::super::told::Readiness;
     use super::super::told::tests::{answers, web};
     use super::*;
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn s6_s7_questions_are_told_apart_and_answered_by_200_or_503() {
-        let answers = answers(InForce::NotYet("wait"), 0);
+        let answers = answers(Readiness::NotYet("wait"), 0);
         let agent = port(Questions::Agent, answers.clone()).await;
         let healthz = get(agent, "/healthz").await;
         assert!(healthz.starts_with("HTTP/1.1 503 "), "{healthz}");
@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn s7_others_that_hold_all_their_connections_do_not_keep_the_node_from_asking() {
-        let agent = port(Questions::Agent, answers(InForce::Yes, 0)).await;
+        let agent = port(Questions::Agent, answers(Readiness::Ready, 0)).await;
         let mut held = Vec::new();
         for _ in 0..=CONNECTIONS {
             let socket = TcpSocket::new_v4().expect("a socket");
@@ -211,7 +211,7 @@ mod tests {
     async fn s6_s7_a_control_that_is_at_one_thing_for_too_long_is_found() {
         let hung = "\"problems\":[\"control has been at one thing for 91 s\"]";
         for (seconds, code, problems) in [(90, 200, "\"problems\":[]"), (91, 503, hung)] {
-            let answers = answers(InForce::Yes, seconds);
+            let answers = answers(Readiness::Ready, seconds);
             let agent = port(Questions::Agent, answers.clone()).await;
             for path in ["/livez", "/healthz"] {
                 let said = get(agent, path).await;

@@ -23,26 +23,28 @@ const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Whether tables are in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::agent) enum InForce {
+pub(in crate::agent) enum Readiness {
     /// They are.
-    Yes,
+    Ready,
     /// Not yet, and what they wait for: a new process would come no further.
     NotYet(&'static str),
     /// Not the last ones, and why.
-    No(String),
+    Failed(String),
 }
 
 /// The last that control said.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Told {
     /// Whether tables are in force.
-    pub(in crate::agent) in_force: InForce,
+    pub(in crate::agent) readiness: Readiness,
     /// The facts that they are made of.
     pub(in crate::agent) cluster: Cluster,
     /// The workers, once they run.
     pub(in crate::agent) workers: Vec<Turns>,
     /// When control began what it is at.
     pub(in crate::agent) began: Instant,
+    /// The same of the hand that reaches into the kernel; `None` while it rests.
+    pub(in crate::agent) kernel_began: Option<Instant>,
 }
 
 /// Answers questions, without a word to control.
@@ -54,13 +56,13 @@ pub(super) struct Answers {
     pub(super) clock: fn() -> Instant,
 }
 
-impl InForce {
+impl Readiness {
     /// Why they are not.
     pub(in crate::agent) fn problem(&self) -> Option<&str> {
         match self {
-            InForce::Yes => None,
-            InForce::NotYet(reason) => Some(reason),
-            InForce::No(reason) => Some(reason),
+            Readiness::Ready => None,
+            Readiness::NotYet(reason) => Some(reason),
+            Readiness::Failed(reason) => Some(reason),
         }
     }
 }
@@ -72,13 +74,17 @@ impl Answers {
         let still = still(&workers).await;
         let told = self.told.borrow().clone();
         let mut problems = Vec::new();
-        match (&told.in_force, &probe) {
-            (InForce::NotYet(_), Probe::Alive) | (InForce::Yes, _) => {}
-            (InForce::NotYet(_), Probe::Healthy | Probe::Service(_)) | (InForce::No(_), _) => {
-                problems.extend(told.in_force.problem().map(str::to_owned));
+        match (&told.readiness, &probe) {
+            (Readiness::NotYet(_), Probe::Alive) | (Readiness::Ready, _) => {}
+            (Readiness::NotYet(_), Probe::Healthy | Probe::Service(_))
+            | (Readiness::Failed(_), _) => {
+                problems.extend(told.readiness.problem().map(str::to_owned));
             }
         }
-        problems.extend(hung((self.clock)().saturating_duration_since(told.began)));
+        let began = told
+            .kernel_began
+            .map_or(told.began, |it| it.min(told.began));
+        problems.extend(hung((self.clock)().saturating_duration_since(began)));
         problems.extend(still.iter().map(|it| format!("worker {it} does not turn")));
         self.health(probe, &told.cluster, &problems)
     }
@@ -166,15 +172,16 @@ pub(super) mod tests {
     }
 
     /// What n1 answers when control said this, and has been at one thing for 0, 90 or 91 seconds since.
-    pub(in crate::agent::health) fn answers(in_force: InForce, seconds: u64) -> Answers {
+    pub(in crate::agent::health) fn answers(readiness: Readiness, seconds: u64) -> Answers {
         let mut cluster = Cluster::default();
         let ready = vec![endpoint("10.0.1.1", "n1", Serving::Ready, "a")];
         cluster.apply(slice("web", "web-4", ready));
         let (_, told) = watch::channel(Told {
-            in_force,
+            readiness,
             cluster,
             workers: Vec::new(),
             began: *BEGAN,
+            kernel_began: None,
         });
         let clock: fn() -> Instant = match seconds {
             0 => || *BEGAN,
@@ -223,22 +230,22 @@ pub(super) mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn who_waits_for_facts_is_alive_and_whose_tables_are_refused_is_not() {
         let all = [Probe::Alive, Probe::Healthy, Probe::Service(web())];
-        for (in_force, expected) in [
-            (InForce::Yes, [true, true, true]),
-            (InForce::NotYet("wait"), [true, false, false]),
-            (InForce::No("no".to_owned()), [false, false, false]),
+        for (readiness, expected) in [
+            (Readiness::Ready, [true, true, true]),
+            (Readiness::NotYet("wait"), [true, false, false]),
+            (Readiness::Failed("no".to_owned()), [false, false, false]),
         ] {
-            let answers = answers(in_force.clone(), 0);
+            let answers = answers(readiness.clone(), 0);
             for (probe, expected) in all.iter().zip(expected) {
                 let said = answers.to(probe.clone()).await;
-                assert_eq!(is_well(&said), expected, "{in_force:?}: {said:?}");
+                assert_eq!(is_well(&said), expected, "{readiness:?}: {said:?}");
             }
         }
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_worker_that_does_not_turn_is_named() {
-        let mut answers = answers(InForce::Yes, 0);
+        let mut answers = answers(Readiness::Ready, 0);
         let (tell, told) = watch::channel(answers.told.borrow().clone());
         answers.told = told;
         tell.send_modify(|told| told.workers = vec![Turns::default()]);

@@ -1,0 +1,371 @@
+//! What is known: of the cluster, of the kernel, and of the wires that pods were given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use podway_control::{Batch, Problem, Standing};
+use podway_host::node::Seen;
+use podway_intent::{Attachment, Change, Cluster, Key, Name, NodeSetup};
+use podway_tables::{NextHops, PortId};
+use podway_wire::Mac;
+
+use super::{HOST, PORTS, UPLINK};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The source told of changes.
+    Source(Batch),
+    /// The kernel was looked at, and made what was wanted.
+    Looked(Box<Looked>),
+    /// The kernel could not be made what was wanted, and why.
+    NotLooked(String),
+    /// Services' health can't be answered at some ports, and why.
+    NotListening(Vec<String>),
+    /// A pod has a wire.
+    Attach(Wire),
+    /// A pod's wire goes.
+    Detach(PortId),
+    /// A port is open.
+    Opened(PortId),
+    /// A pod's port can't be opened.
+    NotOpened(PortId),
+    /// A port is closed.
+    Closed(PortId),
+}
+
+/// What a look at the kernel showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The node's devices, routes and neighbours.
+    pub seen: Seen,
+    /// Ports whose devices are gone.
+    pub gone: BTreeSet<PortId>,
+    /// Packets of the uplink so far that the XDP program had no socket for.
+    pub uplink_closed: u64,
+}
+
+/// A pod's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// The pod.
+    pub pod: Name,
+    /// The device's name.
+    pub interface: String,
+    /// What the device is told apart by from others of that name.
+    pub ifindex: u32,
+    /// The pod's Ethernet address.
+    pub mac: Mac,
+    /// What it takes, in bytes.
+    pub mtu: u32,
+    /// The addresses that it was given; none: those of the Pod object.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// How far a pod's wire has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireState {
+    /// It was asked for; no table knows of it.
+    Asked,
+    /// Its port is open, so that tables may give it packets. It was asked for so many times, and is to be set up as often.
+    Open(u32),
+    /// It goes: first from the tables, then its port is closed.
+    Leaving,
+}
+
+/// How far the agent has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The source has not told of the whole cluster: nothing is to be in force.
+    Waiting,
+    /// The host's port and those of the pods that are there open; the wire to other nodes is left alone.
+    Opening,
+    /// All of it.
+    Running,
+}
+
+/// When what follows from facts is to be in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// Nothing follows.
+    Nothing,
+    /// Once no more changes come.
+    Soon,
+    /// Somebody waits for it.
+    Now,
+}
+
+/// All that is known.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// This node's name.
+    node: String,
+    /// What the configuration says of the node.
+    configured: NodeSetup,
+    stage: Stage,
+    cluster: Cluster,
+    wires: BTreeMap<PortId, (Wire, WireState)>,
+    kernel: Option<Looked>,
+    /// Packets of the uplink that had no socket, at the last look since its port is open.
+    uplink_closed: Option<u64>,
+    source_problems: Vec<Problem>,
+    /// Of the kernel, its queues, and the ports of health checks.
+    kernel_problems: Vec<String>,
+    queue_problem: Option<String>,
+    listener_problems: Vec<String>,
+}
+
+impl Facts {
+    /// Of the node with this name: nothing but its configuration is known.
+    pub fn new(node: &str, configured: NodeSetup) -> Facts {
+        let mut cluster = Cluster::default();
+        cluster.apply(Change::Setup(configured.clone()));
+        Facts {
+            node: node.to_owned(),
+            configured,
+            stage: Stage::Waiting,
+            cluster,
+            wires: BTreeMap::new(),
+            kernel: None,
+            uplink_closed: None,
+            source_problems: Vec::new(),
+            kernel_problems: Vec::new(),
+            queue_problem: None,
+            listener_problems: Vec::new(),
+        }
+    }
+
+    /// Takes an event in, and says when what follows from it is due.
+    pub fn take(&mut self, event: Event) -> Due {
+        let due = match event {
+            Event::Source(batch) => self.told(batch),
+            Event::Looked(looked) => self.looked(*looked),
+            Event::NotLooked(problem) => {
+                self.kernel_problems = vec![problem];
+                Due::Nothing
+            }
+            Event::NotListening(problems) => {
+                self.listener_problems = problems;
+                Due::Nothing
+            }
+            Event::Attach(wire) => self.attach(wire),
+            Event::Detach(port) => self.leave(port),
+            Event::Opened(port) => self.opened(port),
+            Event::NotOpened(port) => self.forget(port, WireState::Asked),
+            Event::Closed(port) => self.forget(port, WireState::Leaving),
+        };
+        let opens = self.wires.values().any(|(_, it)| *it == WireState::Asked);
+        if self.stage == Stage::Opening && !opens {
+            self.stage = Stage::Running;
+            return Due::Now;
+        }
+        due
+    }
+
+    fn told(&mut self, batch: Batch) -> Due {
+        let due = match batch.changes.is_empty() {
+            true => Due::Nothing,
+            false => Due::Soon,
+        };
+        for change in batch.changes {
+            self.cluster.apply(change);
+        }
+        self.source_problems = batch.problems;
+        if self.stage == Stage::Waiting && batch.standing == Standing::Whole {
+            self.stage = Stage::Opening;
+            return Due::Now;
+        }
+        due
+    }
+
+    fn looked(&mut self, looked: Looked) -> Due {
+        let mut due = Due::Nothing;
+        let seen = &looked.seen;
+        let setup = NodeSetup {
+            uplink: Some((UPLINK, seen.uplink.mac, seen.uplink.mtu)),
+            host: Some((HOST, seen.host.mac, seen.host.mtu)),
+            gateway_mac: seen.dataplane.mac,
+            subnets: seen.subnets.clone(),
+            world: seen.world,
+            ..self.configured.clone()
+        };
+        if self.cluster.setup() != Some(&setup) {
+            self.cluster.apply(Change::Setup(setup));
+            due = Due::Soon;
+        }
+        let none = BTreeMap::new();
+        let before = self.kernel.as_ref().map_or(&none, |it| &it.seen.next_hops);
+        for (vtep, mac) in &seen.next_hops {
+            if before.get(vtep) != Some(mac) {
+                self.cluster.apply(Change::Neighbour(*vtep, *mac));
+                due = Due::Soon;
+            }
+        }
+        for vtep in before.keys().filter(|it| !seen.next_hops.contains_key(it)) {
+            self.cluster.apply(Change::Gone(Key::Neighbour(*vtep)));
+            due = Due::Soon;
+        }
+        for port in &looked.gone {
+            due = due.max(self.leave(*port));
+        }
+        let before = self.uplink_closed.replace(looked.uplink_closed);
+        let is_more = before.is_some_and(|before| looked.uplink_closed > before);
+        self.queue_problem = is_more.then(|| {
+            let uplink = &seen.uplink.name;
+            format!(
+                "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or have the device use as many as there are workers (`ethtool -L {uplink} combined N`)"
+            )
+        });
+        self.kernel_problems.clone_from(&seen.problems);
+        self.kernel = Some(looked);
+        due
+    }
+
+    fn attach(&mut self, wire: Wire) -> Due {
+        let same = self.wires.iter_mut().find(|(_, (known, state))| {
+            *state != WireState::Leaving && (&known.pod, known.ifindex) == (&wire.pod, wire.ifindex)
+        });
+        if let Some((port, (known, state))) = same {
+            *known = wire;
+            let WireState::Open(asked) = state else {
+                return Due::Nothing;
+            };
+            *asked += 1;
+            let port = *port;
+            return self.give(port);
+        }
+        // A pod has one wire, and a device one pod: whoever had it before lets go.
+        let others = self.wires.iter().filter(|(_, (other, state))| {
+            *state != WireState::Leaving && (other.pod == wire.pod || other.ifindex == wire.ifindex)
+        });
+        let others: Vec<PortId> = others.map(|(port, _)| *port).collect();
+        let mut due = Due::Nothing;
+        for port in others {
+            due = due.max(self.leave(port));
+        }
+        let mut ids = (HOST.0 + 1..PORTS).map(PortId);
+        if let Some(port) = ids.find(|id| !self.wires.contains_key(id)) {
+            self.wires.insert(port, (wire, WireState::Asked));
+            due = Due::Now;
+        }
+        due
+    }
+
+    fn opened(&mut self, port: PortId) -> Due {
+        if port == UPLINK {
+            // What came before the socket was there says nothing about queues.
+            self.uplink_closed = None;
+        }
+        match self.wires.get_mut(&port) {
+            Some((_, state)) if *state == WireState::Asked => {
+                *state = WireState::Open(1);
+                self.give(port)
+            }
+            Some(_) | None => Due::Nothing,
+        }
+    }
+
+    /// Has the tables give a pod its port.
+    fn give(&mut self, port: PortId) -> Due {
+        let (wire, _) = &self.wires[&port];
+        self.cluster.apply(Change::Attachment(Attachment {
+            pod: wire.pod.clone(),
+            port,
+            mac: wire.mac,
+            mtu: wire.mtu,
+            addresses: wire.addresses.clone(),
+        }));
+        Due::Now
+    }
+
+    fn leave(&mut self, port: PortId) -> Due {
+        let Some((wire, state)) = self.wires.get_mut(&port) else {
+            return Due::Nothing;
+        };
+        match std::mem::replace(state, WireState::Leaving) {
+            WireState::Open(_) => {
+                let key = Key::Attachment(wire.pod.clone());
+                self.cluster.apply(Change::Gone(key));
+                Due::Now
+            }
+            WireState::Asked => Due::Now,
+            WireState::Leaving => Due::Nothing,
+        }
+    }
+
+    fn forget(&mut self, port: PortId, expected: WireState) -> Due {
+        match self.wires.get(&port) {
+            Some((_, state)) if *state == expected => {
+                self.wires.remove(&port);
+                Due::Now
+            }
+            Some(_) | None => Due::Nothing,
+        }
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// How far the agent has come.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The cluster, with this node's set-up, neighbours and pods' devices.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The kernel, once it was looked at.
+    pub fn kernel(&self) -> Option<&Looked> {
+        self.kernel.as_ref()
+    }
+
+    /// Pods' wires, by port.
+    pub fn wires(&self) -> impl Iterator<Item = (PortId, &Wire, WireState)> {
+        self.wires
+            .iter()
+            .map(|(port, (wire, state))| (*port, wire, *state))
+    }
+
+    /// How far the wire at a port has come; `None` if there is none.
+    pub fn wire_at(&self, port: PortId) -> Option<WireState> {
+        self.wires.get(&port).map(|(_, state)| *state)
+    }
+
+    /// The port of a pod's wire that stays.
+    pub fn port_of(&self, pod: &Name) -> Option<PortId> {
+        let mut staying = self.wires().filter(|(_, _, it)| *it != WireState::Leaving);
+        staying
+            .find(|(_, wire, _)| wire.pod == *pod)
+            .map(|(port, ..)| port)
+    }
+
+    /// What is wrong with the source.
+    pub fn source_problems(&self) -> &[Problem] {
+        &self.source_problems
+    }
+
+    /// What is not as it should be on the node, in words.
+    pub fn node_problems(&self) -> Vec<String> {
+        let mut problems = self.kernel_problems.clone();
+        problems.extend(self.queue_problem.clone());
+        problems.extend(self.listener_problems.iter().cloned());
+        if self.cluster.node(&self.node).is_none() {
+            problems.push(format!(
+                "the source has no Node {:?}: set `node` to the name of one, or add it",
+                self.node
+            ));
+        }
+        problems
+    }
+
+    /// The default gateways' Ethernet addresses.
+    pub fn world(&self) -> NextHops {
+        self.kernel
+            .as_ref()
+            .map_or(NextHops::default(), |it| it.seen.world)
+    }
+}

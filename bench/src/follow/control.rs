@@ -1,12 +1,14 @@
-//! Control without a kernel: the agent's way from an API server to the published snapshot.
+//! Control without a kernel: the agent's own way from an API server to the published snapshot, its steps carried out in memory.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use podway::agent::{Settle, batches};
+use podway::aim::{Due, Event, Facts, InForce, Step, Tables, desired, steps};
 use podway_control::{Batch, Kind, Kubernetes, KubernetesSettings, Standing};
-use podway_intent::{Change, Cluster, Compiled, Compiler};
+use podway_intent::{Change, Compiler};
 use podway_state::Publication;
 use podway_tables::{Client, Found, FrontendKind, ServiceKey, Snapshot};
 use podway_wire::Protocol;
@@ -23,9 +25,10 @@ const TOLD: usize = 20_000;
 /// What the agent's control has, but for the node's kernel and the workers.
 pub(super) struct Control {
     batches: mpsc::Receiver<Batch>,
-    cluster: Cluster,
+    facts: Facts,
     compiler: Compiler,
-    compiled: Compiled,
+    tables: Arc<Tables>,
+    in_force: InForce,
     publication: Publication<Snapshot>,
     stale: Settle,
     /// Holds the kubeconfig.
@@ -61,19 +64,24 @@ impl Control {
             ..KubernetesSettings::default()
         };
         let batches = batches(Kubernetes::open(&settings).await?);
-        let mut cluster = Cluster::default();
-        cluster.apply(Change::Setup(setup()));
-        for index in 0..world::nodes(services) {
-            cluster.apply(Change::Neighbour(after(PEER, index).into(), PEER_MAC));
-        }
+        let mut facts = Facts::new(HERE, setup());
+        let neighbours = (0..world::nodes(services)).map(|index| after(PEER, index).into());
+        facts.take(Event::Source(Batch {
+            changes: neighbours
+                .map(|it| Change::Neighbour(it, PEER_MAC))
+                .collect(),
+            standing: Standing::Partial,
+            ..Batch::default()
+        }));
         let mut compiler = Compiler::new(HERE);
-        let compiled = compiler.compile(&cluster);
-        let (publication, _) = Publication::new(compiled.snapshot.clone(), 0);
+        let tables = Arc::new(Tables::of(&facts, &mut compiler));
+        let (publication, _) = Publication::new(tables.compiled.snapshot.clone(), 0);
         Ok(Control {
             batches,
-            cluster,
+            facts,
             compiler,
-            compiled,
+            tables,
+            in_force: InForce::default(),
             publication,
             stale: Settle::of_facts(),
             _folder: folder,
@@ -97,10 +105,28 @@ impl Control {
 
     /// Compiles the facts and hands the tables to workers; when they had them.
     pub(super) fn publish(&mut self) -> u64 {
-        self.compiled = self.compiler.compile(&self.cluster);
-        self.publication.publish(self.compiled.snapshot.clone());
-        let published_ns = now_ns();
-        self.publication.collect();
+        self.tables = Arc::new(Tables::of(&self.facts, &mut self.compiler));
+        let mut published_ns = now_ns();
+        for step in steps(&self.in_force, &desired(&self.facts, &self.tables)) {
+            match &step {
+                Step::Start(tables) | Step::Publish(tables) => {
+                    self.publication.publish(tables.compiled.snapshot.clone());
+                    published_ns = now_ns();
+                }
+                Step::Await(_) => {
+                    self.publication.collect();
+                }
+                // There is no kernel that it could be told to.
+                Step::Narrow(_)
+                | Step::Widen(_)
+                | Step::Listen(_)
+                | Step::Close(..)
+                | Step::Open(..)
+                | Step::Raise(..)
+                | Step::Look(_) => {}
+            }
+            self.in_force.carried(&step);
+        }
         self.stale.clear();
         published_ns
     }
@@ -133,12 +159,12 @@ impl Control {
 
     /// An error unless the tables have so many services with so many endpoints each, and nothing is wrong.
     pub(super) fn check(&self, services: u32, endpoints: u32) -> anyhow::Result<()> {
-        let problems = &self.compiled.problems;
+        let problems = &self.tables.compiled.problems;
         ensure!(
             problems.is_empty(),
             "the cluster contradicts itself: {problems:?}"
         );
-        let count = self.compiled.snapshot.services.iter().count();
+        let count = self.tables.compiled.snapshot.services.iter().count();
         ensure!(count == services as usize, "{count} services were compiled");
         for service in 0..services {
             let left = self.endpoints(service)?;
@@ -152,7 +178,7 @@ impl Control {
 
     /// How many endpoints a service has in the tables.
     pub(super) fn endpoints(&self, service: u32) -> anyhow::Result<usize> {
-        let services = &self.compiled.snapshot.services;
+        let services = &self.tables.compiled.snapshot.services;
         let key = ServiceKey {
             addr: after(REMOTE_SERVICE, service).into(),
             port: SERVICE_PORT,
@@ -171,11 +197,12 @@ impl Control {
         for problem in &batch.problems {
             eprintln!("cluster: {problem}");
         }
-        for change in batch.changes {
-            self.cluster.apply(change);
-            self.stale.mark();
+        let standing = batch.standing;
+        match self.facts.take(Event::Source(batch)) {
+            Due::Nothing => {}
+            Due::Soon | Due::Now => self.stale.mark(),
         }
-        batch.standing
+        standing
     }
 }
 

@@ -14,7 +14,6 @@ use serde_json::{Map, Value, json};
 
 use super::Agent;
 use super::clock::{boot_ns, flow_ms};
-use super::health::Readiness;
 use super::ports::mode_name;
 use super::services::services;
 use super::worker::Report;
@@ -218,7 +217,7 @@ impl Agent {
             "node": self.config.node,
             "version": env!("CARGO_PKG_VERSION"),
             "sequence": self.shown().compiled.snapshot.sequence,
-            "in_force": !self.stale.is_pending() && self.room.readiness() == Readiness::Ready,
+            "in_force": !self.stale.is_pending() && self.room.has_all_of(&self.tables),
             "source": {
                 "path": self.config.source.to_string(),
                 "facts": self.programming.facts().to_string(),

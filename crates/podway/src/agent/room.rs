@@ -18,7 +18,7 @@ use super::ports::mode_name;
 use super::start::cores;
 use super::waiting::CLOSED;
 use super::worker::{Shared, Worker};
-use crate::aim::{Desired, Event, HOST, InForce, Lane, Step, Tables, UPLINK, steps};
+use crate::aim::{Desired, Event, HOST, InForce, Lane, LastLook, Step, Tables, UPLINK, steps};
 use crate::config::Config;
 
 /// How long workers may take to go on to new tables.
@@ -335,7 +335,25 @@ impl Room {
 
     /// Has the kernel looked at again.
     pub(super) fn look_again(&mut self) {
-        self.in_force.host = None;
+        self.in_force.looked = LastLook::IsOld;
+    }
+
+    /// Whether everything that follows from the same facts as these tables is in force, or was refused by the kernel.
+    pub(super) fn has_all_of(&self, tables: &Tables) -> bool {
+        let refused = self.failed.iter().any(|step| match step {
+            Step::Look(look) => look.wanted == tables.host,
+            Step::Start(_)
+            | Step::Narrow(_)
+            | Step::Publish(_)
+            | Step::Await(_)
+            | Step::Widen(_)
+            | Step::Listen(_)
+            | Step::Close(..)
+            | Step::Open(..)
+            | Step::Raise(..) => false,
+        });
+        let is_mended = self.in_force.host.as_ref() == Some(&tables.host) || refused;
+        self.readiness() == Readiness::Ready && self.in_force.has(tables) && is_mended
     }
 
     /// Begins a new round: what failed is tried again.

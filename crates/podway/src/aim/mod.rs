@@ -12,7 +12,7 @@ mod tests;
 
 pub use self::desired::{Desired, Port, Tables, desired};
 pub use self::facts::{Due, Event, Facts, Looked, Stage, Wire, WireState};
-pub use self::steps::{Given, InForce, Lane, Look, Step, Torn, steps};
+pub use self::steps::{Given, InForce, Lane, LastLook, Look, Step, Torn, steps};
 
 use podway_tables::PortId;
 

@@ -25,8 +25,10 @@ pub struct InForce {
     pub torn: Torn,
     /// Open ports.
     pub ports: BTreeMap<PortId, Port>,
-    /// What the kernel was last made; `None` if it may be something else by now.
+    /// What the kernel was last made; `None` if it never was.
     pub host: Option<Wanted>,
+    /// Whether it may be something else by now.
+    pub looked: LastLook,
     /// The services whose health is answered.
     pub listeners: BTreeMap<u16, Name>,
 }
@@ -51,6 +53,16 @@ pub enum Torn {
     No,
     /// Something of the plan that was to follow is, too, or something is missing.
     Yes,
+}
+
+/// Whether the last look at the kernel still counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LastLook {
+    /// It does.
+    Counts,
+    /// The kernel may have changed since, or time has passed.
+    #[default]
+    IsOld,
 }
 
 /// One thing to do.
@@ -164,7 +176,7 @@ pub fn steps(now: &InForce, to: &Desired) -> Vec<Step> {
         steps.push(Step::Listen(tables.listeners.clone()));
     }
     steps.extend(of_devices(now, to));
-    if now.host.as_ref() != Some(&tables.host) {
+    if now.host.as_ref() != Some(&tables.host) || now.looked == LastLook::IsOld {
         steps.push(Step::Look(Look {
             wanted: tables.host.clone(),
             devices: now.ports.clone().into_iter().collect(),
@@ -261,7 +273,10 @@ impl InForce {
                     open.raises = port.raises;
                 }
             }
-            Step::Look(look) => self.host = Some(look.wanted.clone()),
+            Step::Look(look) => {
+                self.host = Some(look.wanted.clone());
+                self.looked = LastLook::Counts;
+            }
         }
     }
 
@@ -269,15 +284,24 @@ impl InForce {
     pub fn failed(&mut self, step: &Step) {
         match step {
             Step::Narrow(_) | Step::Widen(_) => self.torn = Torn::Yes,
-            Step::Look(_) => self.host = None,
             Step::Start(_)
             | Step::Publish(_)
             | Step::Await(_)
             | Step::Listen(_)
             | Step::Close(..)
             | Step::Open(..)
-            | Step::Raise(..) => {}
+            | Step::Raise(..)
+            | Step::Look(_) => {}
         }
+    }
+
+    /// True if all workers have these tables, and the program redirects what they say.
+    pub fn has(&self, tables: &Tables) -> bool {
+        let given = match &self.tables {
+            Given::All(given) => given.sequence() == tables.sequence(),
+            Given::Some(_) | Given::Nothing => false,
+        };
+        given && self.plan == tables.plan && self.torn == Torn::No
     }
 }
 

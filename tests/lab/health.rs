@@ -117,23 +117,39 @@ fn said(lab: &Lab, node: &str, port_and_path: (u16, &str)) -> String {
     namespace.inside(asked).expect("inside").unwrap_or_default()
 }
 
+const DENY: &str = "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: nobody, namespace: default }
+spec: { podSelector: { matchLabels: { app: web } }, policyTypes: [Ingress] }
+";
+
 #[test]
-fn s6_s7_health_is_answered_while_control_waits_for_the_kernel() {
+fn s6_s7_health_is_answered_and_policies_are_published_while_the_kernel_is_waited_for() {
     if unprivileged() {
         return;
     }
-    let lab = crate::world::up();
+    let directory = crate::world::copy("busy");
+    let lab = crate::world::up_from(&directory);
     let node = lab.node("node2");
     let socket = Path::new(node["socket"].as_str().expect("a socket"));
-    let shown = |within| ask(socket, &json!({"show": "status"}), within);
+    let endpoints = lab.show("node2", "endpoints");
+    let rows = endpoints.as_array().expect("rows");
+    let row = rows.iter().find(|row| row["pod"] == "default/web");
+    let row = row.expect("it is on node2");
+    // To be attached again is to be looked for, and set up once more.
+    let attach = json!({"attach": {
+        "pod": "default/web", "interface": row["interface"], "mac": row["mac"], "mtu": row["mtu"],
+    }});
+    let attached = |within| ask(socket, &attach, within);
     let moment = Duration::from_millis(500);
     let web = lab.address("default/web", |address| !address.contains(':'));
     let ping = lab.spawn("default/client", &["ping", "-q", "-i", "0.01", &web]);
+    let reaches = || lab.gets("default/client", "http://10.96.0.80/");
+    assert!(reaches(), "before");
 
     let held = Held::take();
-    // Control looks at the kernel every few seconds.
-    let waits = eventually(Duration::from_secs(10), || shown(moment).is_err());
-    assert!(waits, "control waits for the kernel");
+    let error = attached(moment).expect_err("the kernel does not say a word");
+    assert!(matches!(error, AgentError::Busy { .. }), "{error}");
     for (place, part) in [
         ((10256, "/livez"), "\"problems\":[]"),
         ((10256, "/healthz"), "\"problems\":[]"),
@@ -143,15 +159,20 @@ fn s6_s7_health_is_answered_while_control_waits_for_the_kernel() {
         assert!(text.starts_with("HTTP/1.1 200 "), "{place:?}: {text}");
         assert!(text.contains(part), "{place:?}: {text}");
     }
-    let error = shown(moment).expect_err("control still waits");
-    assert!(matches!(error, AgentError::Busy { .. }), "{error}");
-    drop(held);
-
-    shown(Duration::from_secs(20)).expect("control goes on");
     kill(ping.id() as i32, "-INT");
     let ping = ping.wait_with_output().expect("ping ends");
     let text = String::from_utf8_lossy(&ping.stdout);
     assert!(lost_nothing(&text), "{text}");
+
+    std::fs::write(directory.join("deny.yaml"), DENY).expect("written");
+    let denied = eventually(Duration::from_secs(8), || !reaches());
+    let error = attached(moment).expect_err("the kernel still does not say a word");
+    assert!(matches!(error, AgentError::Busy { .. }), "{error}");
+    drop(held);
+    assert!(denied, "the policy is in force while the kernel is busy");
+    attached(Duration::from_secs(20)).expect("the kernel has its say");
+    drop(lab);
+    std::fs::remove_dir_all(directory).expect("removed");
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Control {
             ..KubernetesSettings::default()
         };
         let batches = batches(Kubernetes::open(&settings).await?);
-        let mut facts = Facts::new(HERE, setup());
+        let mut facts = Facts::new(HERE, 1, setup());
         let neighbours = (0..world::nodes(services)).map(|index| after(PEER, index).into());
         facts.take(Event::Source(Batch {
             changes: neighbours

@@ -340,6 +340,12 @@ impl Agent {
         };
         let problems = self.facts.node_problems();
         let looked = self.facts.kernel().cloned();
+        if let Event::Looked(looked) = &event {
+            let wires = self.facts.wires();
+            for (_, wire, _) in wires.filter(|(port, ..)| looked.gone.contains(port)) {
+                tracing::warn!(pod = %wire.pod, "the pod's device is gone");
+            }
+        }
         let is_look = matches!(event, Event::Looked(_) | Event::NotLooked(_));
         let due = self.facts.take(event);
         if is_look {

@@ -44,7 +44,7 @@ impl Agent {
             ports: PORTS,
         })?);
 
-        let mut facts = Facts::new(&config.node, configured(&config));
+        let mut facts = Facts::new(&config.node, config.workers, configured(&config));
         let seen = node.reconcile(&Wanted::default()).await?;
         facts.take(Event::Looked(Box::new(Looked {
             seen,

@@ -98,8 +98,9 @@ pub enum Due {
 /// All that is known.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// This node's name.
+    /// This node's name, and how many workers it has.
     node: String,
+    workers: usize,
     /// What the configuration says of the node.
     configured: NodeSetup,
     stage: Stage,
@@ -116,12 +117,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Of the node with this name: nothing but its configuration is known.
-    pub fn new(node: &str, configured: NodeSetup) -> Facts {
+    /// Of the node with this name and so many workers: nothing but its configuration is known.
+    pub fn new(node: &str, workers: usize, configured: NodeSetup) -> Facts {
         let mut cluster = Cluster::default();
         cluster.apply(Change::Setup(configured.clone()));
         Facts {
             node: node.to_owned(),
+            workers,
             configured,
             stage: Stage::Waiting,
             cluster,
@@ -211,9 +213,9 @@ impl Facts {
         let before = self.uplink_closed.replace(looked.uplink_closed);
         let is_more = before.is_some_and(|before| looked.uplink_closed > before);
         self.queue_problem = is_more.then(|| {
-            let uplink = &seen.uplink.name;
+            let (uplink, workers) = (&seen.uplink.name, self.workers);
             format!(
-                "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or have the device use as many as there are workers (`ethtool -L {uplink} combined N`)"
+                "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
             )
         });
         self.kernel_problems.clone_from(&seen.problems);

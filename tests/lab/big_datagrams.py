@@ -27,10 +27,10 @@ with connected(PROBE) as it:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             sys.exit(f"not told that it is too big: {error!r}")
-    # What the message says. The stack keeps it for IPv6; a pod's way by IPv4 has a locked MTU.
+    # What the message says, which the stack keeps.
     _, ((_, _, error),), _, _ = it.recvmsg(4000, 512, socket.MSG_ERRQUEUE)
     learnt, = struct.unpack_from("8xI", error)
-    if six and it.getsockopt(level, mtu) != learnt:
+    if it.getsockopt(level, mtu) != learnt:
         sys.exit(f"not kept: an MTU of {learnt}")
     if not 1280 <= learnt <= most:
         sys.exit(f"learnt an MTU of {learnt}")

@@ -188,11 +188,8 @@ fn routes(wiring: &PodWiring<'_>) -> Result<Vec<Route>, WireError> {
         routes.push(Route {
             destination: everything,
             gateway: Some(gateway),
-            mtu: Some(match (address, far > wiring.tunnel_mtu) {
-                // What is not TCP is cut by the dataplane, as the stack would have done; IPv6 has no such way.
-                (IpAddr::V4(_), true) => PathMtu::Locked(far),
-                (IpAddr::V4(_), false) | (IpAddr::V6(_), _) => PathMtu::Learning(far),
-            }),
+            // Never locked: what the dataplane and routers say of smaller paths is for the pod's stack to keep (R6).
+            mtu: Some(PathMtu::Learning(far)),
         });
     }
     Ok(routes)

@@ -195,7 +195,8 @@ fn routes(wanted: &Wanted, large: Option<u32>, problems: &mut Vec<String>) -> Ro
     for range in &wanted.ranges {
         match source(range) {
             Some(source) => {
-                // What is not TCP is cut by the dataplane, as the stack would have done; IPv6 has no such way.
+                // No way to the world, whose paths are the stack's to learn: pods and services are behind the dataplane,
+                // which knows how large packets get there and cuts for all that allow it; IPv6 has no such way.
                 let how = How {
                     source: Some(source),
                     mtu: large.filter(|_| source.is_ipv4()),

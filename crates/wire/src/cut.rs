@@ -215,7 +215,7 @@ impl<'p> Cutting<'p> {
         }
     }
 
-    /// What differs from segment to segment: identification, sequence number, flags, checksum.
+    /// What differs from segment to segment: identification, sequence number, flags, checksum. No router may cut one.
     fn segment(&self, part: &Part, into: &mut [u8]) {
         let (l3, l4) = (self.cut.l3 as usize, self.cut.l4 as usize);
         let first = u32::from_be_bytes(into[l4 + 4..l4 + 8].try_into().expect("4 bytes"));
@@ -224,6 +224,9 @@ impl<'p> Cutting<'p> {
             let place = first / u32::from(self.cut.size) + part.index as u32;
             let identification = u16_at(into, l3 + 4).expect("parsed");
             set(into, l3, 4, identification.wrapping_add(place as u16));
+            // Whatever its sender said: a smaller hop has to say so, for the next segments to be cut to it (RFC 1191).
+            let bits = u16_at(into, l3 + 6).expect("parsed");
+            set(into, l3, 6, bits | 0x4000);
         }
         let tcp = &mut into[l4..];
         let number = first.wrapping_add(part.start as u32);

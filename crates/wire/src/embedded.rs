@@ -12,6 +12,8 @@ pub struct Embedded {
     pub l3: u16,
     /// Where its transport header starts in the frame.
     pub l4: u16,
+    /// How long its header says that it is, in bytes; the quote may be shorter.
+    pub length: u32,
 }
 
 /// The flow key of a packet that an ICMP error embeds, and where its headers are.
@@ -22,7 +24,7 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
     let bytes = &bytes[..bytes.len().min(outer.end())];
     let l3 = outer.l4 as usize + 8;
     let first = *bytes.get(l3)?;
-    let (source, target, protocol, l4) = match (first >> 4, outer.family) {
+    let (source, target, protocol, l4, length) = match (first >> 4, outer.family) {
         (4, Family::V4) => {
             let header = bytes.get(l3..l3 + 20)?;
             let header_length = (header[0] & 0x0f) as usize * 4;
@@ -32,7 +34,9 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
             }
             let source = Addr::v4(header[12..16].try_into().ok()?);
             let target = Addr::v4(header[16..20].try_into().ok()?);
-            (source, target, Protocol(header[9]), l3 + header_length)
+            let length = u16::from_be_bytes([header[2], header[3]]);
+            let l4 = l3 + header_length;
+            (source, target, Protocol(header[9]), l4, u32::from(length))
         }
         (6, Family::V6) => {
             let header = bytes.get(l3..l3 + 40)?;
@@ -46,7 +50,8 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
             if chain.fragment == Fragment::Later {
                 return None;
             }
-            (source, target, chain.protocol, chain.l4)
+            let length = 40 + u32::from(u16::from_be_bytes([header[4], header[5]]));
+            (source, target, chain.protocol, chain.l4, length)
         }
         (_, _) => return None,
     };
@@ -74,5 +79,6 @@ pub fn embedded(bytes: &[u8], outer: &Parsed) -> Option<Embedded> {
         key,
         l3: l3 as u16,
         l4: l4 as u16,
+        length,
     })
 }

@@ -152,6 +152,32 @@ pub fn error(
     })
 }
 
+/// The largest packet that passes a path, by an error that says that one was too big for it; `None` of other messages.
+pub fn too_big(bytes: &[u8], parsed: &Parsed) -> Option<u32> {
+    let l4 = parsed.l4 as usize;
+    let header: &[u8; 8] = bytes.get(l4..)?.first_chunk()?;
+    let [kind, code, _, _, rest @ ..] = *header;
+    match (parsed.family, kind, code) {
+        // RFC 1191, 4: the other half is unused.
+        (Family::V4, 3, 4) => Some(u32::from(u16::from_be_bytes([rest[2], rest[3]]))),
+        // RFC 4443, 3.2: the code is ignored.
+        (Family::V6, 2, _) => Some(u32::from_be_bytes(rest)),
+        (Family::V4 | Family::V6, _, _) => None,
+    }
+}
+
+/// True if a message's checksum is right, and all of it is here.
+pub fn is_sound(bytes: &[u8], parsed: &Parsed) -> bool {
+    let Some(message) = bytes.get(parsed.l4 as usize..parsed.end()) else {
+        return false;
+    };
+    let key = &parsed.key;
+    match parsed.family {
+        Family::V4 => checksum(message) == 0,
+        Family::V6 => transport(&key.source, &key.target, key.protocol, message) == 0,
+    }
+}
+
 fn code(family: Family, kind: IcmpError) -> ([u8; 2], u32) {
     match (family, kind) {
         (Family::V4, IcmpError::TimeExceeded) => ([11, 0], 0),

@@ -3,10 +3,12 @@
 use crate::bytes::{put_words, u16_at};
 use crate::checksum::checksum_of;
 use crate::parse::{ETHERNET, Fragment, Parsed};
-use crate::{Addr, Family, Frame, Mac, NoRoom, Protocol};
+use crate::{Addr, Embedded, Family, Frame, Mac, NoRoom, Protocol};
 
 /// UDP and VXLAN headers, in bytes.
 const UDP_AND_VXLAN: usize = 16;
+/// The first of the source ports that carry flows' entropy: all are dynamic ones (RFC 7348, 5).
+pub const FIRST_SOURCE_PORT: u16 = 49_152;
 /// The outer packet's hop limit.
 const OUTER_TTL: u8 = 64;
 
@@ -133,6 +135,13 @@ pub fn open(bytes: &[u8], outer: &Parsed) -> Result<Opened, OpenError> {
     Ok(Opened { vni, headers })
 }
 
+/// The VNI of a tunnel packet that an ICMP error embeds; `None` if the quote ends before it.
+pub fn quoted_vni(bytes: &[u8], embedded: &Embedded) -> Option<u32> {
+    let vxlan = embedded.l4 as usize + 8;
+    let header: &[u8; 8] = bytes.get(vxlan..)?.first_chunk()?;
+    Some(u32::from_be_bytes([0, header[4], header[5], header[6]]))
+}
+
 /// The inner packet's traffic class after the tunnel (RFC 6040, 4.2); `None` says drop: congestion that can't be told.
 #[inline]
 pub fn inner_traffic_class(outer: u8, inner: u8) -> Option<u8> {
@@ -248,6 +257,27 @@ mod tests {
         assert_eq!(patched(8, 0xf7), Err(OpenError::Malformed));
         for (at, value) in [(8, 0xff), (9, 0xff), (11, 0xff), (15, 0xff)] {
             assert_eq!(patched(at, value), Ok(opened), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn r6_a_quote_says_its_vni_if_it_reaches_that_far() {
+        let bytes: Vec<u8> = (0..60).collect();
+        let embedded = Embedded {
+            key: crate::FlowKey {
+                source: Addr::v4([192, 168, 0, 1]),
+                target: Addr::v4([192, 168, 0, 2]),
+                source_port: 50_000,
+                target_port: 4789,
+                protocol: Protocol::UDP,
+            },
+            l3: 10,
+            l4: 30,
+            length: 1_500,
+        };
+        assert_eq!(quoted_vni(&bytes, &embedded), Some(0x2a_2b2c));
+        for end in 0..46 {
+            assert_eq!(quoted_vni(&bytes[..end], &embedded), None);
         }
     }
 

@@ -81,6 +81,7 @@ pub(crate) fn seen(bytes: &[u8]) -> Seen {
             let header = ip.header().to_header();
             assert_eq!(header.header_checksum, header.calc_header_checksum());
             assert_eq!(usize::from(header.total_len), bytes.len() - 14);
+            assert!(header.dont_fragment, "R6: no router may cut a segment");
             let sum = tcp.calc_checksum_ipv4(header.source, header.destination);
             (sum, header.identification)
         }

@@ -2,7 +2,7 @@
 
 use etherparse::{Ipv4HeaderSlice, PacketBuilder};
 use podway_wire::edit::{translate, translate_error};
-use podway_wire::{Addr, Embedded, Family, FlowKey, Icmp, Protocol, embedded};
+use podway_wire::{Addr, Embedded, Family, FlowKey, Icmp, Protocol, embedded, icmp};
 use proptest::prelude::*;
 
 use crate::packets::{ETHERNET, ip, key, packet, packet_with, parsed, translations, wrong_sums};
@@ -62,6 +62,8 @@ proptest! {
         let mut bytes = start.clone();
         let (outer, inner) = (parsed(&bytes), quoted(&bytes));
         prop_assert_eq!(inner.key, from);
+        prop_assert_eq!(inner.length as usize, whole.len() - ETHERNET);
+        prop_assert!(icmp::is_sound(&start, &outer));
 
         translate_error(&mut bytes, &outer, (&router(family, 2), &to.source), &inner, &to);
         prop_assert_eq!(wrong_sums(&bytes), Vec::<&str>::new());
@@ -190,5 +192,83 @@ fn d1_a_quoted_later_fragment_is_none() {
         let bytes = error(flow.target, flow.source, &fragment);
         let read = embedded(&bytes, &parsed(&bytes)).map(|inner| inner.key);
         assert_eq!(read, expected);
+    }
+}
+
+/// An error of a type and a code about some UDP, with the second word of its header.
+fn error_of(family: Family, kind: (u8, u8), word: [u8; 4]) -> Vec<u8> {
+    let (source, target) = (router(family, 1), router(family, 2));
+    let about = FlowKey {
+        source: target,
+        target: router(family, 3),
+        source_port: 50_000,
+        target_port: 4789,
+        protocol: Protocol::UDP,
+    };
+    let quote = &packet(&about, &[7; 30])[ETHERNET..];
+    let outer = FlowKey {
+        source,
+        target,
+        source_port: 0,
+        target_port: 0,
+        protocol: Protocol(0),
+    };
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ip(ip(&outer, &[]));
+    let mut bytes = Vec::new();
+    match family {
+        Family::V4 => builder
+            .icmpv4_raw(kind.0, kind.1, word)
+            .write(&mut bytes, quote),
+        Family::V6 => builder
+            .icmpv6_raw(kind.0, kind.1, word)
+            .write(&mut bytes, quote),
+    }
+    .expect("a packet");
+    bytes
+}
+
+#[test]
+fn r6_only_errors_about_size_say_what_passes() {
+    let word = [0xab, 0xcd, 0x05, 0x78];
+    for (family, kind, expected) in [
+        (Family::V4, (3, 4), Some(1_400)),
+        (Family::V4, (3, 3), None),
+        (Family::V4, (11, 4), None),
+        (Family::V4, (2, 0), None),
+        (Family::V6, (2, 0), Some(0xabcd_0578)),
+        (Family::V6, (2, 9), Some(0xabcd_0578)),
+        (Family::V6, (3, 4), None),
+        (Family::V6, (1, 4), None),
+    ] {
+        let bytes = error_of(family, kind, word);
+        let outer = parsed(&bytes);
+        assert_eq!(
+            icmp::too_big(&bytes, &outer),
+            expected,
+            "{family:?} {kind:?}"
+        );
+    }
+}
+
+#[test]
+fn d5_an_error_is_sound_only_if_every_byte_is_as_it_was() {
+    for family in [Family::V4, Family::V6] {
+        let bytes = error_of(family, (3, 4), [0, 0, 5, 0x78]);
+        let outer = parsed(&bytes);
+        assert!(icmp::is_sound(&bytes, &outer));
+        for at in outer.l4 as usize..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert!(!icmp::is_sound(&damaged, &outer), "byte {at}");
+        }
+        assert!(
+            !icmp::is_sound(&bytes[..bytes.len() - 1], &outer),
+            "not all here"
+        );
+        let padded = [&bytes[..], &[0xff; 9]].concat();
+        assert!(
+            icmp::is_sound(&padded, &outer),
+            "padding counts for nothing"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The only state that two threads touch: the flow table, the publication of snapshots, counters.
+//! The only state that two threads touch: the flow table, path MTUs, the publication of snapshots, counters.
 //!
 //! No I/O, no clock, no randomness: times and seeds are arguments. Keys and decisions are opaque words, so that this
 //! crate knows nothing of packets. Everything shared is an atomic or behind a lock, and the models in `tests/loom.rs`
@@ -10,6 +10,7 @@ mod fragments;
 mod hash;
 mod index;
 mod partition;
+mod path_mtus;
 mod prefetch;
 mod publication;
 mod slot;
@@ -22,5 +23,6 @@ pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Tracked};
 pub use flows::{Foreign, Resumed};
 pub use fragments::{Fragments, Later, Range, Refusal, WAITING_BYTES};
 pub use hash::spread;
+pub use path_mtus::{PathMtu, PathMtus, Target};
 pub use publication::{Publication, Reader};
 pub use slot::{Decision, Direction, INHERITED, Key, Phase};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use podway_state::{
-    Decision, FlowTable, Gone, Handle, Key, NewFlow, Phase, Publication, Refused, Tracked,
+    Decision, FlowTable, Gone, Handle, Key, NewFlow, PathMtus, Phase, Publication, Refused, Tracked,
 };
 
 /// Enough preemptions for each known way to get this wrong; the models' sizes follow from it.
@@ -284,5 +284,27 @@ fn readers_move_on_sleep_and_come_back_and_never_drop_the_last() {
         assert_eq!(reader.latest().0, 3);
         assert!(publication.reached(3));
         assert_eq!(publication.collect(), 0);
+    });
+}
+
+/// R6: what is read of a path is what somebody wrote of that path, never half of it.
+#[test]
+fn a_path_mtu_is_read_whole_or_not_at_all() {
+    model(|| {
+        let paths = Arc::new(PathMtus::new(2, 10));
+        paths.lower([1, 1], 0, 1_301, 1);
+        paths.lower([2, 2], 0, 1_302, 2);
+        let other = thread::spawn({
+            let paths = paths.clone();
+            // The first of the full set makes room.
+            move || paths.lower([3, 3], 0, 1_303, 3)
+        });
+        for number in [1, 3] {
+            let read = paths.of([number; 2], 0, 3);
+            assert!(read.is_none_or(|mtu| u64::from(mtu) == 1_300 + number));
+        }
+        assert!(other.join().expect("no panic"));
+        let known = [1, 2, 3].map(|number| paths.of([number; 2], 0, 3));
+        assert_eq!(known, [None, Some(1_302), Some(1_303)]);
     });
 }

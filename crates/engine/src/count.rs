@@ -30,6 +30,8 @@ pub enum Event {
     Opened,
     /// A packet leaves in parts, which the edge counts.
     Cut,
+    /// A router said that less fits a path than was known.
+    PathLowered,
 }
 
 impl Event {
@@ -47,6 +49,7 @@ impl Event {
         Event::Pushed,
         Event::Opened,
         Event::Cut,
+        Event::PathLowered,
     ];
 
     /// The name that users see.
@@ -64,6 +67,7 @@ impl Event {
             Event::Pushed => "tunnel-pushed",
             Event::Opened => "tunnel-opened",
             Event::Cut => "cut",
+            Event::PathLowered => "path-mtu-lowered",
         }
     }
 }

@@ -4,7 +4,7 @@ use podway_tables::{Hop, Node, Peer, PortId, Snapshot, Via};
 use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
-use podway_wire::{Family, Fragment, Frame, Mac, Parsed, Protocol, edit};
+use podway_wire::{Addr, Family, Fragment, Frame, Mac, Parsed, Protocol, edit};
 
 use crate::DropReason;
 use crate::decide::{Reply, Stop};
@@ -82,7 +82,7 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
                 node,
                 peer,
                 next_hop: next_hop()?,
-                source_port: 49_152 | (towards.entropy as u16 & 0x3fff),
+                source_port: vxlan::FIRST_SOURCE_PORT | (towards.entropy as u16 & 0x3fff),
             };
             let inside = plain(port, node.gateway_mac, peer.mtu);
             Ok(Egress {
@@ -114,17 +114,26 @@ pub(crate) enum Fit {
     Cut(Cut),
 }
 
-/// No flow's segments have to be shorter than this, in bytes of IP packet.
-const SHORT: u32 = 576;
+/// No flow's segments have to be shorter than this, in bytes of IP packet, and no path is believed to take less (RFC
+/// 1122, 3.3.2).
+pub(crate) const SHORT: u32 = 576;
 
-/// Checks what a router checks before it sends on: hops left, and size. `longest` says how long the packets of its flow
-/// may be at most, whatever fits the way.
+/// How long packets may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// On the path, whatever they are.
+    pub(crate) path: u32,
+    /// Those of the flow, if they are TCP segments.
+    pub(crate) segment: u32,
+}
+
+/// Checks what a router checks before it sends on: hops left, and size; `limits` is asked of packets that are not short.
 #[inline]
 pub(crate) fn fit(
     frame: &Frame<'_>,
     parsed: &Parsed,
     egress: &Egress<'_>,
-    longest: impl FnOnce() -> u32,
+    limits: impl FnOnce() -> Limits,
 ) -> Result<Fit, Stop> {
     // What is delivered to this node's own stack makes no hop.
     if parsed.ttl <= 1 && egress.hop != Hop::Host {
@@ -133,9 +142,9 @@ pub(crate) fn fit(
     if parsed.length <= egress.mtu.min(SHORT) {
         return Ok(Fit::Whole);
     }
-    let longest = longest().min(egress.mtu);
-    if parsed.length > longest {
-        return cut(frame.bytes(), parsed, egress.mtu, longest);
+    let limits = limits();
+    if parsed.length > limits.segment.min(limits.path) {
+        return cut(frame.bytes(), parsed, limits, egress.mtu);
     }
     let data = parsed.key.protocol == Protocol::TCP && parsed.fragment == Fragment::Whole;
     match data && !egress.leads_out() && parsed.length * 2 <= egress.mtu {
@@ -144,16 +153,25 @@ pub(crate) fn fit(
     }
 }
 
-/// How a packet is cut that is too long: TCP into segments, and else what its sender allows (D2).
+/// How a packet is cut that is too long: TCP into segments, and else what its sender allows (D2). `wire` is what our own
+/// wire takes.
 #[cold]
-fn cut(bytes: &[u8], parsed: &Parsed, mtu: u32, longest: u32) -> Result<Fit, Stop> {
+fn cut(bytes: &[u8], parsed: &Parsed, limits: Limits, wire: u32) -> Result<Fit, Stop> {
+    let longest = limits.segment.min(limits.path);
     if let Some(segments) = Cut::segments(bytes, parsed, longest as usize) {
         return Ok(Fit::Cut(segments));
     }
+    let mtu = match parsed.family {
+        Family::V4 => limits.path,
+        // Nobody has to send less (RFC 8200, 5): a narrower tunnel gets what our own wire takes, and drops it.
+        Family::V6 => limits.path.max(1280).min(wire),
+    };
     if parsed.length <= mtu {
         return Ok(Fit::Whole);
     }
-    if parsed.forbids_fragments(bytes) {
+    // Segments are never sent in fragments, of which each one that is lost costs all, and some paths drop every one (R6).
+    let is_segment = parsed.key.protocol == Protocol::TCP && parsed.fragment == Fragment::Whole;
+    if is_segment || parsed.forbids_fragments(bytes) {
         let mtu = mtu.min(u32::from(u16::MAX)) as u16;
         return Err(Stop::Reply(Reply::Error(IcmpError::TooBig { mtu })));
     }
@@ -209,6 +227,11 @@ impl Egress<'_> {
         self.tunnel.is_some()
     }
 
+    /// The far end of the tunnel that it leads into.
+    pub(crate) fn tunnel_end(&self) -> Option<&Addr> {
+        self.tunnel.as_ref().map(|tunnel| &tunnel.peer.vtep)
+    }
+
     /// Where it leads.
     pub(crate) fn hop(&self) -> Hop {
         self.hop
@@ -217,6 +240,14 @@ impl Egress<'_> {
     /// The largest IP packet, in bytes.
     pub(crate) fn mtu(&self) -> u32 {
         self.mtu
+    }
+
+    /// How long packets may be of which nothing else is known.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            path: self.mtu,
+            segment: u32::MAX,
+        }
     }
 
     /// True if it leads to the wire.

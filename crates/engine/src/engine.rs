@@ -3,15 +3,18 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use podway_state::{Counters, FlowTable, Fragments};
+use podway_state::{Counters, FlowTable, Fragments, PathMtus};
 use podway_tables::{PortId, Snapshot};
-use podway_wire::{Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset};
+use podway_wire::{
+    Addr, Family, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset,
+};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
-use crate::emit::{Egress, Fit, Towards, egress, fit, send};
+use crate::emit::{Egress, Fit, Limits, Towards, egress, fit, send};
 use crate::flow::{Flows, begins_anew};
+use crate::path_mtu::{Paths, carries_anything, claimed, speaks_of_the_wire, tunnelled_to};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Kind, receive};
 use crate::related::related;
@@ -52,6 +55,8 @@ pub struct Shared {
     pub flows: Arc<FlowTable>,
     /// Datagrams whose fragments are on their way.
     pub fragments: Arc<Fragments>,
+    /// Paths on which less fits than on our own wire.
+    pub paths: Arc<Paths>,
     /// A row of [`crate::COUNTERS`] for each worker.
     pub counters: Arc<Counters>,
     /// What policies did.
@@ -64,6 +69,7 @@ impl Shared {
         Shared {
             flows: Arc::new(FlowTable::new(64, 1, 0)),
             fragments: Arc::new(Fragments::new(1)),
+            paths: Arc::new(Paths::brief()),
             counters: Arc::new(Counters::new(1, crate::COUNTERS)),
             hits: Arc::new(Hits::brief()),
         }
@@ -79,6 +85,7 @@ impl Shared {
         Shared {
             flows: Arc::new(flows),
             fragments: Arc::new(Fragments::new(DATAGRAMS)),
+            paths: Arc::default(),
             counters: Arc::new(Counters::new(workers, crate::COUNTERS)),
             hits: Arc::new(Hits::new(workers)),
         }
@@ -89,6 +96,7 @@ impl Shared {
 pub struct Engine {
     flows: Flows,
     fragments: Arc<Fragments>,
+    paths: Arc<Paths>,
     counters: Arc<Counters>,
     worker: usize,
     /// What the batch has counted so far.
@@ -129,6 +137,7 @@ impl Engine {
         Engine {
             flows: Flows::new(&shared, settings),
             fragments: shared.fragments,
+            paths: shared.paths,
             counters: shared.counters,
             worker,
             tally: std::array::from_fn(|_| Cell::new(0)),
@@ -209,9 +218,10 @@ impl Engine {
         }
     }
 
-    /// Looks at some slots of the worker's flows and frees those that have been idle for too long.
+    /// Looks at some slots of the worker's flows and frees those that have been idle for too long; at some paths, too.
     pub fn sweep(&mut self, slots: usize, now_ms: u32) {
         self.flows.sweep(slots, now_ms);
+        self.paths.sweep(now_ms);
     }
 
     /// A fragment goes the way of its datagram's first one, and waits for that if it has to (D3).
@@ -270,7 +280,7 @@ impl Engine {
         hash: u64,
     ) -> Result<PortId, Stop> {
         if parsed.icmp == Icmp::Error {
-            return self.carry_error(moment, packet, parsed);
+            return self.carry_error(moment, packet, (parsed, arrival));
         }
         let hit = self.flows.find(&parsed.key, hash);
         let known = match &hit {
@@ -295,11 +305,14 @@ impl Engine {
         };
         let towards = way.towards(parsed.family, hash);
         let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
-        let longest = || match egress.leads_out() {
-            true => longest(moment.snapshot, hit.as_ref(), parsed, arrival),
-            false => u32::MAX,
+        let limits = || match egress.leads_out() {
+            true => Limits {
+                path: self.path_mtu(moment, &egress, &way.translated.target),
+                segment: longest(moment.snapshot, hit.as_ref(), parsed, arrival),
+            },
+            false => egress.limits(),
         };
-        let fit = fit(&packet.frame, parsed, &egress, longest)?;
+        let fit = fit(&packet.frame, parsed, &egress, limits)?;
         let way = match (fresh, &hit) {
             (Some(fresh), before) => {
                 let before = before.as_ref();
@@ -352,17 +365,32 @@ impl Engine {
         &mut self,
         moment: Moment<'_>,
         packet: &mut Packet<'_>,
-        parsed: &Parsed,
+        (parsed, arrival): (&Parsed, Arrival),
     ) -> Result<PortId, Stop> {
         const UNRELATED: Stop = Stop::Drop(DropReason::UnrelatedIcmp);
-        let embedded = embedded(packet.frame.bytes(), parsed).ok_or(UNRELATED)?;
+        let bytes = packet.frame.bytes();
+        let embedded = embedded(bytes, parsed).ok_or(UNRELATED)?;
+        let snapshot = moment.snapshot;
+        if let Some(peer) = tunnelled_to(snapshot, arrival, bytes, parsed, &embedded) {
+            let mtu = claimed(bytes, parsed, &embedded).map_err(Stop::Drop)?;
+            let mtu = mtu.ok_or(UNRELATED)?;
+            if !carries_anything(mtu, peer) {
+                return Err(Stop::Drop(DropReason::ImplausibleMtu));
+            }
+            self.lower(&self.paths.tunnels, &peer.vtep, mtu, moment);
+            return Err(Stop::Drop(DropReason::TunnelTooBig));
+        }
         let (other, way) = self
             .flows
             .of_error(moment, &embedded.key.reverse())?
             .ok_or(UNRELATED)?;
+        let mtu = claimed(bytes, parsed, &embedded).map_err(Stop::Drop)?;
+        if let Some(mtu) = mtu.filter(|_| speaks_of_the_wire(snapshot, arrival)) {
+            self.lower(&self.paths.plain, &embedded.key.target, mtu, moment);
+        }
         let towards = way.towards(parsed.family, embedded.key.entropy());
-        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
-        match fit(&packet.frame, parsed, &egress, || u32::MAX)? {
+        let egress = egress(snapshot, towards).map_err(Stop::Drop)?;
+        match fit(&packet.frame, parsed, &egress, || egress.limits())? {
             Fit::Whole | Fit::Loose => {}
             Fit::Cut(_) => return Err(Stop::Drop(DropReason::TooBig)),
         }
@@ -375,6 +403,21 @@ impl Engine {
             &related.inner,
         );
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
+    }
+
+    /// The largest IP packet to `target` that gets there.
+    // Apart, so that the way of short packets stays as short as it is.
+    #[inline(never)]
+    fn path_mtu(&self, moment: Moment<'_>, egress: &Egress<'_>, target: &Addr) -> u32 {
+        self.paths.mtu(&self.flows, egress, target, moment.now_ms)
+    }
+
+    /// Notes what a router said of the path to `target`.
+    fn lower(&self, paths: &PathMtus, target: &Addr, mtu: u16, moment: Moment<'_>) {
+        let hash = self.flows.hash_of(target);
+        if paths.lower(target.words(), hash, mtu, moment.now_ms) {
+            self.count(Event::PathLowered);
+        }
     }
 
     /// Sends an answer of our own back in the packet's place.
@@ -408,9 +451,7 @@ impl Engine {
                 if !icmp::may_be_answered(parsed) || !self.errors.take(moment.now_ms) {
                     return Err(DropReason::Unanswered);
                 }
-                let node = &snapshot.node;
-                let ours = node.gateways.iter().chain(&node.addresses);
-                let sender = ours.copied().find(|addr| addr.family() == parsed.family);
+                let sender = speaker(snapshot, arrival, parsed.family);
                 let sender = sender.ok_or(DropReason::Unanswered)?;
                 icmp::error(&mut packet.frame, parsed, &sender, kind)
                     .map_err(|_| DropReason::NoHeadroom)?
@@ -479,5 +520,15 @@ impl Engine {
                 count => self.counters.add(self.worker, index, u64::from(count)),
             }
         }
+    }
+}
+
+/// Under which of our addresses errors go to whoever is there: pods know their gateway, and the world knows the node.
+fn speaker(snapshot: &Snapshot, arrival: Arrival, family: Family) -> Option<Addr> {
+    let node = &snapshot.node;
+    let (gateway, address) = (node.gateway(family), node.address(family));
+    match arrival {
+        Arrival::World => address.or(gateway),
+        Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => gateway.or(address),
     }
 }

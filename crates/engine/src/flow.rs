@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podway_state::{Counters, FlowTable, Hit, INHERITED, NewFlow, Refused};
 use podway_tables::{Backend, Hop};
-use podway_wire::{Family, FlowKey, Mac, Parsed, macs};
+use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, macs};
 
 use crate::affinity::{Client, Stays};
 use crate::count::event_index;
@@ -114,6 +114,12 @@ impl Flows {
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
         self.table.hash(&key.words())
+    }
+
+    /// The hash of an address alone.
+    pub(crate) fn hash_of(&self, addr: &Addr) -> u64 {
+        let [high, low] = addr.words();
+        self.table.hash(&[high, low, 0, 0, 0])
     }
 
     /// What is remembered of a packet's flow.

@@ -96,6 +96,10 @@ reasons! {
     SourcePorts = "source-ports",
     /// An ICMP error that belongs to no flow of ours.
     UnrelatedIcmp = "unrelated-icmp",
+    /// An ICMP error about a packet's size that can't be true: damaged, no smaller than the packet, or than every path.
+    ImplausibleMtu = "implausible-mtu",
+    /// A router's word that a packet of the tunnel was too big: noted for what goes into the tunnel, and for nobody else.
+    TunnelTooBig = "tunnel-too-big",
     /// The packet is larger than where it goes, and can't be fragmented.
     TooBig = "too-big",
     /// No room in the chunk for the headers to push.

@@ -12,6 +12,7 @@ mod joining;
 mod lives;
 mod outside;
 mod path;
+mod path_mtus;
 mod policies;
 mod refusals;
 mod restart;

@@ -150,11 +150,15 @@ static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __
 	return REASON_UPLINK_PASS;
 }
 
-/* An ICMP error quotes the packet that we sent: it is ours if that one's source port is. */
-static __always_inline __u32 claim_quoted(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family)
+/*
+ * An ICMP error quotes the packet that we sent: it is ours if that one's source port is. So is what says that a packet
+ * of the tunnel, whose source ports are any, was too big: it is about nobody's socket here.
+ */
+static __always_inline __u32 claim_quoted(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family,
+					  int too_big)
 {
 	__u8 version_and_length, protocol;
-	__be16 source;
+	__be16 quoted[2]; /* source and destination port */
 	__u32 ports;
 
 	if (family == 4) {
@@ -171,23 +175,26 @@ static __always_inline __u32 claim_quoted(struct xdp_md *ctx, const struct setti
 		ports += 4; /* the echo's identifier */
 	else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
 		return REASON_UPLINK_PASS;
-	if (bpf_xdp_load_bytes(ctx, ports, &source, sizeof(source)))
+	if (bpf_xdp_load_bytes(ctx, ports, quoted, sizeof(quoted)))
 		return REASON_UPLINK_UNREAD;
-	/* A tunnel's source ports are any, and its errors (path MTU) are for the host's own stack. */
-	return claim(set, protocol == IPPROTO_UDP && bpf_ntohs(source) == set->tunnel_port ? 0 : protocol,
-		     bpf_ntohs(source));
+	if (too_big && protocol == IPPROTO_UDP && set->tunnel_port && bpf_ntohs(quoted[1]) == set->tunnel_port)
+		return REASON_TUNNEL_ERROR;
+	/* What is from the tunnel's port is no tunnel's: those are to it. */
+	return claim(set, protocol == IPPROTO_UDP && bpf_ntohs(quoted[0]) == set->tunnel_port ? 0 : protocol,
+		     bpf_ntohs(quoted[0]));
 }
 
 /* ICMP to a node address: errors by what they quote, echo replies by their identifier. */
 static __always_inline __u32 claim_icmp(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family)
 {
 	__be16 identifier;
-	__u8 type;
+	__u8 header[2], type;
 
-	if (bpf_xdp_load_bytes(ctx, at, &type, 1))
+	if (bpf_xdp_load_bytes(ctx, at, header, sizeof(header)))
 		return REASON_UPLINK_UNREAD;
+	type = header[0];
 	if (family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4)
-		return claim_quoted(ctx, set, at + 8, family);
+		return claim_quoted(ctx, set, at + 8, family, family == 4 ? type == 3 && header[1] == 4 : type == 2);
 	if (type != (family == 4 ? 0 : 129))
 		return REASON_UPLINK_PASS;
 	if (bpf_xdp_load_bytes(ctx, at + 4, &identifier, sizeof(identifier)))

@@ -55,6 +55,7 @@ enum reason {
 	REASON_HOST,            /* from the host, to the dataplane */
 	REASON_HOST_CLOSED,     /* from the host, passed: nobody listens */
 	REASON_TUNNEL,          /* from the wire to our tunnel port */
+	REASON_TUNNEL_ERROR,    /* from the wire, says that a packet of our tunnel was too big for its path */
 	REASON_LOCAL,           /* from the wire to a pod, service or balancer address */
 	REASON_DIRECT,          /* from the wire to a node address, by a pod of a node that sends without the tunnel */
 	REASON_NODE_PORT,       /* from the wire to a node port */

@@ -25,12 +25,13 @@ mod skeleton {
 }
 
 /// The counters' names, in the order of `enum reason` in redirect.h.
-const REASONS: [&str; 14] = [
+const REASONS: [&str; 15] = [
     "pod",
     "pod-closed",
     "host",
     "host-closed",
     "tunnel",
+    "tunnel-error",
     "local",
     "direct",
     "node-port",

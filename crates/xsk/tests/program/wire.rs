@@ -103,7 +103,12 @@ pub(crate) fn transport(source: u16, target: u16) -> Vec<u8> {
 }
 
 pub(crate) fn icmp(kind: u8, identifier: u16, quoted: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![kind, 0, 0, 0];
+    icmp_of((kind, 0), identifier, quoted)
+}
+
+/// ICMP of a type and a code.
+fn icmp_of((kind, code): (u8, u8), identifier: u16, quoted: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, code, 0, 0];
     bytes.extend(identifier.to_be_bytes());
     bytes.extend([0, 1]);
     bytes.extend(quoted);
@@ -127,6 +132,12 @@ pub(crate) fn from_the_wire() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let v6 = |rest: Vec<u8>| ethernet(0x86dd, 0, &rest);
     let (tcp, udp, sctp) = (6, 17, 132);
     let to_tunnel = transport(5000, 4789);
+    let to_peer = (50000, 4789);
+    let quoted4 =
+        |protocol, (source, target)| ipv4(OTHER4, protocol, 0x4000, 0, &transport(source, target));
+    let quoted6 =
+        |protocol, (source, target)| ipv6(pod6(), &[], protocol, &transport(source, target));
+    let needed = |quoted: &[u8]| icmp_of((3, 4), 0, quoted);
     let hop = |count| {
         (0..count)
             .map(|_| (60, options_header()))
@@ -367,13 +378,95 @@ pub(crate) fn from_the_wire() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "uplink-pass",
         ),
         (
-            "an error about our tunnel",
+            "host unreachable about our tunnel",
+            v4(ipv4(NODE4, 1, 0, 0, &icmp(3, 0, &quoted4(udp, to_peer)))),
+            "uplink-pass",
+        ),
+        (
+            "time exceeded about our tunnel",
             v4(ipv4(
                 NODE4,
                 1,
                 0,
                 0,
-                &icmp(3, 0, &ipv4(OTHER4, udp, 0, 0, &transport(50000, 4789))),
+                &icmp_of((11, 4), 0, &quoted4(udp, to_peer)),
+            )),
+            "uplink-pass",
+        ),
+        (
+            "R6: fragmentation needed about our tunnel",
+            v4(ipv4(NODE4, 1, 0, 0, &needed(&quoted4(udp, to_peer)))),
+            "tunnel-error",
+        ),
+        (
+            "R6: fragmentation needed about our tunnel behind IP options",
+            v4(ipv4(
+                NODE4,
+                1,
+                0,
+                3,
+                &needed(&ipv4(OTHER4, udp, 0x4000, 2, &transport(50000, 4789))),
+            )),
+            "tunnel-error",
+        ),
+        (
+            "R6: fragmentation needed about our tunnel, of a masquerading source port",
+            v4(ipv4(NODE4, 1, 0, 0, &needed(&quoted4(udp, (61007, 4789))))),
+            "tunnel-error",
+        ),
+        (
+            "R6: fragmentation needed about our tunnel that quotes no more than ports",
+            v4(ipv4(
+                NODE4,
+                1,
+                0,
+                0,
+                &needed(&ipv4(OTHER4, udp, 0, 0, &transport(50000, 4789)[..4])),
+            )),
+            "tunnel-error",
+        ),
+        (
+            "R6: fragmentation needed about our tunnel, to another node",
+            v4(ipv4(OTHER4, 1, 0, 0, &needed(&quoted4(udp, to_peer)))),
+            "uplink-pass",
+        ),
+        (
+            "R6: fragmentation needed about masqueraded TCP",
+            v4(ipv4(NODE4, 1, 0, 0, &needed(&quoted4(tcp, (61007, 4789))))),
+            "snat",
+        ),
+        (
+            "R6: fragmentation needed about the node's own TCP to that port",
+            v4(ipv4(NODE4, 1, 0, 0, &needed(&quoted4(tcp, to_peer)))),
+            "uplink-pass",
+        ),
+        (
+            "R6: packet too big about our tunnel",
+            v6(ipv6(node6(), &[], 58, &icmp(2, 0, &quoted6(udp, to_peer)))),
+            "tunnel-error",
+        ),
+        (
+            "R6: packet too big about our tunnel behind headers",
+            v6(ipv6(
+                node6(),
+                &hop(2),
+                58,
+                &icmp(2, 0, &quoted6(udp, to_peer)),
+            )),
+            "tunnel-error",
+        ),
+        (
+            "no route about our tunnel over IPv6",
+            v6(ipv6(node6(), &[], 58, &icmp(1, 0, &quoted6(udp, to_peer)))),
+            "uplink-pass",
+        ),
+        (
+            "R6: packet too big about the node's own datagrams",
+            v6(ipv6(
+                node6(),
+                &[],
+                58,
+                &icmp(2, 0, &quoted6(udp, (40000, 53))),
             )),
             "uplink-pass",
         ),

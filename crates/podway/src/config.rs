@@ -59,6 +59,9 @@ pub struct Config {
     /// The MTU of pods' devices, in bytes.
     #[serde(default = "default_pod_mtu", deserialize_with = "pod_mtu")]
     pub pod_mtu: u32,
+    /// How long a path is taken to be as narrow as a router said, in seconds after it last did.
+    #[serde(default = "default_path_mtu_lifetime", deserialize_with = "seconds")]
+    pub path_mtu_lifetime: u32,
     /// How many flows the table holds.
     #[serde(default = "default_flows", deserialize_with = "flows")]
     pub flows: usize,
@@ -387,6 +390,11 @@ pub(crate) fn default_snat_ports() -> (u16, u16) {
 
 fn default_health_address() -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, 10_256))
+}
+
+/// RFC 1191, 6.3; RFC 8201, 4.
+fn default_path_mtu_lifetime() -> u32 {
+    600
 }
 
 fn default_pod_mtu() -> u32 {

@@ -8,6 +8,7 @@ mod kept;
 mod kernel;
 mod latency;
 mod local_ports;
+mod path_mtus;
 mod policies;
 mod ports;
 mod programming;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::Agent;
 use super::clock::{boot_ns, flow_ms};
+use super::path_mtus::path_mtus;
 use super::ports::mode_name;
 use super::services::services;
 use super::worker::Report;
@@ -231,6 +232,7 @@ impl Agent {
             "peers": self.peers(),
             "pods": self.pods().count(),
             "pod_mtu": self.config.pod_mtu,
+            "path_mtus": path_mtus(&self.room.paths, flow_ms(boot_ns())),
             "flows": {
                 "used": self.room.flows.len(),
                 "embryonic": self.room.flows.embryonic(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podway_engine::Paths;
 use podway_state::{Counters, FlowTable, Publication};
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{Mode, Redirect};
@@ -37,6 +38,7 @@ pub(super) struct Room {
     /// How the XDP program runs, by port.
     modes: BTreeMap<PortId, Mode>,
     pub(super) flows: Arc<FlowTable>,
+    pub(super) paths: Arc<Paths>,
     pub(super) counters: Arc<Counters>,
     pub(super) hits: HitsByName,
     health: HealthPorts,
@@ -100,6 +102,7 @@ impl Room {
             kernel,
             modes: BTreeMap::new(),
             flows: shared.state.flows.clone(),
+            paths: shared.state.paths.clone(),
             counters: shared.state.counters.clone(),
             hits: HitsByName::new(shared.state.hits.clone()),
             crew: Crew::Waits(shared),

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use podway_engine::Paths;
 use podway_host::node::{Node, Settings, Wanted};
 use podway_intent::{Compiler, NodeSetup};
 use podway_xsk::{Redirect, RedirectSettings};
@@ -60,7 +61,10 @@ impl Agent {
         let seed = RandomState::new().hash_one(clock::boot_ns());
         let flows = kept::flow_table(&config, seed);
         let shared = Shared {
-            state: podway_engine::Shared::with(flows, config.workers),
+            state: podway_engine::Shared {
+                paths: Arc::new(Paths::new(config.path_mtu_lifetime * 1_000)),
+                ..podway_engine::Shared::with(flows, config.workers)
+            },
             sockets: redirect.sockets(),
             frames: config.frames,
             timeouts: config.timeouts.of_flows(),

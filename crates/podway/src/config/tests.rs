@@ -26,6 +26,7 @@ fn every_key_is_in_the_example() {
         "workers",
         "cores",
         "pod_mtu",
+        "path_mtu_lifetime",
         "flows",
         "frames",
         "host_interface",

@@ -16,10 +16,10 @@ const DIRECT: [&str; 2] = ["--tunnel", "direct"];
 const SEND: &str = include_str!("sends_directly.py");
 
 /// Counts packets on the network between the nodes.
-struct Capture(Child);
+pub(crate) struct Capture(Child);
 
 impl Capture {
-    fn of(filter: &str) -> Capture {
+    pub(crate) fn of(filter: &str) -> Capture {
         let mut tcpdump = Command::new("ip");
         tcpdump.args(["netns", "exec", "podway-lab-switch", "tcpdump", "-n", "-l"]);
         tcpdump.args(["--immediate-mode", "-i", "any", "-c", "500", filter]);
@@ -30,7 +30,7 @@ impl Capture {
     }
 
     /// What was seen, a line for each packet, 500 at most.
-    fn lines(mut self) -> Vec<String> {
+    pub(crate) fn lines(mut self) -> Vec<String> {
         sleep(Duration::from_millis(500));
         let _ = self.0.kill();
         let output = self.0.wait_with_output().expect("it ends");
@@ -51,12 +51,12 @@ fn modes(lab: &Lab, node: &str) -> Vec<(String, String)> {
     modes
 }
 
-fn counter(lab: &Lab, node: &str, name: &str) -> u64 {
+pub(crate) fn counter(lab: &Lab, node: &str, name: &str) -> u64 {
     let counters = lab.show(node, "counters");
     counters["engine"][name].as_u64().expect("a counter")
 }
 
-fn both_families(lab: &Lab, pod: &str) -> [String; 2] {
+pub(crate) fn both_families(lab: &Lab, pod: &str) -> [String; 2] {
     [
         lab.address(pod, |ip| !ip.contains(':')),
         lab.address(pod, |ip| ip.contains(':')),

@@ -13,6 +13,7 @@ mod flood;
 mod health;
 mod kubernetes;
 mod matrix;
+mod path_mtus;
 mod policies;
 mod services;
 mod shaper;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::bench::{Lab, eventually, root, unprivileged};
 
-const SCRIPT: &str = include_str!("transfer.py");
+pub(crate) const SCRIPT: &str = include_str!("transfer.py");
 /// Bytes of each transfer and way, unless `PODWAY_TRANSFER_BYTES` says otherwise.
 const BYTES: u64 = 64_000_000;
 /// Where the world is, and where the nodes are: the lower half of their network.

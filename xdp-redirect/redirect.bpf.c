@@ -6,13 +6,14 @@
  * never fails open; all that the host sends into its veth is ours, and passed when nobody listens; of what the
  * wire brings, ours are tunnels, local ranges, node ports, answers to masqueraded flows and what pods of direct peers
  * send to the node, unless behind a VLAN tag. Packets are only looked at, never changed. Fragments after the first carry no ports: they are ours if their address is, else
- * the host's, whose reassembly can't complete without the first.
+ * the host's, whose reassembly can't complete without the first. What the node sends to itself is own.h's.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -86,6 +87,13 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2 * PORT_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} host_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct settings);
@@ -136,6 +144,18 @@ static __always_inline int in_snat_range(const struct settings *set, __u16 port)
 	return set->snat_first && port >= set->snat_first && port <= set->snat_last;
 }
 
+/* A port of the masquerading range at which the host has a socket, and no flow of ours: reached without us (R3). */
+static __always_inline int is_hosts(__u8 protocol, __u16 port)
+{
+	__u32 word = (protocol == IPPROTO_UDP ? PORT_WORDS : 0) + port / 64;
+	const __u64 *ports_of_host;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return 0;
+	ports_of_host = bpf_map_lookup_elem(&host_ports, &word);
+	return ports_of_host && *ports_of_host >> port % 64 & 1;
+}
+
 /* What a datagram with these ports, sent to a node address, is to us; REASON_UPLINK_PASS if nothing. */
 static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __u16 destination)
 {
@@ -143,7 +163,7 @@ static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __
 
 	if (protocol == IPPROTO_UDP && set->tunnel_port && destination == set->tunnel_port)
 		return REASON_TUNNEL;
-	if (in_snat_range(set, destination))
+	if (in_snat_range(set, destination) && !is_hosts(protocol, destination))
 		return REASON_SNAT;
 	if (bpf_map_lookup_elem(&node_ports, &key))
 		return REASON_NODE_PORT;
@@ -368,5 +388,7 @@ int podway_redirect(struct xdp_md *ctx)
 	}
 	return for_us(ctx, port, reason);
 }
+
+#include "own.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -23,6 +23,7 @@ struct settings {
 	__u16 snat_first;  /* host order, inclusive; 0: no range */
 	__u16 snat_last;   /* host order, inclusive */
 	__u16 reserved;
+	__u32 host_ifindex; /* the host's end of the pair; 0: there is none */
 };
 
 /* Keys of the longest-prefix maps `local4`, `local6`, `direct4` and `direct6`; addresses in network order. */
@@ -47,6 +48,17 @@ struct node_port {
 	__u8 protocol; /* IANA number */
 	__u8 reserved;
 };
+
+/* Key of `own_ports`: a port of a service or pod at an address of the node. */
+struct own_port {
+	struct address address;
+	__u16 port;    /* host order */
+	__u8 protocol; /* IANA number */
+	__u8 reserved;
+};
+
+/* Words of `host_ports` for each of TCP and UDP, a bit a port: UDP's come behind TCP's. */
+#define PORT_WORDS 1024
 
 /* What became of a packet: one counter each. The loader names them in this order. */
 enum reason {

@@ -448,5 +448,6 @@ pub(crate) fn plan(compiled: &Compiled) -> podway_xsk::Plan {
         tunnel_port: Some(plan.tunnel_port),
         node_ports: plan.node_ports.clone(),
         snat_ports: None,
+        ..podway_xsk::Plan::default()
     }
 }

@@ -11,6 +11,7 @@ mod deaths;
 mod direct;
 mod flood;
 mod health;
+mod host_side;
 mod kubernetes;
 mod matrix;
 mod path_mtus;

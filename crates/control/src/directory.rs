@@ -225,6 +225,7 @@ fn key(change: &Change) -> Key {
         Change::EndpointSlice(slice) => Key::EndpointSlice(place(&slice.name)),
         Change::NetworkPolicy(policy) => Key::NetworkPolicy(place(&policy.name)),
         Change::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
+        Change::ServiceCidr(it) => Key::ServiceCidr(it.name.clone()),
         Change::Attachment(attachment) => Key::Attachment(place(&attachment.pod)),
         Change::Neighbour(address, _) => Key::Neighbour(*address),
         Change::Setup(_) => Key::Setup,

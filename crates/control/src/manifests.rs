@@ -4,7 +4,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use podway_intent::Change;
 
 use crate::{ClusterNetworkPolicy, Problems, complete, convert, read};
@@ -26,6 +26,8 @@ pub struct Manifests {
     pub network_policies: Vec<NetworkPolicy>,
     /// ClusterNetworkPolicies.
     pub cluster_network_policies: Vec<ClusterNetworkPolicy>,
+    /// ServiceCIDRs.
+    pub service_cidrs: Vec<ServiceCIDR>,
 }
 
 impl Manifests {
@@ -39,6 +41,9 @@ impl Manifests {
         let mut changes = Vec::new();
         for node in &self.nodes {
             changes.push(Change::Node(convert::node(node)?));
+        }
+        for it in &self.service_cidrs {
+            changes.push(Change::ServiceCidr(convert::service_cidr(it)?));
         }
         for namespace in &self.namespaces {
             changes.push(Change::Namespace(convert::namespace(namespace)?));

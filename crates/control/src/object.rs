@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{ClusterNetworkPolicy, Place};
@@ -27,6 +27,8 @@ pub enum Object {
     NetworkPolicy(Box<NetworkPolicy>),
     /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
     ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    /// networking.k8s.io/v1 ServiceCIDR.
+    ServiceCidr(Box<ServiceCIDR>),
 }
 
 /// An object and where it was read from.
@@ -50,6 +52,7 @@ impl Object {
             Object::EndpointSlice(_) => "EndpointSlice",
             Object::NetworkPolicy(_) => "NetworkPolicy",
             Object::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
+            Object::ServiceCidr(_) => "ServiceCIDR",
         }
     }
 
@@ -64,6 +67,7 @@ impl Object {
             Object::EndpointSlice(slice) => &slice.metadata,
             Object::NetworkPolicy(policy) => &policy.metadata,
             Object::ClusterNetworkPolicy(policy) => &policy.metadata,
+            Object::ServiceCidr(it) => &it.metadata,
         }
     }
 
@@ -77,6 +81,7 @@ impl Object {
             Object::EndpointSlice(slice) => &mut slice.metadata,
             Object::NetworkPolicy(policy) => &mut policy.metadata,
             Object::ClusterNetworkPolicy(policy) => &mut policy.metadata,
+            Object::ServiceCidr(it) => &mut it.metadata,
         }
     }
 
@@ -89,7 +94,10 @@ impl Object {
     pub(crate) fn is_cluster_wide(&self) -> bool {
         matches!(
             self,
-            Object::Node(_) | Object::Namespace(_) | Object::ClusterNetworkPolicy(_)
+            Object::Node(_)
+                | Object::Namespace(_)
+                | Object::ClusterNetworkPolicy(_)
+                | Object::ServiceCidr(_)
         )
     }
 }

@@ -180,7 +180,7 @@ fn object(
         "Node" | "Namespace" | "Pod" | "Service" => "v1",
         "Deployment" => "apps/v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
-        "NetworkPolicy" => "networking.k8s.io/v1",
+        "NetworkPolicy" | "ServiceCIDR" => "networking.k8s.io/v1",
         "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
         _ => return Ok(None),
     };
@@ -207,6 +207,7 @@ fn object(
         "Deployment" => Object::Deployment(typed(value, kind, place)?),
         "Service" => Object::Service(typed(value, kind, place)?),
         "EndpointSlice" => Object::EndpointSlice(typed(value, kind, place)?),
+        "ServiceCIDR" => Object::ServiceCidr(typed(value, kind, place)?),
         "ClusterNetworkPolicy" => Object::ClusterNetworkPolicy(typed(value, kind, place)?),
         _ => Object::NetworkPolicy(typed(value, kind, place)?),
     };

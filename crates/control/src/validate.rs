@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::convert::{
-    cluster_policy_into, is_headless, node_into, pod_into, policy_into, service_into, slice_into,
+    cluster_policy_into, is_headless, node_into, pod_into, policy_into, service_cidr_into,
+    service_into, slice_into,
 };
 use crate::fields::{
     Family, address, dns_label, dns_subdomain, family, label_key, label_value, port, port_name,
@@ -38,6 +39,7 @@ pub(crate) fn validate(located: &Located, problems: &mut Vec<Problem>) {
         Object::EndpointSlice(slice) => validate_slice(slice, &mut findings),
         Object::NetworkPolicy(policy) => drop(policy_into(policy, &mut findings)),
         Object::ClusterNetworkPolicy(policy) => drop(cluster_policy_into(policy, &mut findings)),
+        Object::ServiceCidr(it) => drop(service_cidr_into(it, &mut findings)),
         Object::Deployment(deployment) => {
             validate_deployment(deployment, &mut findings);
             let place = place.inside("spec.template");
@@ -63,7 +65,8 @@ fn metadata(object: &Object, findings: &mut Findings<'_>) {
                 | Object::Deployment(_)
                 | Object::EndpointSlice(_)
                 | Object::NetworkPolicy(_)
-                | Object::ClusterNetworkPolicy(_) => dns_subdomain(name),
+                | Object::ClusterNetworkPolicy(_)
+                | Object::ServiceCidr(_) => dns_subdomain(name),
             };
             findings.take("metadata.name", checked);
         }

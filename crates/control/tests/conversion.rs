@@ -368,3 +368,17 @@ fn s7_a_nodes_taints_are_known_by_their_keys() {
     let node = typed("v1", "Node", json!({}));
     assert_eq!(convert::node(&node).unwrap().taints, []);
 }
+
+#[test]
+fn r7_a_service_cidrs_ranges_arrive_and_one_that_is_none_is_an_error() {
+    let converted = |cidrs: Value| {
+        let object = json!({"spec": {"cidrs": cidrs}});
+        convert::service_cidr(&typed("networking.k8s.io/v1", "ServiceCIDR", object))
+    };
+    let both = converted(json!(["10.96.0.0/16", "fd96::/112"])).unwrap();
+    assert_eq!(&*both.name, "a");
+    let ranges: Vec<String> = both.ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.96.0.0/16", "fd96::/112"]);
+    let problems = converted(json!(["ten"])).unwrap_err().to_string();
+    assert!(problems.contains("spec.cidrs[0]"), "{problems}");
+}

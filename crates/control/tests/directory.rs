@@ -43,6 +43,7 @@ fn names(changes: &[Change]) -> Vec<String> {
             | Change::EndpointSlice(_)
             | Change::NetworkPolicy(_)
             | Change::ClusterNetworkPolicy(_)
+            | Change::ServiceCidr(_)
             | Change::Attachment(_)
             | Change::Neighbour(..)
             | Change::Setup(_)

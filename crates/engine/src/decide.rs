@@ -306,7 +306,8 @@ pub(crate) fn egress_question(decision: &Decision) -> Option<Question> {
 pub(crate) fn ingress_question(snapshot: &Snapshot, decision: &Decision) -> Option<Question> {
     let endpoint = decision.target_endpoint()?;
     let source = decision.original.source;
-    let own_node = decision.arrival == Arrival::Host && snapshot.node.addresses.contains(&source);
+    let own = snapshot.node.addresses.contains(&source) || source.ip().is_loopback();
+    let own_node = decision.arrival == Arrival::Host && own;
     let translated = &decision.translated;
     (!own_node && decision.source_endpoint() != Some(endpoint)).then(|| Question {
         endpoint,

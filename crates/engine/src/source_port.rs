@@ -33,9 +33,20 @@ pub(crate) fn source_ports(
     // identifier is as good as a port.
     let tries = if numbered { tries } else { 0 };
     let others = (0..tries).map(move |attempt| first + (spread(entropy ^ attempt) % count) as u16);
-    // F10: a host port may be among ours.
-    let others = others.filter(move |port| !is_served(snapshot, key.protocol, source, *port));
+    // F10, R3: a host port may be among ours, and a port of the host's own sockets.
+    let others = others.filter(move |port| {
+        !is_served(snapshot, key.protocol, source, *port)
+            && !is_hosts(snapshot, key.protocol, source, *port)
+    });
     own.into_iter().chain(others)
+}
+
+/// True of a port at which the host's own stack answers, or is answered.
+fn is_hosts(snapshot: &Snapshot, protocol: Protocol, source: SourceNat, port: u16) -> bool {
+    match source {
+        SourceNat::Masquerade(_) => snapshot.node.host_ports.contains(&(protocol, port)),
+        SourceNat::Keep | SourceNat::Hairpin(_) => false,
+    }
 }
 
 /// True of a port at which a service or pod answers under the node's address.

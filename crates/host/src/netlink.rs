@@ -191,6 +191,11 @@ impl Network {
     /// Makes the stack compute the checksums of what it sends through a link: XDP at the other end of a veth pair
     /// cannot see that one is only partial (D4).
     pub async fn checksum_in_software(&self, index: u32) -> Result<(), NetlinkError> {
+        self.keep_checksum_in_software(index).await.map(drop)
+    }
+
+    /// The same; true if it was otherwise.
+    pub async fn keep_checksum_in_software(&self, index: u32) -> Result<bool, NetlinkError> {
         let switched = beside(move || offload::checksum_in_software(index)).await;
         switched.map_err(NetlinkError::Offload)
     }

@@ -27,14 +27,12 @@ const ETHTOOL_MSG_FEATURES_SET: u8 = 12;
 const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
 const ETHTOOL_A_FEATURES_WANTED: u16 = 3;
 const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
-const ETHTOOL_A_HEADER_FLAGS: u16 = 3;
-const ETHTOOL_FLAG_OMIT_REPLY: u32 = 2;
 const ETHTOOL_A_BITSET_BITS: u16 = 3;
 const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 
-/// Switches checksum offload off for a link of the caller's namespace.
-pub(crate) fn checksum_in_software(index: u32) -> io::Result<()> {
+/// Switches checksum offload off for a link of the caller's namespace; true if it was on.
+pub(crate) fn checksum_in_software(index: u32) -> io::Result<bool> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -43,13 +41,7 @@ pub(crate) fn checksum_in_software(index: u32) -> io::Result<()> {
     let answer = ask(&socket, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, &name)?;
     let family = family_id(&answer).ok_or(io::ErrorKind::Unsupported)?;
 
-    let header = [
-        attribute(ETHTOOL_A_HEADER_DEV_INDEX, &index.to_ne_bytes()),
-        attribute(
-            ETHTOOL_A_HEADER_FLAGS,
-            &ETHTOOL_FLAG_OMIT_REPLY.to_ne_bytes(),
-        ),
-    ];
+    let header = attribute(ETHTOOL_A_HEADER_DEV_INDEX, &index.to_ne_bytes());
     // A bit that is named without a value is off; those not named stay as they are.
     let bits = CHECKSUMS.map(|name| {
         let name = attribute(
@@ -60,11 +52,13 @@ pub(crate) fn checksum_in_software(index: u32) -> io::Result<()> {
     });
     let wanted = attribute(NLA_F_NESTED | ETHTOOL_A_BITSET_BITS, &bits.concat());
     let request = [
-        attribute(NLA_F_NESTED | ETHTOOL_A_FEATURES_HEADER, &header.concat()),
+        attribute(NLA_F_NESTED | ETHTOOL_A_FEATURES_HEADER, &header),
         attribute(NLA_F_NESTED | ETHTOOL_A_FEATURES_WANTED, &wanted),
     ];
-    ask(&socket, family, ETHTOOL_MSG_FEATURES_SET, &request.concat())?;
-    Ok(())
+    let answer = ask(&socket, family, ETHTOOL_MSG_FEATURES_SET, &request.concat())?;
+    // It names what became otherwise.
+    let changed = |name: &&str| answer.windows(name.len()).any(|it| it == name.as_bytes());
+    Ok(CHECKSUMS.iter().any(changed))
 }
 
 /// The messages that a request is answered with, up to its acknowledgement.

@@ -8,7 +8,7 @@ use podway_wire::Mac;
 
 use crate::{
     Attachment, ClusterNetworkPolicy, EndpointSlice, Name, Namespace, NetworkPolicy, Node,
-    NodeSetup, Pod, Service,
+    NodeSetup, Pod, Service, ServiceCidr,
 };
 
 /// What an object is, and which: the key under which a [`crate::Cluster`] keeps it.
@@ -28,6 +28,8 @@ pub enum Key {
     NetworkPolicy(Name),
     /// A ClusterNetworkPolicy by name.
     ClusterNetworkPolicy(Arc<str>),
+    /// A ServiceCIDR by name.
+    ServiceCidr(Arc<str>),
     /// A local device by its pod.
     Attachment(Name),
     /// A next hop by the address it leads to.
@@ -46,6 +48,7 @@ impl fmt::Display for Key {
             Key::EndpointSlice(name) => write!(f, "endpointslice {name}"),
             Key::NetworkPolicy(name) => write!(f, "networkpolicy {name}"),
             Key::ClusterNetworkPolicy(name) => write!(f, "clusternetworkpolicy {name}"),
+            Key::ServiceCidr(name) => write!(f, "servicecidr {name}"),
             Key::Attachment(pod) => write!(f, "attachment of pod {pod}"),
             Key::Neighbour(addr) => write!(f, "neighbour {addr}"),
             Key::Setup => f.write_str("node set-up"),
@@ -70,6 +73,8 @@ pub enum Change {
     NetworkPolicy(NetworkPolicy),
     /// A ClusterNetworkPolicy is so.
     ClusterNetworkPolicy(ClusterNetworkPolicy),
+    /// A ServiceCIDR is so.
+    ServiceCidr(ServiceCidr),
     /// A pod's device is attached.
     Attachment(Attachment),
     /// The kernel resolved the next hop towards an address of a peer.

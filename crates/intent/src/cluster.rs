@@ -5,12 +5,13 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use podway_tables::SharedMap;
 use podway_wire::Mac;
 
 use crate::{
     Attachment, Change, ClusterNetworkPolicy, EndpointSlice, Key, Labels, Name, Namespace,
-    NetworkPolicy, Node, NodeSetup, Pod, Service,
+    NetworkPolicy, Node, NodeSetup, Pod, Service, ServiceCidr,
 };
 
 /// The label that every namespace has, whatever its source says.
@@ -29,6 +30,7 @@ pub struct Cluster {
     pub(crate) slices: SharedMap<Name, Arc<EndpointSlice>>,
     pub(crate) policies: SharedMap<Name, Arc<NetworkPolicy>>,
     pub(crate) cluster_policies: SharedMap<Arc<str>, Arc<ClusterNetworkPolicy>>,
+    pub(crate) service_cidrs: SharedMap<Arc<str>, Arc<ServiceCidr>>,
     pub(crate) attachments: SharedMap<Name, Arc<Attachment>>,
     pub(crate) neighbours: SharedMap<IpAddr, Mac>,
     pub(crate) setup: Option<Arc<NodeSetup>>,
@@ -47,6 +49,7 @@ impl Cluster {
             Change::ClusterNetworkPolicy(it) => {
                 set(&mut self.cluster_policies, it.name.clone(), it);
             }
+            Change::ServiceCidr(it) => set(&mut self.service_cidrs, it.name.clone(), it),
             Change::Attachment(it) => set(&mut self.attachments, it.pod.clone(), it),
             Change::Neighbour(addr, mac) => {
                 self.neighbours.insert(addr, mac);
@@ -117,6 +120,27 @@ impl Cluster {
         Cow::Owned(labels)
     }
 
+    /// The ServiceCIDRs, by name.
+    pub fn service_cidrs(&self) -> Vec<&ServiceCidr> {
+        sorted(&self.service_cidrs)
+    }
+
+    /// The ranges that cluster addresses are given from, in order: those of the ServiceCIDRs where there are any, else the set-up's (R7).
+    pub fn service_ranges(&self) -> Vec<IpNet> {
+        let said = self.service_cidrs();
+        let set = self.setup().map_or(&[][..], |setup| &setup.service_ranges);
+        let mut ranges: Vec<IpNet> = match said.is_empty() {
+            true => set.iter().map(IpNet::trunc).collect(),
+            false => {
+                let all = said.iter().flat_map(|it| &it.ranges);
+                all.map(IpNet::trunc).collect()
+            }
+        };
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+    }
+
     /// The devices of pods on this node, by pod.
     pub fn attachments(&self) -> Vec<&Attachment> {
         sorted(&self.attachments)
@@ -141,6 +165,7 @@ impl Cluster {
             Key::EndpointSlice(name) => drop(self.slices.remove(name)),
             Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
             Key::ClusterNetworkPolicy(name) => drop(self.cluster_policies.remove(name)),
+            Key::ServiceCidr(name) => drop(self.service_cidrs.remove(name)),
             Key::Attachment(pod) => drop(self.attachments.remove(pod)),
             Key::Neighbour(addr) => drop(self.neighbours.remove(addr)),
             Key::Setup => self.setup = None,

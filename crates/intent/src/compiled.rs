@@ -1,5 +1,6 @@
 //! What compiling gives: tables for workers, a plan for the kernel, and names for people.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct Compiled {
 /// Which packets that come in by the uplink are ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Our pod ranges, addresses of our pods outside of them, and the service ranges; in order.
+    /// Our pod ranges, addresses of our pods outside of them, the service ranges and cluster addresses outside of those; in order.
     pub local: Vec<IpNet>,
     /// This node's own addresses.
     pub node_addresses: Vec<IpAddr>,
@@ -36,6 +37,10 @@ pub struct Plan {
     pub tunnel_port: u16,
     /// Node ports, in order.
     pub node_ports: Vec<(Protocol, u16)>,
+    /// Ports of services and pods at the node's own addresses, 127.0.0.1 among them: the node's own processes reach them by us (S26).
+    pub own_ports: Vec<(IpAddr, Protocol, u16)>,
+    /// Those of `snat_ports` that are the host's.
+    pub host_ports: Arc<BTreeSet<(Protocol, u16)>>,
     /// The first and last of our own source ports: answers to them are ours.
     pub snat_ports: Option<(u16, u16)>,
 }

@@ -11,6 +11,7 @@ use crate::lingering::Lingering;
 use crate::pods::PodTable;
 use crate::policies::PolicyTable;
 use crate::round::{Round, Touched};
+use crate::service_ranges::{Ranges, ServiceRanges};
 use crate::services::ServiceTable;
 use crate::topology::Topology;
 use crate::{Cluster, Compiled, Key, Names, Plan, Problem};
@@ -27,6 +28,7 @@ pub struct Compiler {
     names: Names,
     topology: Topology,
     pods: PodTable,
+    ranges: ServiceRanges,
     services: ServiceTable,
     policies: PolicyTable,
 }
@@ -42,6 +44,7 @@ impl Compiler {
             names: Names::default(),
             topology: Topology::default(),
             pods: PodTable::default(),
+            ranges: ServiceRanges::default(),
             services: ServiceTable::default(),
             policies: PolicyTable::default(),
         }
@@ -76,16 +79,16 @@ impl Compiler {
             snapshot,
             &mut names.rules,
         );
-        let ranges = |cluster: &Cluster| cluster.setup().map(|it| it.service_ranges.clone());
-        if ranges(&before) != ranges(cluster) {
-            let ranges = ranges(cluster).unwrap_or_default();
-            snapshot.services.set_ranges(&ranges);
+        match self.ranges.update(&round) {
+            Ranges::Different => snapshot.services.set_ranges(self.ranges.ranges()),
+            Ranges::Same => {}
         }
         self.services
             .update(&round, &mut snapshot.services, &mut names.services);
         let mut problems = self.attach(cluster);
         problems.extend(self.topology.problems());
         problems.extend(self.pods.problems(&self.topology));
+        problems.extend(self.ranges.problems());
         problems.extend(self.services.problems());
         problems.sort_unstable();
         problems.dedup();
@@ -144,13 +147,21 @@ impl Compiler {
         let mut local: BTreeSet<IpNet> = outside.collect();
         local.extend(ranges.iter().map(IpNet::trunc));
         let setup = cluster.setup();
-        let services = setup.map_or(&[][..], |setup| &setup.service_ranges);
-        local.extend(services.iter().map(IpNet::trunc));
+        local.extend(self.ranges.taken(cluster));
         let addresses = own.map_or(&[][..], |own| &own.addresses);
         let mut node_ports = BTreeSet::new();
+        let mut own_ports = BTreeSet::new();
         for (key, kind) in self.services.outward() {
+            let address = key.addr.ip();
+            let is_own = addresses.contains(&address);
+            if is_own || address.is_loopback() {
+                own_ports.insert((address, key.protocol, key.port));
+            }
+            if address.is_loopback() {
+                continue;
+            }
             // Of an address that is the node's own only the service's port is ours (S10, D10).
-            if kind == FrontendKind::NodePort || addresses.contains(&key.addr.ip()) {
+            if kind == FrontendKind::NodePort || is_own {
                 node_ports.insert((key.protocol, key.port));
             } else {
                 local.insert(single(&key.addr));
@@ -162,6 +173,8 @@ impl Compiler {
             direct: self.topology.direct().to_vec(),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
             node_ports: node_ports.into_iter().collect(),
+            own_ports: own_ports.into_iter().collect(),
+            host_ports: setup.map_or_else(Default::default, |setup| setup.host_ports.clone()),
             snat_ports: setup.and_then(|setup| setup.snat_ports),
         }
     }

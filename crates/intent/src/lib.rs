@@ -18,6 +18,7 @@ mod pods;
 mod policies;
 mod round;
 mod selector;
+mod service_ranges;
 mod services;
 mod sets;
 mod topology;

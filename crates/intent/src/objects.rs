@@ -1,6 +1,6 @@
 //! The objects of a cluster as far as a dataplane needs them; each value is legal by construction of its source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -130,6 +130,15 @@ pub struct HostPort {
     pub port: u16,
     /// The pod's port.
     pub target: u16,
+}
+
+/// Ranges that cluster addresses are given from (networking.k8s.io/v1 ServiceCIDR).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The ranges, one of a family at most.
+    pub ranges: Vec<IpNet>,
 }
 
 /// Which endpoints a service may use, by where they are.
@@ -382,7 +391,7 @@ pub struct NodeSetup {
     pub vni: u32,
     /// The tunnel's UDP port.
     pub tunnel_port: u16,
-    /// Ranges that cluster IPs come from.
+    /// Ranges that cluster IPs come from, where the cluster has no object that says so.
     pub service_ranges: Vec<IpNet>,
     /// Ranges of the node's addresses that answer node ports; none: its first address of each family (KEP-3866).
     pub node_port_addresses: Vec<IpNet>,
@@ -398,6 +407,8 @@ pub struct NodeSetup {
     pub world: podway_tables::NextHops,
     /// The first and last source port of what leaves under this node's address; `None`: nothing does.
     pub snat_ports: Option<(u16, u16)>,
+    /// Those of them that are the host's: it has sockets there, or picks from them (R3).
+    pub host_ports: Arc<BTreeSet<(Protocol, u16)>>,
 }
 
 /// Whether node ports are open on 127.0.0.1, as kube-proxy's iptables mode has them for old times' sake (KEP-3866).

@@ -297,5 +297,6 @@ fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
     node.masquerade_exempt.clone_from(&setup.masquerade_exempt);
     node.world = setup.world;
     node.snat_ports = setup.snat_ports;
+    node.host_ports = setup.host_ports.clone();
     node.uplink_mtu = setup.uplink.map_or(0, |(_, _, mtu)| mtu);
 }

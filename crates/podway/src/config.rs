@@ -16,7 +16,8 @@ use serde::Deserialize;
 
 use self::values::{
     directory, facts, flows, frames, health_address, host_interface, node, pod_mtu, ranges,
-    seconds, snat_ports, socket, source, taint, tunnel, tunnel_port, uplink, vni, workers,
+    seconds, snat_ports, socket, some_ranges, source, taint, tunnel, tunnel_port, uplink, vni,
+    workers,
 };
 
 /// The ports that clusters give to services of type NodePort unless told otherwise.
@@ -77,9 +78,9 @@ pub struct Config {
     /// Where the kernel's settings are, writable: runtimes mount a container's own read-only.
     #[serde(default = "default_proc_sys", deserialize_with = "directory")]
     pub proc_sys: PathBuf,
-    /// The ranges that cluster IPs come from.
-    #[serde(default = "default_service_ranges", deserialize_with = "ranges")]
-    pub service_ranges: Vec<IpNet>,
+    /// The ranges that cluster IPs come from, where the cluster has no ServiceCIDRs that say so.
+    #[serde(default, deserialize_with = "some_ranges")]
+    pub service_ranges: Option<Vec<IpNet>>,
     /// Ranges of the node's addresses that answer node ports; none: its first address of each family.
     #[serde(default, deserialize_with = "ranges")]
     pub node_port_addresses: Vec<IpNet>,
@@ -274,6 +275,13 @@ impl Config {
 }
 
 impl Config {
+    /// The ranges that cluster IPs come from, where the cluster does not say so.
+    pub fn service_ranges(&self) -> Vec<IpNet> {
+        self.service_ranges
+            .clone()
+            .unwrap_or_else(default_service_ranges)
+    }
+
     /// The file that keeps what the API server said last.
     pub fn facts_path(&self) -> PathBuf {
         let beside = || self.socket.with_extension("facts");

@@ -1,7 +1,10 @@
 //! All that a worker needs to know about the cluster, as of one moment.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use ipnet::IpNet;
-use podway_wire::{Addr, Family, Mac};
+use podway_wire::{Addr, Family, Mac, Protocol};
 
 use crate::{EndpointId, PeerId, Policies, PortId, Routes, Services};
 
@@ -53,6 +56,8 @@ pub struct Node {
     pub host_mtu: u32,
     /// The first and last source port of what leaves under this node's address; the XDP program claims them.
     pub snat_ports: Option<(u16, u16)>,
+    /// Those of them at which the host has sockets of its own: nothing leaves by them (R3).
+    pub host_ports: Arc<BTreeSet<(Protocol, u16)>>,
     /// Whose packets to cluster addresses get our address as their source.
     pub cluster_ip_masquerade: ClusterIpMasquerade,
     /// Where pods' packets go with the pods' own addresses, outside of the cluster.

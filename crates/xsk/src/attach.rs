@@ -67,6 +67,19 @@ pub(crate) fn attach(
     })
 }
 
+/// Attaches `program` to a device that has none, or an older one of ours; true if it had to.
+pub(crate) fn restore(
+    program: BorrowedFd<'_>,
+    interface: &str,
+    ifindex: u32,
+) -> Result<bool, RedirectError> {
+    let ours = program_id(program.as_raw_fd());
+    if query(interface, ifindex)?.is_some_and(|present| present.id == ours) {
+        return Ok(false);
+    }
+    attach(program, interface, ifindex).map(|_| true)
+}
+
 /// Takes `program` off the device if it is the one that is there.
 pub(crate) fn detach(
     program: BorrowedFd<'_>,

@@ -69,6 +69,16 @@ pub enum RedirectError {
         /// The kernel's error.
         error: io::Error,
     },
+    /// The kernel did not take the program for the node's own packets.
+    #[error(
+        "the kernel refused a filter on {interface} ({error}): it needs CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF; until then the node's own processes don't reach node ports and host ports at its own addresses"
+    )]
+    Own {
+        /// The device's name.
+        interface: String,
+        /// The kernel's error.
+        error: libbpf_rs::Error,
+    },
     /// A map is full.
     #[error(
         "the XDP program's map `{0}` is full: fewer ports or ranges, or larger limits in the configuration"

@@ -11,6 +11,7 @@ mod kernel;
 mod mapping;
 mod members;
 mod opening;
+mod own;
 mod parts;
 mod plan;
 mod pool;

@@ -24,6 +24,12 @@ pub struct Plan {
     pub tunnel_port: Option<u16>,
     /// Ports of services on the node's addresses.
     pub node_ports: Vec<(Protocol, u16)>,
+    /// Ports of services and pods at the node's own addresses, for its own processes (S26).
+    pub own_ports: Vec<(IpAddr, Protocol, u16)>,
+    /// The host's end of the pair, by which those come to us; `None` if there is none.
+    pub host_ifindex: Option<u32>,
+    /// Ports of `snat_ports` that are the host's: left to it.
+    pub host_ports: BTreeSet<(Protocol, u16)>,
     /// The source ports that masquerading uses; `None` if it doesn't.
     pub snat_ports: Option<RangeInclusive<u16>>,
 }
@@ -41,11 +47,15 @@ impl Plan {
                 .iter()
                 .map(|&(protocol, port)| node_port_key(protocol, port)),
         );
+        let own_ports = present(self.own_ports.iter().map(own_port_key));
+        write_words(&maps.host_ports, &self.host_words())
+            .map_err(RedirectError::map("host_ports"))?;
         let settings = BTreeMap::from([(0u32.to_ne_bytes().to_vec(), self.settings())]);
         let wanted = [
             (&maps.settings, "settings", settings),
             (&maps.addresses, "addresses", addresses),
             (&maps.node_ports, "node_ports", node_ports),
+            (&maps.own_ports, "own_ports", own_ports),
             (&maps.local4, "local4", local4),
             (&maps.local6, "local6", local6),
             (&maps.direct4, "direct4", direct4),
@@ -66,10 +76,29 @@ impl Plan {
             .snat_ports
             .as_ref()
             .map_or((0, 0), |range| (*range.start(), *range.end()));
-        [self.tunnel_port.unwrap_or(0), first, last, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect()
+        let ports = [self.tunnel_port.unwrap_or(0), first, last, 0];
+        let host = self.host_ifindex.unwrap_or(0).to_ne_bytes();
+        let words = ports.iter().flat_map(|word| word.to_ne_bytes());
+        words.chain(host).collect()
+    }
+
+    /// The words of `host_ports` in redirect.h that the masquerading range reaches into.
+    fn host_words(&self) -> BTreeMap<u32, u64> {
+        let mut words = BTreeMap::new();
+        let Some(range) = &self.snat_ports else {
+            return words;
+        };
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            for place in range.start() / 64..=range.end() / 64 {
+                words.insert(word_of(protocol) + u32::from(place), 0);
+            }
+        }
+        for (protocol, port) in &self.host_ports {
+            if let Some(word) = words.get_mut(&(word_of(*protocol) + u32::from(port / 64))) {
+                *word |= 1 << (port % 64);
+            }
+        }
+        words
     }
 }
 
@@ -105,6 +134,33 @@ fn address_key(ip: IpAddr) -> Vec<u8> {
 fn node_port_key(protocol: Protocol, port: u16) -> Vec<u8> {
     let [low, high] = port.to_ne_bytes();
     vec![low, high, protocol.0, 0]
+}
+
+/// `struct own_port`.
+fn own_port_key((ip, protocol, port): &(IpAddr, Protocol, u16)) -> Vec<u8> {
+    let [low, high] = port.to_ne_bytes();
+    let mut key = address_key(*ip);
+    key.extend([low, high, protocol.0, 0]);
+    key
+}
+
+/// Where the words of a protocol's ports begin: PORT_WORDS of redirect.h.
+fn word_of(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::UDP => 1_024,
+        _ => 0,
+    }
+}
+
+/// Writes the words that differ; an array has all of its entries always.
+fn write_words(map: &MapHandle, words: &BTreeMap<u32, u64>) -> libbpf_rs::Result<()> {
+    for (place, word) in words {
+        let (key, value) = (place.to_ne_bytes(), word.to_ne_bytes());
+        if map.lookup(&key, MapFlags::ANY)?.as_deref() != Some(&value) {
+            map.update(&key, &value, MapFlags::ANY)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes what is missing or different. Presence is looked up among the keys: a prefix map answers with shorter prefixes too.

@@ -11,6 +11,7 @@ use podway_tables::{PortId, PortKind};
 
 use crate::attach::{self, Mode};
 use crate::error::{LoadError, RedirectError};
+use crate::own;
 use crate::plan::Plan;
 
 #[allow(
@@ -56,6 +57,8 @@ pub struct RedirectSettings {
 #[derive(Debug)]
 pub struct Redirect {
     program: OwnedFd,
+    /// What sends the node's own packets to its services' ports our way.
+    own: OwnedFd,
     pub(crate) maps: Maps,
     sockets: Sockets,
 }
@@ -70,6 +73,8 @@ pub(crate) struct Maps {
     pub(crate) direct6: MapHandle,
     pub(crate) addresses: MapHandle,
     pub(crate) node_ports: MapHandle,
+    pub(crate) own_ports: MapHandle,
+    pub(crate) host_ports: MapHandle,
     pub(crate) settings: MapHandle,
     pub(crate) counters: MapHandle,
 }
@@ -122,9 +127,11 @@ impl Redirect {
         let loaded = open.load().map_err(LoadError::of)?;
 
         let program = loaded.progs.podway_redirect.as_fd();
+        let own = loaded.progs.podway_own.as_fd();
         let maps = &loaded.maps;
         let redirect = Redirect {
             program: program.try_clone_to_owned().map_err(LoadError::Io)?,
+            own: own.try_clone_to_owned().map_err(LoadError::Io)?,
             maps: Maps {
                 ports: handle(&maps.ports)?,
                 local4: handle(&maps.local4)?,
@@ -133,6 +140,8 @@ impl Redirect {
                 direct6: handle(&maps.direct6)?,
                 addresses: handle(&maps.addresses)?,
                 node_ports: handle(&maps.node_ports)?,
+                own_ports: handle(&maps.own_ports)?,
+                host_ports: handle(&maps.host_ports)?,
                 settings: handle(&maps.settings)?,
                 counters: handle(&maps.counters)?,
             },
@@ -198,6 +207,18 @@ impl Redirect {
         };
         attach::detach(self.program.as_fd(), interface, ifindex)?;
         remove(&self.maps.ports, &ifindex.to_ne_bytes()).map_err(RedirectError::map("ports"))
+    }
+
+    /// Has the program for the node's own packets run where they leave by a device, `lo`; true if it did not run there.
+    ///
+    /// The attachment outlives this process, and replaces what an earlier one attached.
+    pub fn attach_own(&self, interface: &str) -> Result<bool, RedirectError> {
+        own::attach(self.own.as_fd(), interface, interface_index(interface)?)
+    }
+
+    /// Attaches the program to a device that has lost it; true if it had.
+    pub fn restore(&self, interface: &str) -> Result<bool, RedirectError> {
+        attach::restore(self.program.as_fd(), interface, interface_index(interface)?)
     }
 
     /// How many packets met each end, by name, summed over all CPUs.

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::convert::NAMESPACE_NAME;
@@ -42,6 +42,7 @@ pub fn complete(mut objects: Vec<Located>) -> Result<Manifests, Problems> {
             Object::ClusterNetworkPolicy(policy) => {
                 cluster.cluster_policies.push((*policy, place));
             }
+            Object::ServiceCidr(it) => cluster.service_cidrs.push((*it, place)),
         }
     }
     nodes::complete(&mut cluster);
@@ -66,6 +67,7 @@ struct Cluster {
     slices: Vec<(EndpointSlice, Place)>,
     policies: Vec<(NetworkPolicy, Place)>,
     cluster_policies: Vec<(ClusterNetworkPolicy, Place)>,
+    service_cidrs: Vec<(ServiceCIDR, Place)>,
     claims: Claims,
     problems: Vec<Problem>,
 }
@@ -87,6 +89,7 @@ impl Cluster {
             endpoint_slices: values(self.slices, |slice| &slice.metadata),
             network_policies: values(self.policies, |policy| &policy.metadata),
             cluster_network_policies: values(self.cluster_policies, |policy| &policy.metadata),
+            service_cidrs: values(self.service_cidrs, |it| &it.metadata),
         }
     }
 }

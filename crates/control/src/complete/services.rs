@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 
+use crate::Place;
 use crate::complete::{Cluster, choose};
 use crate::convert::{is_headless, service_into};
 use crate::fields::{Family, family, protocol};
@@ -13,12 +15,13 @@ use crate::object::title;
 use crate::problem::Findings;
 use crate::validate::NODE_PORTS;
 
-/// Where cluster addresses come from unless a manifest gives them.
+/// Where cluster addresses come from unless a manifest gives them, or a ServiceCIDR says otherwise.
 const RANGES: [(Family, &str); 2] = [(Family::V4, "10.96.0.0/16"), (Family::V6, "fd96::/112")];
 
 /// Gives every service an address of each of its families, and node ports if its type has them.
 pub(super) fn complete(cluster: &mut Cluster) {
     let mut services = std::mem::take(&mut cluster.services);
+    let ranges = ranges(&cluster.service_cidrs);
     let mut node_ports = NodePorts::default();
     // Given values first: nothing chosen may be one of them.
     for (service, place) in &services {
@@ -48,7 +51,7 @@ pub(super) fn complete(cluster: &mut Cluster) {
     }
     for (service, place) in &mut services {
         let title = title("Service", &service.metadata);
-        let filled = fill_addresses(service, &title, cluster)
+        let filled = fill_addresses(service, &title, &ranges, cluster)
             .and_then(|()| node_ports.fill(service, &title));
         if let Err(message) = filled {
             cluster
@@ -59,7 +62,26 @@ pub(super) fn complete(cluster: &mut Cluster) {
     cluster.services = services;
 }
 
-fn fill_addresses(service: &mut Service, title: &str, cluster: &mut Cluster) -> Result<(), String> {
+/// The range of each family: the first that a ServiceCIDR names, in the order of their names (R7).
+fn ranges(objects: &[(ServiceCIDR, Place)]) -> [(Family, String); 2] {
+    let said = objects.iter().flat_map(|(it, _)| it.spec.iter());
+    let said: Vec<String> = said.flat_map(|it| it.cidrs.clone()).flatten().collect();
+    RANGES.map(|(family, default)| {
+        let is_of_family = |text: &&String| {
+            let range: Result<IpNet, _> = text.parse();
+            range.is_ok_and(|range| Family::of(range.addr()) == family)
+        };
+        let named = said.iter().find(is_of_family).cloned();
+        (family, named.unwrap_or_else(|| default.to_owned()))
+    })
+}
+
+fn fill_addresses(
+    service: &mut Service,
+    title: &str,
+    ranges: &[(Family, String); 2],
+    cluster: &mut Cluster,
+) -> Result<(), String> {
     let is_headless = is_headless(service);
     let spec = service.spec.get_or_insert_default();
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -85,7 +107,7 @@ fn fill_addresses(service: &mut Service, title: &str, cluster: &mut Cluster) -> 
         return Ok(());
     }
     for family in families.iter().skip(addresses.len()) {
-        let [v4, v6] = RANGES;
+        let [v4, v6] = ranges;
         let (_, range) = if *family == v4.0 { v4 } else { v6 };
         let range: IpNet = range
             .parse()

@@ -8,13 +8,14 @@ mod cluster_policy;
 mod node;
 mod policy;
 mod service;
+mod service_cidr;
 mod slice;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podway_intent::Name;
 
@@ -26,6 +27,7 @@ pub(crate) use cluster_policy::cluster_policy_into;
 pub(crate) use node::{namespace_into, node_into, pod_into};
 pub(crate) use policy::policy_into;
 pub(crate) use service::{is_headless, service_into};
+pub(crate) use service_cidr::service_cidr_into;
 pub(crate) use slice::slice_into;
 
 /// The label that joins a slice with its service.
@@ -78,6 +80,13 @@ pub fn endpoint_slice(
     }
     let object = title("EndpointSlice", &slice.metadata);
     finish(object, |findings| slice_into(slice, findings)).map(Some)
+}
+
+/// A ServiceCIDR; the problems if one of its ranges is none.
+pub fn service_cidr(object: &ServiceCIDR) -> Result<podway_intent::ServiceCidr, Problems> {
+    finish(title("ServiceCIDR", &object.metadata), |findings| {
+        Some(service_cidr_into(object, findings))
+    })
 }
 
 /// A NetworkPolicy; the problems if anything in it is not understood, for then nobody knows whom it keeps out.

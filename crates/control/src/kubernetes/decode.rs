@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, Namespace, Node, Pod, PodIP, PodSpec, PodStatus, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podway_intent::{Change, Key, Name};
 use serde::de::DeserializeOwned;
@@ -81,6 +81,9 @@ pub(super) fn decode(
         Kind::ClusterNetworkPolicy => read(&title, json, |it: &ClusterNetworkPolicy| {
             convert::cluster_network_policy(it).map(|it| Some(Change::ClusterNetworkPolicy(it)))
         }),
+        Kind::ServiceCidr => read(&title, json, |it: &ServiceCIDR| {
+            convert::service_cidr(it).map(|it| Some(Change::ServiceCidr(it)))
+        }),
     };
     // The same texts as the object's, for there are many of them.
     let key = match &fact {
@@ -117,6 +120,7 @@ pub(super) fn head(kind: Kind, json: &str) -> Result<(Key, u64), Problem> {
         Kind::EndpointSlice => Key::EndpointSlice(place(name)),
         Kind::NetworkPolicy => Key::NetworkPolicy(place(name)),
         Kind::ClusterNetworkPolicy => Key::ClusterNetworkPolicy(name),
+        Kind::ServiceCidr => Key::ServiceCidr(name),
     };
     Ok((key, hasher.finish()))
 }
@@ -124,7 +128,10 @@ pub(super) fn head(kind: Kind, json: &str) -> Result<(Key, u64), Problem> {
 /// Such as `Service shop/web`.
 pub(super) fn title(kind: Kind, key: &Key) -> String {
     match key {
-        Key::Node(name) | Key::Namespace(name) | Key::ClusterNetworkPolicy(name) => {
+        Key::Node(name)
+        | Key::Namespace(name)
+        | Key::ClusterNetworkPolicy(name)
+        | Key::ServiceCidr(name) => {
             format!("{kind} {name}")
         }
         Key::Pod(name)
@@ -155,7 +162,8 @@ pub(super) fn trimmed(kind: Kind, json: &str) -> serde_json::Result<String> {
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::NetworkPolicy
-        | Kind::ClusterNetworkPolicy => serde_json::from_str(json)?,
+        | Kind::ClusterNetworkPolicy
+        | Kind::ServiceCidr => serde_json::from_str(json)?,
     };
     if let Some(fields) = object["metadata"].as_object_mut() {
         for field in metadata {

@@ -171,7 +171,16 @@ impl Follow {
                         Err(Unwanted) => return,
                     }
                 }
-                Ended::Refused(Refusal::Failed(text, after)) => {
+                Ended::Refused(Refusal::Forbidden(text, _))
+                    if self.talk.kind.presence() == Presence::Newer =>
+                {
+                    is_listed = false;
+                    match self.withheld(text).await {
+                        Ok(delay) => delay,
+                        Err(Unwanted) => return,
+                    }
+                }
+                Ended::Refused(Refusal::Failed(text, after) | Refusal::Forbidden(text, after)) => {
                     if self.in_trouble(text).await.is_err() {
                         return;
                     }
@@ -361,7 +370,7 @@ impl Follow {
                 self.in_trouble(text.to_owned()).await?;
                 return Ok(self.backoff.delay());
             }
-            Presence::Perhaps => {}
+            Presence::Perhaps | Presence::Newer => {}
         }
         self.absent += 1;
         let is_known = self.version.as_deref() == Some(ABSENT)
@@ -376,6 +385,17 @@ impl Follow {
         }
         let look = self.pace.absent;
         Ok(look / 2 + self.backoff.portion(look))
+    }
+
+    /// The kind is not for us to see, and we can do without: an account from before it must not keep nodes closed.
+    async fn withheld(&mut self, text: String) -> Result<Duration, Unwanted> {
+        let look = self.pace.absent;
+        let delay = look / 2 + self.backoff.portion(look);
+        if self.version.is_none() {
+            self.absent().await?;
+        }
+        self.in_trouble(text).await?;
+        Ok(delay)
     }
 
     fn arrived(&mut self, version: String) {

@@ -11,6 +11,8 @@ pub enum Kind {
     Namespace,
     /// v1 Pod.
     Pod,
+    /// networking.k8s.io/v1 ServiceCIDR, of Kubernetes 1.33 and newer.
+    ServiceCidr,
     /// v1 Service.
     Service,
     /// discovery.k8s.io/v1 EndpointSlice.
@@ -28,14 +30,17 @@ pub(super) enum Presence {
     Always,
     /// It is a custom resource, which may come and go.
     Perhaps,
+    /// Built into newer servers only, and what it says follows from other objects, too.
+    Newer,
 }
 
 impl Kind {
     /// All kinds that are watched.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Node,
         Kind::Namespace,
         Kind::Pod,
+        Kind::ServiceCidr,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::NetworkPolicy,
@@ -55,6 +60,7 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Kind::ServiceCidr => "ServiceCIDR",
         }
     }
 
@@ -63,7 +69,7 @@ impl Kind {
         match self {
             Kind::Node | Kind::Namespace | Kind::Pod | Kind::Service => "",
             Kind::EndpointSlice => "discovery.k8s.io",
-            Kind::NetworkPolicy => "networking.k8s.io",
+            Kind::NetworkPolicy | Kind::ServiceCidr => "networking.k8s.io",
             Kind::ClusterNetworkPolicy => "policy.networking.k8s.io",
         }
     }
@@ -77,7 +83,8 @@ impl Kind {
             | Kind::Pod
             | Kind::Service
             | Kind::EndpointSlice
-            | Kind::NetworkPolicy => "v1",
+            | Kind::NetworkPolicy
+            | Kind::ServiceCidr => "v1",
         }
     }
 
@@ -91,6 +98,7 @@ impl Kind {
             Kind::EndpointSlice => "endpointslices",
             Kind::NetworkPolicy => "networkpolicies",
             Kind::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Kind::ServiceCidr => "servicecidrs",
         }
     }
 
@@ -106,6 +114,7 @@ impl Kind {
     pub(super) fn presence(self) -> Presence {
         match self {
             Kind::ClusterNetworkPolicy => Presence::Perhaps,
+            Kind::ServiceCidr => Presence::Newer,
             Kind::Node
             | Kind::Namespace
             | Kind::Pod

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     Absent,
     /// The answer is too long to be held.
     TooLong,
+    /// 403, in words: the account may not see it.
+    Forbidden(String, Option<Duration>),
     /// Anything else, in words, and how long the server wants to be left alone.
     Failed(String, Option<Duration>),
 }
@@ -137,7 +139,7 @@ impl Talk {
                 let text = format!(
                     "refuses ({text}): allow the agent's account to {verbs} {what}, as config/kubernetes does"
                 );
-                Refusal::Failed(text, after.map(Duration::from_secs))
+                Refusal::Forbidden(text, after.map(Duration::from_secs))
             }
             _ => Refusal::Failed(
                 format!("answers {status} ({text})"),

@@ -212,3 +212,20 @@ async fn a_silent_watch_is_begun_anew() {
     );
     assert_eq!((view.problems(), gone(&view)), (String::new(), 0));
 }
+
+#[tokio::test]
+async fn r7_an_account_that_may_not_see_service_ranges_keeps_no_node_closed() {
+    let store = store();
+    fill(&store);
+    let ranges = resource(Kind::ServiceCidr);
+    store.trouble_with(&ranges, Fault::Refuse { status: 403 });
+    let server = serve(&store).await;
+    let mut view = View::open(&server, QUICK).await;
+    view.whole().await;
+    view.until("that is told", |view| {
+        view.problems().contains(
+            "allow the agent's account to list and watch servicecidrs of API group \"networking.k8s.io\"",
+        )
+    })
+    .await;
+}

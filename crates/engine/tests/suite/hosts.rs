@@ -1,11 +1,14 @@
 //! Backends that are nodes, and node ports of other nodes: whoever answers must answer through the dataplane (S22).
 
 use podway_engine::Verdict;
-use podway_intent::{Change, NodeSetup, TrafficPolicy};
+use podway_intent::{Change, HostPort, NodeSetup, Pod, TrafficPolicy};
 use podway_tables::PortId;
 use podway_wire::{FlowKey, Protocol, TCP_ACK, TCP_SYN};
 
-use crate::world::{HOST, TestNode, across, key, key_of, packet, service, setup, slice, two_nodes};
+use crate::world::{
+    HOST, TestNode, across, ingress_policy, key, key_of, packet, pod, service, setup, slice,
+    two_nodes,
+};
 
 const CLIENT: PortId = PortId(2);
 const WEB1: PortId = PortId(3);
@@ -131,5 +134,44 @@ fn s9_a_pods_traffic_to_a_local_node_port_goes_anywhere_and_keeps_its_address() 
         received,
         tcp(("10.244.1.10", 40_000), ("10.244.2.13", 8080))
     );
+    assert_eq!(answered, dialled.reverse());
+}
+
+#[test]
+fn s26_n13_a_node_reaches_its_own_node_port_and_a_host_port_on_the_loopback() {
+    let Change::Pod(web) = pod("web1", 1, 11) else {
+        panic!("a pod")
+    };
+    let host_port = Change::Pod(Pod {
+        host_ports: vec![HostPort {
+            ip: Some([127, 0, 0, 1].into()),
+            protocol: Protocol::TCP,
+            port: 8_088,
+            target: 8_080,
+        }],
+        ..web
+    });
+    let facts = [
+        host_port,
+        at_node_port(TrafficPolicy::Cluster),
+        slice("web", "web-1", &["10.244.1.11", "fd44:0:0:1::11"]),
+        // The node is always let in.
+        ingress_policy("web1", None),
+    ];
+    for (own, port, backend) in [
+        ("192.168.50.1", NODE_PORT, "10.244.1.11"),
+        ("fd50::1", NODE_PORT, "fd44:0:0:1::11"),
+    ] {
+        let mut nodes = nodes(&facts);
+        let dialled = tcp((own, 40_000), (own, port));
+        let (received, answered) = round_trip(&mut nodes, (0, HOST), (0, WEB1), &dialled);
+        assert_eq!(received, tcp((own, 40_000), (backend, 8080)));
+        assert_eq!(answered, dialled.reverse());
+    }
+    let mut nodes = nodes(&facts);
+    let dialled = tcp(("127.0.0.1", 40_000), ("127.0.0.1", 8_088));
+    let (received, answered) = round_trip(&mut nodes, (0, HOST), (0, WEB1), &dialled);
+    let port = received.source_port;
+    assert_eq!(received, tcp(("192.168.50.1", port), ("10.244.1.11", 8080)));
     assert_eq!(answered, dialled.reverse());
 }

@@ -1,5 +1,7 @@
 //! Traffic from and to outside of the cluster: node ports, load balancers, masquerade, and clients that stay.
 
+use std::sync::Arc;
+
 use podway_engine::{DropReason, Verdict};
 use podway_intent::{Affinity, Change, IpMode, Key, NodeSetup, Service, TrafficPolicy};
 use podway_tables::{NextHops, PortId};
@@ -243,4 +245,41 @@ fn f5_a_client_of_a_pod_that_is_gone_is_reset() {
         Verdict::Transmit(WEB1),
         "and finds the new pod"
     );
+}
+
+#[test]
+fn r3_nothing_leaves_by_a_port_of_the_hosts_own_sockets() {
+    let mut nodes = nodes(&[]);
+    let Change::Setup(setup) = setup(1) else {
+        panic!("a set-up")
+    };
+    let own = |protocol, first| (first..=61_062).map(move |port| (protocol, port));
+    nodes[0].change([Change::Setup(NodeSetup {
+        world: NextHops {
+            v4: Some(GATEWAY),
+            v6: Some(GATEWAY),
+        },
+        snat_ports: Some((61_000, 61_063)),
+        host_ports: Arc::new(
+            own(Protocol::TCP, 61_000)
+                .chain(own(Protocol::UDP, 61_050))
+                .collect(),
+        ),
+        ..setup
+    })]);
+    for (protocol, fits) in [
+        (Protocol::TCP, vec![61_063]),
+        (
+            Protocol::UDP,
+            (61_000..61_050).chain([61_063]).collect::<Vec<_>>(),
+        ),
+    ] {
+        for number in 0..8 {
+            let dialled = key(protocol, ("10.244.1.10", 4_000), (OUTSIDE, 80 + number));
+            let sent = across(&mut nodes, 0, CLIENT, &packet(CLIENT, &dialled, 2, b""));
+            assert_eq!(sent.verdict, Verdict::Transmit(UPLINK));
+            let port = key_of(&sent.bytes).source_port;
+            assert!(fits.contains(&port), "{protocol} {port}");
+        }
+    }
 }

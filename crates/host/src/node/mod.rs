@@ -8,6 +8,8 @@
     reason = "netlink's enums are not ours, and grow with the kernel"
 )]
 
+mod keep;
+mod mend;
 mod neighbours;
 mod pair;
 mod routes;
@@ -26,8 +28,10 @@ use podway_intent::Tunnel;
 use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
 use rtnetlink::{Handle, MulticastGroup};
+
+pub use self::mend::{Mend, Ours};
 
 /// The dataplane's end of the pair that leads to the host's stack.
 pub const DATAPLANE_INTERFACE: &str = "podway-dp";
@@ -63,6 +67,10 @@ pub struct Device {
     pub mtu: u32,
     /// Its alias, empty if it has none.
     pub alias: String,
+    /// The kernel's id of its XDP program; 0 without one.
+    pub program: u32,
+    /// Whether somebody set it up.
+    pub is_up: bool,
 }
 
 /// What the cluster wants of the node's kernel.
@@ -93,6 +101,8 @@ pub struct Seen {
     pub next_hops: BTreeMap<IpAddr, Mac>,
     /// The uplink's default gateways, as far as they are resolved.
     pub world: NextHops,
+    /// What others had changed of ours, and is as it was.
+    pub mended: Vec<Mend>,
     /// What is not as it should be, in words.
     pub problems: Vec<String>,
 }
@@ -123,6 +133,8 @@ pub struct Node {
     host: Device,
     dataplane: Device,
     managed: BTreeSet<IpAddr>,
+    /// The routes that we had put there last.
+    routes: routes::Routes,
 }
 
 impl Node {
@@ -157,6 +169,7 @@ impl Node {
             host,
             dataplane,
             managed: BTreeSet::new(),
+            routes: routes::Routes::new(),
         })
     }
 
@@ -200,25 +213,34 @@ impl Node {
 
     /// Makes the kernel what is wanted, by difference, and says what it is like now.
     pub async fn reconcile(&mut self, wanted: &Wanted) -> Result<Seen, NodeError> {
-        let uplink = device(self.network.handle(), &self.uplink.name)
-            .await?
-            .ok_or_else(|| NodeError::NoDevice(self.uplink.name.clone()))?;
-        self.uplink.clone_from(&uplink);
-        let host = device(self.network.handle(), &self.host.name).await?;
-        let mtu = pair::mtu(&self.settings, uplink.mtu, &wanted.vteps);
-        if !host.is_some_and(|host| host.ifindex == self.host.ifindex && host.mtu == mtu) {
-            let ends = pair::make(&self.network, &self.settings, mtu).await?;
-            (self.host, self.dataplane) = ends;
-        }
-        let mut problems = Vec::new();
+        let (mut problems, mut mended) = (Vec::new(), Vec::new());
+        let uplink = self.find_uplink().await?;
+        let mtu = uplink.as_ref().unwrap_or(&self.uplink).mtu;
+        self.keep_pair(pair::mtu(&self.settings, mtu, &wanted.vteps), &mut mended)
+            .await?;
         routes::reconcile(
             self.network.handle(),
-            (&self.host, uplink.mtu),
+            (&self.host, mtu),
             self.dataplane.mac,
-            wanted,
-            &mut problems,
+            (wanted, &mut self.routes),
+            (&mut mended, &mut problems),
         )
         .await?;
+        // The rest is kept while the uplink is away.
+        let Some(uplink) = uplink else {
+            problems.push(NodeError::NoDevice(self.uplink.name.clone()).to_string());
+            return Ok(Seen {
+                uplink: self.uplink.clone(),
+                host: self.host.clone(),
+                dataplane: self.dataplane.clone(),
+                subnets: Vec::new(),
+                next_hops: BTreeMap::new(),
+                world: NextHops::default(),
+                mended,
+                problems,
+            });
+        };
+        self.uplink.clone_from(&uplink);
         let (gateways, subnets) = routes::of_uplink(self.network.handle(), uplink.ifindex).await?;
         let known = neighbours::reconcile(
             self.network.handle(),
@@ -235,8 +257,42 @@ impl Node {
             subnets,
             next_hops: known.peers,
             world: known.world,
+            mended,
             problems,
         })
+    }
+
+    /// The uplink, whatever it is called now; one that was replaced by its name, or as the device of the default route.
+    async fn find_uplink(&self) -> Result<Option<Device>, NodeError> {
+        if let Some(link) = keep::link_at(&self.network, self.uplink.ifindex).await? {
+            return Ok(Some(read_device(&link)));
+        }
+        let name = self.settings.uplink.as_ref().unwrap_or(&self.uplink.name);
+        let named = device(self.network.handle(), name).await?;
+        match (&self.settings.uplink, named) {
+            (_, Some(named)) => Ok(Some(named)),
+            (Some(_), None) => Ok(None),
+            (None, None) => Ok(default_device(self.network.handle()).await.ok()),
+        }
+    }
+
+    /// Has both ends of the pair as they are to be.
+    async fn keep_pair(&mut self, mtu: u32, mended: &mut Vec<Mend>) -> Result<(), NodeError> {
+        let ends = (&self.host, &self.dataplane);
+        let kept = keep::keep(&self.network, &self.settings, ends, mtu, mended).await?;
+        (self.host, self.dataplane) = match kept {
+            Some(ends) => ends,
+            None => {
+                mended.push(Mend::new(Ours::Device, "the pair to the host was gone"));
+                pair::make(&self.network, &self.settings, mtu).await?
+            }
+        };
+        Ok(())
+    }
+
+    /// Gives a device an alias.
+    pub async fn set_alias(&self, ifindex: u32, alias: String) -> Result<(), NodeError> {
+        Ok(self.network.set_alias(ifindex, alias).await?)
     }
 
     /// Returns when the kernel reported something that [`Node::reconcile`] should look at.
@@ -258,10 +314,11 @@ impl Node {
     fn concerns_us(&self, event: &RouteNetlinkMessage) -> bool {
         match event {
             RouteNetlinkMessage::NewNeighbour(it) | RouteNetlinkMessage::DelNeighbour(it) => {
-                it.header.ifindex == self.uplink.ifindex
+                [self.uplink.ifindex, self.host.ifindex].contains(&it.header.ifindex)
             }
             RouteNetlinkMessage::NewLink(it) => {
-                [self.uplink.ifindex, self.host.ifindex].contains(&it.header.index)
+                let ours = [&self.uplink, &self.host, &self.dataplane];
+                ours.iter().any(|device| device.ifindex == it.header.index)
             }
             // A device that went may have been a pod's.
             RouteNetlinkMessage::DelLink(_)
@@ -310,12 +367,15 @@ fn read_device(link: &LinkMessage) -> Device {
         mac: Mac::default(),
         mtu: 0,
         alias: String::new(),
+        program: 0,
+        is_up: is_up(link),
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Xdp(programs) => device.program = program_of(programs),
             LinkAttribute::Address(bytes) => {
                 device.mac = bytes.as_slice().try_into().map_or(device.mac, Mac);
             }
@@ -323,6 +383,15 @@ fn read_device(link: &LinkMessage) -> Device {
         }
     }
     device
+}
+
+/// The one program of a device, in its driver or in the stack; 0 if there is none.
+fn program_of(programs: &[LinkXdp]) -> u32 {
+    let ids = programs.iter().filter_map(|it| match it {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    ids.max().unwrap_or(0)
 }
 
 fn is_up(link: &LinkMessage) -> bool {

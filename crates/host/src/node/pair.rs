@@ -9,7 +9,9 @@ use podway_wire::Mac;
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::{DATAPLANE_INTERFACE, Device, NodeError, Settings, device, is_up, link, read_device};
+use super::{
+    DATAPLANE_INTERFACE, Device, NodeError, Settings, device, is_up, keep, link, read_device,
+};
 use crate::ask::{beside, done};
 use crate::fnv::fnv32;
 use crate::{NetlinkError, Network, SettingError, Veth, VethEnd, sysctl, tunnel_mtu};
@@ -62,6 +64,7 @@ pub(super) async fn make(
     }
     let [host_end, dataplane_end] = ends.try_into().expect("two ends");
     network.checksum_in_software(host_end.ifindex).await?;
+    keep::address(network, host_end.ifindex).await?;
     Ok((host_end, dataplane_end))
 }
 
@@ -106,13 +109,21 @@ fn address(node: &str, role: u8) -> Mac {
     Mac([0x02, role, a, b, c, d])
 }
 
-fn settle(host: &str, proc_sys: &Path) -> Result<(), SettingError> {
-    for (key, value) in [
-        ("rp_filter", "2"),
-        // A node process may reach a hostNetwork pod of its own node through a service.
-        ("accept_local", "1"),
+/// Makes the settings of both ends what they are to be; gives those that were something else.
+pub(super) fn settle(host: &str, proc_sys: &Path) -> Result<Vec<String>, SettingError> {
+    let mut changed = Vec::new();
+    for (device, key, value) in [
+        // Loose, whatever all devices have: the larger one counts, and the host's end has an address.
+        (host, "rp_filter", "2"),
+        // A node process may reach a hostNetwork pod of its own node through a service, and a service at its own address.
+        (host, "accept_local", "1"),
+        // And a host port at 127.0.0.1 (S26): nobody but the dataplane sends to this device.
+        (host, "route_localnet", "1"),
+        // What the dataplane would not take goes no further.
+        (DATAPLANE_INTERFACE, "forwarding", "0"),
     ] {
-        sysctl::set(proc_sys, &format!("net/ipv4/conf/{host}/{key}"), value)?;
+        let key = format!("net/ipv4/conf/{device}/{key}");
+        changed.extend(sysctl::make(proc_sys, &key, value)?);
     }
     // A kernel without IPv6 has nothing to switch off.
     for (device, key, value) in [
@@ -120,12 +131,14 @@ fn settle(host: &str, proc_sys: &Path) -> Result<(), SettingError> {
         (host, "dad_transmits", "0"),
         (host, "accept_ra", "0"),
         (host, "addr_gen_mode", "1"),
+        (host, "disable_ipv6", "0"),
         // The kernel is not to speak for the dataplane.
         (DATAPLANE_INTERFACE, "disable_ipv6", "1"),
     ] {
-        sysctl::set_if_there(proc_sys, &format!("net/ipv6/conf/{device}/{key}"), value)?;
+        let key = format!("net/ipv6/conf/{device}/{key}");
+        changed.extend(sysctl::make_if_there(proc_sys, &key, value)?);
     }
-    Ok(())
+    Ok(changed)
 }
 
 fn is_veth(link: &LinkMessage) -> bool {

@@ -11,6 +11,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
+use super::mend::{Mend, Ours};
 use super::neighbours::ip_of;
 use super::{Device, NodeError, Wanted};
 use crate::PathMtu;
@@ -26,30 +27,38 @@ const GATEWAYS: [IpAddr; 2] = [
 ];
 
 /// What a route is for us: where it leads, and how.
-type Routes = BTreeMap<IpNet, How>;
+pub(super) type Routes = BTreeMap<IpNet, How>;
 
 /// From which address packets go, and to which MTU their way is locked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct How {
+pub(super) struct How {
     source: Option<IpAddr>,
     mtu: Option<u32>,
 }
 
-/// Makes the routes out of the host interface equal to `wanted`, by difference.
+/// Makes the routes out of the host interface equal to `wanted`, by difference; `put` are those that we had put there last.
 pub(super) async fn reconcile(
     handle: &Handle,
     (host, uplink_mtu): (&Device, u32),
     gateway: Mac,
-    wanted: &Wanted,
-    problems: &mut Vec<String>,
+    (wanted, put): (&Wanted, &mut Routes),
+    (mended, problems): (&mut Vec<Mend>, &mut Vec<String>),
 ) -> Result<(), NodeError> {
     let present = present(handle, host.ifindex).await?;
     let large = (host.mtu > uplink_mtu).then_some(host.mtu);
     let wanted = routes(wanted, large, problems);
     let (add, remove) = difference(&present, &wanted);
-    if present.is_empty() || !add.is_empty() {
-        resolve_gateways(handle, host.ifindex, gateway).await?;
+    let resolved = resolve_gateways(handle, host.ifindex, gateway).await?;
+    if !put.is_empty() {
+        mended.extend(Mend::of_many(Ours::Neighbour, &resolved));
     }
+    let is_lost = |(range, how): &&(IpNet, How)| put.get(range) == Some(how);
+    let lost: Vec<IpNet> = add
+        .iter()
+        .filter(is_lost)
+        .map(|(range, _)| *range)
+        .collect();
+    mended.extend(Mend::of_many(Ours::Route, &lost));
     for (range, how) in add {
         let what = format!("route {range} to {}", host.name);
         let route = message(range, how, host.ifindex);
@@ -67,6 +76,7 @@ pub(super) async fn reconcile(
             problems.push(error.to_string());
         }
     }
+    *put = wanted;
     Ok(())
 }
 
@@ -298,7 +308,13 @@ fn message(range: IpNet, how: How, ifindex: u32) -> RouteMessage {
     message
 }
 
-async fn resolve_gateways(handle: &Handle, ifindex: u32, mac: Mac) -> Result<(), NodeError> {
+/// Makes the gateways' Ethernet address known; gives those for which it was not.
+async fn resolve_gateways(
+    handle: &Handle,
+    ifindex: u32,
+    mac: Mac,
+) -> Result<Vec<IpAddr>, NodeError> {
+    let mut resolved = Vec::new();
     let known = collect("list neighbours", handle.neighbours().get().execute()).await?;
     for gateway in GATEWAYS {
         if known.iter().any(|it| is_so(it, ifindex, gateway, mac)) {
@@ -312,8 +328,9 @@ async fn resolve_gateways(handle: &Handle, ifindex: u32, mac: Mac) -> Result<(),
             .replace()
             .execute();
         done(&format!("make {mac} the neighbour {gateway}"), request).await?;
+        resolved.push(gateway);
     }
-    Ok(())
+    Ok(resolved)
 }
 
 fn is_so(neighbour: &NeighbourMessage, ifindex: u32, address: IpAddr, mac: Mac) -> bool {

@@ -1,6 +1,6 @@
 //! Host ports of this node's pods: each one is a service port of its own, with one backend and without a cluster address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use podway_tables::{Backend, FrontendKind, Reach, Refusal, Service as Compiled, ServiceKey};
 use podway_wire::Addr;
@@ -10,6 +10,8 @@ use super::{Home, backends};
 use crate::pods::owns_addresses;
 use crate::{HostPort, Name, Pod, PodPhase};
 
+/// Where the node's own processes alone reach host ports; that of IPv6 is bound to `lo` by every kernel.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// After every service: whoever asks for a node port by an object of its own comes first (S24).
 const LAST: i64 = i64::MAX;
 
@@ -40,7 +42,7 @@ pub(super) fn strange(pod: &Pod, site: &Site) -> Vec<(IpAddr, u16)> {
     let known = asked(pod, site).filter(|_| !site.addresses.is_empty());
     known
         .filter_map(|port| Some((port.ip?, port.port)))
-        .filter(|(ip, _)| !site.addresses.contains(ip))
+        .filter(|(ip, _)| *ip != LOOPBACK && !site.addresses.contains(ip))
         .collect()
 }
 
@@ -52,10 +54,10 @@ fn asked<'a>(pod: &'a Pod, site: &Site) -> impl Iterator<Item = &'a HostPort> {
     pod.host_ports.iter().filter(move |_| here)
 }
 
-/// The node's addresses of a family that a host port is at.
+/// The node's addresses of a family that a host port is at, the loopback's among them (S26).
 fn places(port: &HostPort, site: &Site, v4: bool) -> impl Iterator<Item = IpAddr> {
     let asked = port.ip;
-    let all = site.addresses.iter().copied();
+    let all = site.addresses.iter().copied().chain([LOOPBACK]);
     all.filter(move |ip| ip.is_ipv4() == v4 && asked.is_none_or(|asked| asked == *ip))
 }
 

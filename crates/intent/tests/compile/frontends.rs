@@ -456,6 +456,8 @@ fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
         ("192.168.0.3", 81, node_port),
         ("192.168.0.2", 82, None),
         ("192.168.0.1", 9090, None),
+        ("127.0.0.1", 8080, node_port),
+        ("127.0.0.1", 81, None),
     ] {
         assert_eq!(found(&compiled, addr, port), expected, "{addr} {port}");
     }
@@ -490,6 +492,7 @@ fn s24_host_ports_of_this_nodes_pods_lead_to_them_and_give_way_to_services() {
     assert_eq!(
         texts(&compiled),
         [
+            clash("127.0.0.1", 8080, "pod a/one"),
             clash("192.168.0.1", 30_080, "service a/web"),
             clash("192.168.0.1", 8080, "pod a/one"),
             clash("192.168.0.3", 8080, "pod a/one"),

@@ -6,6 +6,7 @@ mod frontends;
 mod naive;
 mod naive_tiers;
 mod order;
+mod own_side;
 mod policies;
 mod services;
 mod tier_world;

@@ -260,8 +260,16 @@ impl RealServer {
     }
 
     async fn list(&self, kind: Kind) -> Result<Value, Refusal> {
-        self.ask(Method::GET, &kind.path(), JSON, &Value::Null)
+        match self
+            .ask(Method::GET, &kind.path(), JSON, &Value::Null)
             .await
+        {
+            // Servers before 1.33 have no such kind.
+            Err(refusal) if kind == Kind::ServiceCidr && refusal.is(StatusCode::NOT_FOUND) => {
+                Ok(Value::Null)
+            }
+            answer => answer,
+        }
     }
 
     async fn ask(

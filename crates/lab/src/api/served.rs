@@ -33,6 +33,7 @@ pub(super) fn served(manifests: &Manifests) -> Served {
     );
     let policies = &manifests.cluster_network_policies;
     take(&mut served, Kind::ClusterNetworkPolicy, policies);
+    take(&mut served, Kind::ServiceCidr, &manifests.service_cidrs);
     served
 }
 

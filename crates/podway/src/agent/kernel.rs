@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::AgentError;
 use super::health::KernelClock;
+use super::mend::Devices;
 use super::worker::Worker;
 use crate::aim::{Look, Looked, Port, Step};
 
@@ -65,6 +66,7 @@ struct Hand {
     clock: KernelClock,
     jobs: mpsc::Receiver<Job>,
     reports: mpsc::Sender<Report>,
+    devices: Devices,
 }
 
 impl Kernel {
@@ -78,6 +80,7 @@ impl Kernel {
             clock,
             jobs: asked,
             reports: reporter,
+            devices: Devices::default(),
         };
         tokio::spawn(hand.work());
         Kernel {
@@ -189,7 +192,7 @@ impl Hand {
     }
 
     async fn look(&mut self, look: &Look) -> Result<Looked, AgentError> {
-        let seen = self.node.reconcile(&look.wanted).await?;
+        let mut seen = self.node.reconcile(&look.wanted).await?;
         let devices = match look.devices.is_empty() {
             true => Vec::new(),
             false => self.node.devices().await?,
@@ -202,6 +205,12 @@ impl Hand {
                 gone.push(*id);
             }
         }
+        let mended = self
+            .devices
+            .mend(&self.node, &self.redirect, &look.devices, &devices)
+            .await;
+        seen.mended.extend(mended.mends);
+        seen.problems.extend(mended.problems);
         Ok(Looked {
             seen,
             gone: gone.into_iter().collect(),
@@ -223,7 +232,7 @@ fn closed_at_uplink(redirect: &Redirect) -> u64 {
 }
 
 /// What a call returns that waits inside the kernel, made on a thread that nothing else waits for.
-async fn beside<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn beside<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
         Ok(returned) => returned,
         Err(ended) => std::panic::resume_unwind(ended.into_panic()),

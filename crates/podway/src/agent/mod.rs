@@ -4,16 +4,18 @@
 mod announce;
 mod clock;
 mod health;
+mod host_ports;
 mod kept;
 mod kernel;
 mod latency;
-mod local_ports;
+mod mend;
 mod path_mtus;
 mod policies;
 mod ports;
 mod programming;
 mod report;
 mod requests;
+mod reserved;
 mod room;
 mod services;
 mod settle;
@@ -23,13 +25,15 @@ mod start;
 mod waiting;
 mod worker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use podway_control::{Batch, ConnectError, Facts as Standing, Problems};
-use podway_host::node::NodeError;
+use podway_host::node::{Mend, NodeError, Ours};
 use podway_host::{NetlinkError, Network};
 use podway_intent::Compiler;
+use podway_wire::{FlowKey, Protocol};
 use podway_xsk::{LoadError, RedirectError};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -37,6 +41,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::announce::Announce;
 use self::health::Readiness;
+use self::host_ports::HostPorts;
 use self::kernel::Report;
 use self::programming::Programming;
 use self::requests::{Found, Waiter};
@@ -46,7 +51,6 @@ use crate::aim::{Due, Event, Facts, Given, Looked, Stage, Step, Tables, desired}
 use crate::config::Config;
 
 pub use self::health::HealthError;
-pub use self::local_ports::LocalPortsError;
 pub(crate) use self::report::{endpoint_text, mode_of};
 pub use self::settle::Settle;
 pub use self::socket::SocketError;
@@ -70,9 +74,6 @@ pub enum AgentError {
     /// The admin socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The ports for masquerading.
-    #[error(transparent)]
-    LocalPorts(#[from] LocalPortsError),
     /// The port for health checks.
     #[error(transparent)]
     Health(#[from] HealthError),
@@ -143,6 +144,7 @@ struct Inputs {
     requests: mpsc::Receiver<Asked>,
     found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
     batches: mpsc::Receiver<Batch>,
+    host_ports: HostPorts,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -160,6 +162,8 @@ struct Agent {
     waiters: Vec<Waiter>,
     programming: Programming,
     announce: Option<Announce>,
+    /// How often what of ours on the host was mended.
+    mends: BTreeMap<&'static str, u64>,
     /// Facts that are not compiled yet.
     stale: Settle,
     /// Events of the kernel that were not looked at yet.
@@ -171,6 +175,7 @@ enum Wake {
     Asked(Asked),
     Found(Found),
     Source(Batch),
+    HostPorts,
     Report(Report),
     Stale,
     Unseen,
@@ -192,6 +197,7 @@ impl Agent {
                 Some(asked) = inputs.requests.recv(), if self.takes_requests() => Wake::Asked(asked),
                 Some(found) = inputs.found.1.recv() => Wake::Found(found),
                 Some(batch) = inputs.batches.recv() => Wake::Source(batch),
+                () = inputs.host_ports.changed() => Wake::HostPorts,
                 report = self.room.report() => Wake::Report(report),
                 () = self.stale.settled() => Wake::Stale,
                 () = self.unseen.settled() => Wake::Unseen,
@@ -202,6 +208,7 @@ impl Agent {
                 Wake::Asked(asked) => self.asked(asked, &inputs.found.0).await,
                 Wake::Found(found) => self.attach(found),
                 Wake::Source(batch) => self.told(batch),
+                Wake::HostPorts => self.found(inputs.host_ports.found()),
                 Wake::Report(report) => self.happened(report)?,
                 Wake::Stale => Due::Now,
                 Wake::Unseen => {
@@ -212,7 +219,7 @@ impl Agent {
                 Wake::Round => {
                     self.room.try_again();
                     self.room.look_again();
-                    Due::Nothing
+                    self.let_go()
                 }
             };
             self.go(due).await?;
@@ -295,6 +302,10 @@ impl Agent {
         if now.1.is_some() && now.1 != before.1 {
             self.programming.reached();
             tracing::debug!(sequence = now.1, "tables in force");
+            match self.let_go() {
+                Due::Nothing => {}
+                Due::Soon | Due::Now => self.stale.mark(),
+            }
         }
         if let (Readiness::NotYet(_), Readiness::Ready) = (before.0, now.0) {
             tracing::info!(
@@ -346,6 +357,7 @@ impl Agent {
             for (_, wire, _) in wires.filter(|(port, ..)| looked.gone.contains(port)) {
                 tracing::warn!(pod = %wire.pod, "the pod's device is gone");
             }
+            self.mended(&looked.seen.mended);
         }
         let is_look = matches!(event, Event::Looked(_) | Event::NotLooked(_));
         let due = self.facts.take(event);
@@ -365,6 +377,54 @@ impl Agent {
             for problem in &problems {
                 tracing::warn!(problem, "the node's kernel is not as it should be");
             }
+        }
+    }
+
+    /// Takes in which ports are the host's.
+    fn found(&mut self, found: host_ports::Found) -> Due {
+        let before = self.mends.get(Ours::ReservedPorts.name());
+        let times = found.mended.saturating_sub(before.copied().unwrap_or(0));
+        for _ in 0..times {
+            self.mended(&[Mend::new(
+                Ours::ReservedPorts,
+                "net.ipv4.ip_local_reserved_ports",
+            )]);
+        }
+        let problems = self.facts.node_problems();
+        let due = self.facts.take(Event::HostPorts(found.ports));
+        self.tell_of_problems(&problems);
+        due.max(self.let_go())
+    }
+
+    /// Lets the host have the ports at which it has sockets, but for those that flows of ours still use: workers begin none
+    /// there, once all of them have tables that say so.
+    fn let_go(&mut self) -> Due {
+        let Given::All(tables) = &self.room.in_force().tables else {
+            return Due::Nothing;
+        };
+        let hosts = &tables.compiled.plan.host_ports;
+        let left: BTreeSet<_> = hosts.difference(self.facts.ports_let_go()).collect();
+        if left.is_empty() {
+            return Due::Nothing;
+        }
+        let own = &tables.compiled.snapshot.node.addresses;
+        let replies = self.room.flows.iter();
+        let replies = replies.map(|flow| FlowKey::of_words(flow.reply));
+        let busy: BTreeSet<(Protocol, u16)> = replies
+            .filter(|reply| own.contains(&reply.target))
+            .map(|reply| (reply.protocol, reply.target_port))
+            .collect();
+        let free = left.into_iter().filter(|port| !busy.contains(port));
+        let free = free.copied().collect();
+        self.facts.take(Event::LetGo(free))
+    }
+
+    /// Tells of what of ours was mended.
+    fn mended(&mut self, mends: &[Mend]) {
+        for mend in mends {
+            let (what, detail) = (mend.ours.name(), mend.detail.as_str());
+            tracing::warn!(what, detail, "mended: others had changed it");
+            *self.mends.entry(what).or_default() += 1;
         }
     }
 

@@ -190,6 +190,7 @@ impl Agent {
             "ports": ports,
             "xdp": xdp,
             "engine": engine,
+            "mended": self.mends,
             "edge": {
                 "unknown-port": sum(|report| report.unknown_port),
                 "frames-outstanding": sum(|report| report.outstanding.into()),
@@ -228,6 +229,7 @@ impl Agent {
             },
             "cluster_problems": text(&mut self.shown().compiled.problems.iter().map(ToString::to_string)),
             "node_problems": self.facts.node_problems(),
+            "mended": self.mends,
             "tunnel": self.config.tunnel.to_string(),
             "peers": self.peers(),
             "pods": self.pods().count(),

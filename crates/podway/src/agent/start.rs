@@ -1,5 +1,6 @@
 //! How the agent comes to be.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::health::HealthPorts;
+use super::host_ports::HostPorts;
 use super::kernel::Kernel;
 use super::programming::Programming;
 use super::room::Room;
@@ -21,7 +23,7 @@ use super::waiting::UNKNOWN;
 use super::worker::Shared;
 use super::{
     Agent, AgentError, Inputs, KERNEL_PATIENCE, KERNEL_QUIET, REQUESTS, announce, clock, kept,
-    local_ports, ports, source,
+    ports, source,
 };
 use crate::aim::{Event, Facts, Looked, PORTS, Tables};
 use crate::config::Config;
@@ -29,7 +31,6 @@ use crate::config::Config;
 impl Agent {
     /// Takes everything the agent needs, in the order in which each can still be refused without a trace.
     pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), AgentError> {
-        local_ports::check(config.snat_ports)?;
         let socket = AdminSocket::take(&config.socket).await?;
         // Early, because what follows waits for the kernel.
         let health = HealthPorts::open(config.health_address, &config.node, UNKNOWN).await?;
@@ -45,7 +46,13 @@ impl Agent {
             ports: PORTS,
         })?);
 
+        let host_ports =
+            HostPorts::watch(config.snat_ports, &config.proc_sys).map_err(AgentError::Runtime)?;
         let mut facts = Facts::new(&config.node, config.workers, configured(&config));
+        if let Some(named) = &config.service_ranges {
+            facts = facts.with_service_ranges(named);
+        }
+        facts.take(Event::HostPorts(host_ports.found().ports));
         let seen = node.reconcile(&Wanted::default()).await?;
         facts.take(Event::Looked(Box::new(Looked {
             seen,
@@ -74,6 +81,7 @@ impl Agent {
             requests: serve(socket),
             found: mpsc::channel(REQUESTS),
             batches,
+            host_ports,
             terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
             interrupt: signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?,
         };
@@ -93,6 +101,7 @@ impl Agent {
             waiters: Vec::new(),
             programming: Programming::new(),
             announce,
+            mends: BTreeMap::new(),
             stale: Settle::of_facts(),
             unseen: Settle::new(KERNEL_QUIET, KERNEL_PATIENCE),
         };
@@ -119,7 +128,7 @@ fn configured(config: &Config) -> NodeSetup {
         tunnel: config.tunnel,
         vni: config.vxlan.vni,
         tunnel_port: config.vxlan.port,
-        service_ranges: config.service_ranges.clone(),
+        service_ranges: config.service_ranges(),
         node_port_addresses: config.node_port_addresses.clone(),
         allowed_external_ips: config.allowed_external_ips.clone(),
         masquerade_exempt: config.masquerade_exempt.clone(),

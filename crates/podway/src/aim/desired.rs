@@ -58,7 +58,7 @@ impl Tables {
         let cluster = facts.cluster().clone();
         let compiled = compiler.compile(&cluster);
         Tables {
-            plan: plan(&compiled.plan),
+            plan: plan(&compiled.plan, facts),
             host: of_host(&cluster, &compiled),
             listeners: listeners(&cluster),
             compiled,
@@ -127,13 +127,17 @@ fn port(interface: &str, ifindex: u32, kind: PortKind) -> Port {
 }
 
 /// The XDP program's plan from the compiler's.
-fn plan(compiled: &podway_intent::Plan) -> Plan {
+fn plan(compiled: &podway_intent::Plan, facts: &Facts) -> Plan {
+    let hosts = compiled.host_ports.intersection(facts.ports_let_go());
     Plan {
         local: compiled.local.clone(),
         node_addresses: compiled.node_addresses.clone(),
         direct: compiled.direct.clone(),
         tunnel_port: (compiled.tunnel_port != 0).then_some(compiled.tunnel_port),
         node_ports: compiled.node_ports.clone(),
+        own_ports: compiled.own_ports.clone(),
+        host_ifindex: facts.kernel().map(|it| it.seen.host.ifindex),
+        host_ports: hosts.copied().collect(),
         snat_ports: compiled.snat_ports.map(|(first, last)| first..=last),
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use podway_control::{Batch, Problem, Standing};
 use podway_host::node::Seen;
 use podway_intent::{Attachment, Change, Cluster, Key, Name, NodeSetup};
 use podway_tables::{NextHops, PortId};
-use podway_wire::Mac;
+use podway_wire::{Mac, Protocol};
 
 use super::{HOST, PORTS, UPLINK};
 
@@ -20,6 +22,10 @@ pub enum Event {
     Looked(Box<Looked>),
     /// The kernel could not be made what was wanted, and why.
     NotLooked(String),
+    /// Ports of the masquerading range are the host's now, or no more.
+    HostPorts(HostPorts),
+    /// No flow of ours uses these of them any more.
+    LetGo(BTreeSet<(Protocol, u16)>),
     /// Services' health can't be answered at some ports, and why.
     NotListening(Vec<String>),
     /// A pod has a wire.
@@ -43,6 +49,15 @@ pub struct Looked {
     pub gone: BTreeSet<PortId>,
     /// Packets of the uplink so far that the XDP program had no socket for.
     pub uplink_closed: u64,
+}
+
+/// What of the masquerading range is the host's (R3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPorts {
+    /// Ports by which nothing may leave that is masqueraded.
+    pub taken: Arc<BTreeSet<(Protocol, u16)>>,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
 }
 
 /// A pod's device.
@@ -114,6 +129,11 @@ pub struct Facts {
     kernel_problems: Vec<String>,
     queue_problem: Option<String>,
     listener_problems: Vec<String>,
+    host_ports: HostPorts,
+    /// Those of the host's ports that no flow of ours uses: the XDP program leaves them to it.
+    let_go: BTreeSet<(Protocol, u16)>,
+    /// Where the configuration says that services have their addresses, if it does.
+    named_ranges: Option<Vec<IpNet>>,
 }
 
 impl Facts {
@@ -134,7 +154,18 @@ impl Facts {
             kernel_problems: Vec::new(),
             queue_problem: None,
             listener_problems: Vec::new(),
+            host_ports: HostPorts::default(),
+            let_go: BTreeSet::new(),
+            named_ranges: None,
         }
+    }
+
+    /// The same, where the configuration names the ranges of services' addresses.
+    pub fn with_service_ranges(mut self, named: &[IpNet]) -> Facts {
+        let mut named: Vec<IpNet> = named.iter().map(IpNet::trunc).collect();
+        named.sort_unstable();
+        self.named_ranges = Some(named);
+        self
     }
 
     /// Takes an event in, and says when what follows from it is due.
@@ -146,6 +177,8 @@ impl Facts {
                 self.kernel_problems = vec![problem];
                 Due::Nothing
             }
+            Event::HostPorts(found) => self.host_ports(found),
+            Event::LetGo(ports) => self.let_go(ports),
             Event::NotListening(problems) => {
                 self.listener_problems = problems;
                 Due::Nothing
@@ -221,6 +254,33 @@ impl Facts {
         self.kernel_problems.clone_from(&seen.problems);
         self.kernel = Some(looked);
         due
+    }
+
+    fn host_ports(&mut self, found: HostPorts) -> Due {
+        self.host_ports = found;
+        let taken = &self.host_ports.taken;
+        self.let_go.retain(|port| taken.contains(port));
+        self.configured.host_ports = taken.clone();
+        let Some(setup) = self.cluster.setup().filter(|it| it.host_ports != *taken) else {
+            return Due::Nothing;
+        };
+        let setup = NodeSetup {
+            host_ports: taken.clone(),
+            ..setup.clone()
+        };
+        self.cluster.apply(Change::Setup(setup));
+        Due::Soon
+    }
+
+    fn let_go(&mut self, ports: BTreeSet<(Protocol, u16)>) -> Due {
+        let taken = &self.host_ports.taken;
+        let before = self.let_go.len();
+        let ours = ports.into_iter().filter(|port| taken.contains(port));
+        self.let_go.extend(ours);
+        match self.let_go.len() > before {
+            true => Due::Soon,
+            false => Due::Nothing,
+        }
     }
 
     fn attach(&mut self, wire: Wire) -> Due {
@@ -305,6 +365,29 @@ impl Facts {
         }
     }
 
+    /// Those of the host's ports that no flow of ours uses.
+    pub fn ports_let_go(&self) -> &BTreeSet<(Protocol, u16)> {
+        &self.let_go
+    }
+
+    /// R7: the configuration names ranges, and the cluster others.
+    fn other_service_ranges(&self) -> Option<String> {
+        let text = |ranges: &[IpNet]| {
+            let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        let named = self.named_ranges.as_ref()?;
+        let said = self.cluster.service_ranges();
+        let differ = !self.cluster.service_cidrs().is_empty() && said != *named;
+        differ.then(|| {
+            format!(
+                "service_ranges: the configuration says {}, and the cluster's ServiceCIDRs {}, which count: remove `service_ranges`",
+                text(named),
+                text(&said)
+            )
+        })
+    }
+
     /// This node's name.
     pub fn node(&self) -> &str {
         &self.node
@@ -355,6 +438,8 @@ impl Facts {
         let mut problems = self.kernel_problems.clone();
         problems.extend(self.queue_problem.clone());
         problems.extend(self.listener_problems.iter().cloned());
+        problems.extend(self.host_ports.problems.iter().cloned());
+        problems.extend(self.other_service_ranges());
         if self.cluster.node(&self.node).is_none() {
             problems.push(format!(
                 "the source has no Node {:?}: set `node` to the name of one, or add it",

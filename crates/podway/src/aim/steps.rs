@@ -322,6 +322,13 @@ fn common(old: &Plan, new: &Plan) -> Plan {
             .tunnel_port
             .filter(|port| new.tunnel_port == Some(*port)),
         node_ports: both(&old.node_ports, &new.node_ports),
+        own_ports: both(&old.own_ports, &new.own_ports),
+        host_ifindex: new.host_ifindex,
+        host_ports: old
+            .host_ports
+            .intersection(&new.host_ports)
+            .copied()
+            .collect(),
         snat_ports: old
             .snat_ports
             .clone()

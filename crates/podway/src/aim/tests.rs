@@ -359,6 +359,8 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
         mac: Mac([2, 0, 0, 0, 1, ifindex as u8]),
         mtu: 1_500,
         alias: String::new(),
+        program: 0,
+        is_up: true,
     };
     Event::Looked(Box::new(Looked {
         seen: Seen {
@@ -368,6 +370,7 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
             subnets: Vec::new(),
             next_hops: BTreeMap::new(),
             world: NextHops::default(),
+            mended: Vec::new(),
             problems: Vec::new(),
         },
         gone: gone.iter().copied().collect(),

@@ -175,6 +175,12 @@ pub(super) fn ranges<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, 
         .collect()
 }
 
+pub(super) fn some_ranges<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Vec<IpNet>>, D::Error> {
+    ranges(input).map(Some)
+}
+
 pub(super) fn snat_ports<'de, D: Deserializer<'de>>(input: D) -> Result<(u16, u16), D::Error> {
     let text = String::deserialize(input)?;
     let ends = text.split_once('-').and_then(|(first, last)| {

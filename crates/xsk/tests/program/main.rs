@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use podway_tables::{PortId, PortKind};
+use podway_wire::Protocol;
 use podway_xsk::{Bind, Plan, Redirect, RedirectSettings, WorkerEdge, WorkerSettings};
 use support::Namespace;
 use wire::*;
@@ -307,5 +308,93 @@ fn a_queue_that_no_worker_owns_reaches_no_other_ports_socket() {
             let (action, second) = moved(&redirect, || run_from(&redirect, &to_pod, twin, 1));
             assert_eq!((action, &second[..]), (action_closed, &[(closed, 1)][..]));
         }
+    });
+}
+
+#[test]
+fn r3_ports_of_the_host_in_the_masquerading_range_are_left_to_it() {
+    if !support::privileged() {
+        return;
+    }
+    let to = |protocol: u8, port| {
+        [
+            ethernet(
+                0x0800,
+                0,
+                &ipv4(NODE4, protocol, 0, 0, &transport(5000, port)),
+            ),
+            ethernet(
+                0x86dd,
+                0,
+                &ipv6(node6(), &[], protocol, &transport(5000, port)),
+            ),
+        ]
+    };
+    with_port(PortKind::Uplink, |redirect| {
+        let _edge = worker(redirect);
+        let plan = Plan {
+            host_ports: [
+                (Protocol::TCP, 61_000),
+                (Protocol::TCP, 61_616),
+                (Protocol::UDP, 61_063),
+                (Protocol::TCP, 30_080),
+            ]
+            .into(),
+            ..plan()
+        };
+        let seen = |packets: [Vec<u8>; 2]| {
+            packets.map(|packet| moved(redirect, || run(redirect, &packet)))
+        };
+        let of = |action, counter| [(action, vec![(counter, 1)]), (action, vec![(counter, 1)])];
+        redirect.reconcile(&plan).expect("reconcile");
+        for (protocol, port, expected) in [
+            (6, 61_000, of(PASS, "uplink-pass")),
+            (6, 61_616, of(PASS, "uplink-pass")),
+            (17, 61_616, of(REDIRECT, "snat")),
+            (17, 61_063, of(PASS, "uplink-pass")),
+            (6, 61_063, of(REDIRECT, "snat")),
+            (6, 61_617, of(REDIRECT, "snat")),
+            // Outside of the range a node port stays one.
+            (6, 30_080, of(REDIRECT, "node-port")),
+        ] {
+            assert_eq!(seen(to(protocol, port)), expected, "{protocol} {port}");
+        }
+        redirect.reconcile(&wire::plan()).expect("reconcile");
+        assert_eq!(seen(to(6, 61_616)), of(REDIRECT, "snat"));
+    });
+}
+
+#[test]
+fn s26_r4_the_filter_on_the_nodes_own_packets_is_there_once_and_again_after_others() {
+    if !support::privileged() {
+        return;
+    }
+    let namespace = Namespace::new("own");
+    namespace.inside(|| {
+        let redirect = load(1);
+        assert!(redirect.attach_own("lo").expect("attached"));
+        assert!(!redirect.attach_own("lo").expect("it is there"));
+        let shown = support::run("tc filter show dev lo egress");
+        assert!(shown.contains("podway_own"), "{shown}");
+        support::run("tc qdisc del dev lo clsact");
+        assert!(redirect.attach_own("lo").expect("attached again"));
+        // Another process has other maps, and takes its place.
+        let later = load(1);
+        assert!(later.attach_own("lo").expect("replaced"));
+        assert!(redirect.attach_own("lo").expect("and back"));
+    });
+}
+
+#[test]
+fn r4_a_device_that_lost_the_program_has_it_again() {
+    if !support::privileged() {
+        return;
+    }
+    with_port(PortKind::Uplink, |redirect| {
+        assert!(!redirect.restore("lo").expect("it is there"));
+        support::run("ip link set lo xdp off");
+        support::run("ip link set lo xdpgeneric off");
+        assert!(redirect.restore("lo").expect("restored"));
+        assert!(!redirect.restore("lo").expect("it is there"));
     });
 }

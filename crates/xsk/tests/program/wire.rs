@@ -33,6 +33,7 @@ pub(crate) fn plan() -> Plan {
         tunnel_port: Some(4789),
         node_ports: vec![(Protocol::TCP, 30080), (Protocol::UDP, 30053)],
         snat_ports: Some(61000..=61999),
+        ..Plan::default()
     }
 }
 

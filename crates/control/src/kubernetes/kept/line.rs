@@ -51,7 +51,10 @@ pub(in crate::kubernetes) fn put_object(lines: &mut Vec<u8>, kind: Kind, json: &
 pub(in crate::kubernetes) fn put_gone(lines: &mut Vec<u8>, kind: Kind, key: &Key) {
     let named = |name: &Name| json!({"namespace": &*name.namespace, "name": &*name.name});
     let metadata = match key {
-        Key::Node(name) | Key::Namespace(name) | Key::ClusterNetworkPolicy(name) => {
+        Key::Node(name)
+        | Key::Namespace(name)
+        | Key::ClusterNetworkPolicy(name)
+        | Key::ServiceCidr(name) => {
             json!({"name": &**name})
         }
         Key::Pod(name)

@@ -28,7 +28,8 @@ pub(super) use self::told::Readiness;
 pub enum HealthError {
     /// The address can't be had.
     #[error(
-        "health_address: {address}: {problem}: set `health_address` to an address of this node and a free port"
+        "health_address: {address}: {problem}: {}set `health_address` to an address of this node and a free port",
+        holder(problem)
     )]
     Address {
         /// What is set.
@@ -39,6 +40,16 @@ pub enum HealthError {
     /// There is no thread to answer on.
     #[error("no thread for health checks: {0}: raise the limits on files and threads")]
     Thread(#[from] io::Error),
+}
+
+/// Who has the port, most likely: it is kube-proxy's, unless told otherwise.
+fn holder(problem: &io::Error) -> &'static str {
+    match problem.kind() == io::ErrorKind::AddrInUse {
+        true => {
+            "is kube-proxy still there? podway takes its place: remove its DaemonSet, and its rules (`kube-proxy --cleanup`), or "
+        }
+        false => "",
+    }
 }
 
 /// The ports at which services' health is answered, and the agent's own.
@@ -213,5 +224,6 @@ mod tests {
         let refused = taken.err().expect("it is taken").to_string();
         let said = format!("health_address: {address}: Address already in use");
         assert!(refused.starts_with(&said), "{refused}");
+        assert!(refused.contains("is kube-proxy still there?"), "{refused}");
     }
 }

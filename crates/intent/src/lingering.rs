@@ -119,14 +119,14 @@ impl Lingering {
 fn has_pods(cluster: &Cluster, namespace: &Arc<str>) -> bool {
     let mut pods = cluster.pods.iter().map(|(_, pod)| pod);
     pods.any(|pod| match pod.phase {
-        PodPhase::Alive | PodPhase::Ending => pod.name.namespace == *namespace,
+        PodPhase::Alive | PodPhase::Leaving | PodPhase::Ending => pod.name.namespace == *namespace,
         PodPhase::Ended => false,
     })
 }
 
 fn lives(pod: &Pod) -> bool {
     match pod.phase {
-        PodPhase::Alive => true,
+        PodPhase::Alive | PodPhase::Leaving => true,
         PodPhase::Ending | PodPhase::Ended => false,
     }
 }

@@ -79,6 +79,8 @@ pub enum PodNetwork {
 pub enum PodPhase {
     /// Its addresses are its own.
     Alive,
+    /// It is being deleted: its addresses are its own until another pod has them.
+    Leaving,
     /// The cluster says that it is over or gone, but its device is still here (F18): only the compiler knows of these.
     Ending,
     /// Succeeded or Failed: its addresses may belong to somebody else already.

@@ -30,7 +30,15 @@ pub(crate) struct PodTable {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     evidence: Evidence,
+    future: Future,
     pod: Name,
+}
+
+/// Whether a pod that claims an address will go on to need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Future {
+    Stays,
+    Leaves,
 }
 
 /// What speaks for a claim, the strongest first.
@@ -129,6 +137,8 @@ impl PodTable {
             };
             let winners = usize::from(self.owner(topology, addr).is_some());
             let claims = self.claims.of(addr).skip(winners);
+            // One that is on its way out may have been followed already.
+            let claims = claims.filter(|claim| claim.future == Future::Stays);
             claims.map(move |claim| Problem {
                 object: Key::Pod(claim.pod.clone()),
                 text: format!("address {addr} is already {owner}; delete one of the two"),
@@ -262,9 +272,17 @@ fn claims(cluster: &Cluster, node: &Arc<str>, name: &Name) -> Vec<(Addr, Claim)>
         (true, _) => Evidence::Attached,
         (false, _) => Evidence::Told,
     };
+    let future = match pod.phase {
+        PodPhase::Alive => Future::Stays,
+        PodPhase::Leaving | PodPhase::Ending | PodPhase::Ended => Future::Leaves,
+    };
     let claim = |ip| {
-        let pod = name.clone();
-        (Addr::from(ip), Claim { evidence, pod })
+        let claim = Claim {
+            evidence,
+            future,
+            pod: name.clone(),
+        };
+        (Addr::from(ip), claim)
     };
     addresses(cluster, node, pod)
         .iter()
@@ -286,7 +304,7 @@ fn addresses<'a>(cluster: &'a Cluster, node: &Arc<str>, pod: &'a Pod) -> &'a [Ip
 /// True of pods that have addresses of their own and still live.
 pub(crate) fn owns_addresses(pod: &Pod) -> bool {
     match (pod.network, pod.phase) {
-        (PodNetwork::Own, PodPhase::Alive | PodPhase::Ending) => true,
+        (PodNetwork::Own, PodPhase::Alive | PodPhase::Leaving | PodPhase::Ending) => true,
         (PodNetwork::Host, _) | (_, PodPhase::Ended) => false,
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod};
 use podway_intent::{HostPort, NamedPort, NamespacePhase, PodNetwork, PodPhase};
 
 use crate::convert::{NAMESPACE_NAME, name, shared};
@@ -87,7 +87,12 @@ pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let phase = match status.and_then(|status| status.phase.as_deref()) {
-        None | Some("" | "Pending" | "Running" | "Unknown") => PodPhase::Alive,
+        None | Some("" | "Pending" | "Running" | "Unknown") => {
+            match pod.metadata.deletion_timestamp {
+                Some(_) => PodPhase::Leaving,
+                None => PodPhase::Alive,
+            }
+        }
         Some("Succeeded" | "Failed") => PodPhase::Ended,
         Some(other) => {
             let expected = "expected Pending, Running, Succeeded, Failed or Unknown";
@@ -148,22 +153,39 @@ fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
     addresses
 }
 
+/// The containers that listen while a pod lives, with their paths: ordinary ones first, then sidecars (KEP-753).
+fn containers(pod: &Pod) -> impl Iterator<Item = (String, &Container)> {
+    let spec = pod.spec.iter();
+    let ordinary = spec
+        .clone()
+        .flat_map(|spec| spec.containers.iter().enumerate())
+        .map(|(index, container)| (format!("spec.containers[{index}]"), container));
+    let initial = spec
+        .flat_map(|spec| spec.init_containers.iter().flatten().enumerate())
+        .filter(|(_, container)| container.restart_policy.as_deref() == Some("Always"))
+        .map(|(index, container)| (format!("spec.initContainers[{index}]"), container));
+    ordinary.chain(initial)
+}
+
+/// The named ports; of those of one name and protocol the first, as Services and policies resolve names.
 fn named_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<NamedPort> {
-    let mut ports = Vec::new();
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    for (outer, container) in containers.enumerate() {
-        for (inner, declared) in container.ports.iter().flatten().enumerate() {
-            let at = |name: &str| format!("spec.containers[{outer}].ports[{inner}].{name}");
+    let mut ports: Vec<NamedPort> = Vec::new();
+    for (at, container) in containers(pod) {
+        for (index, declared) in container.ports.iter().flatten().enumerate() {
+            let at = |name: &str| format!("{at}.ports[{index}].{name}");
             let number = findings.take(&at("containerPort"), port(declared.container_port));
             let protocol = findings.take(&at("protocol"), protocol(declared.protocol.as_deref()));
             let name = declared.name.as_deref().filter(|name| !name.is_empty());
             if let (Some(port), Some(protocol), Some(name)) = (number, protocol, name) {
-                let name = name.into();
-                ports.push(NamedPort {
-                    name,
-                    protocol,
-                    port,
-                });
+                let is_taken = |it: &NamedPort| *it.name == *name && it.protocol == protocol;
+                if !ports.iter().any(is_taken) {
+                    let name = name.into();
+                    ports.push(NamedPort {
+                        name,
+                        protocol,
+                        port,
+                    });
+                }
             }
         }
     }
@@ -173,13 +195,12 @@ fn named_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<NamedPort> {
 /// The ports of its node that a pod wants; 0 is none, as is every one of a pod on its node's network.
 fn host_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<HostPort> {
     let mut ports = Vec::new();
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    for (outer, container) in containers.enumerate() {
-        for (inner, declared) in container.ports.iter().flatten().enumerate() {
+    for (at, container) in containers(pod) {
+        for (index, declared) in container.ports.iter().flatten().enumerate() {
             let Some(number) = declared.host_port.filter(|number| *number != 0) else {
                 continue;
             };
-            let at = |name: &str| format!("spec.containers[{outer}].ports[{inner}].{name}");
+            let at = |name: &str| format!("{at}.ports[{index}].{name}");
             let number = findings.take(&at("hostPort"), port(number));
             let target = port(declared.container_port).ok();
             let protocol = protocol(declared.protocol.as_deref()).ok();

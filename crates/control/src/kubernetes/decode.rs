@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use podway_intent::{Change, Key, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -226,6 +226,8 @@ struct TrimmedMetadata {
     resource_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletion_timestamp: Option<Time>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -234,12 +236,27 @@ struct TrimmedSpec {
     node_name: Option<String>,
     host_network: Option<bool>,
     containers: Option<Vec<TrimmedContainer>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init_containers: Option<Vec<TrimmedContainer>>,
 }
 
 #[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct TrimmedContainer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ports: Option<Vec<ContainerPort>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restart_policy: Option<String>,
+}
+
+impl TrimmedContainer {
+    fn whole(&self) -> Container {
+        Container {
+            ports: self.ports.clone(),
+            restart_policy: self.restart_policy.clone(),
+            ..Container::default()
+        }
+    }
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -255,24 +272,23 @@ struct TrimmedStatus {
 impl TrimmedPod {
     /// The same as the API's type, which is what is converted.
     fn whole(&self) -> Pod {
-        let containers = self.spec.containers.iter().flatten();
+        let whole = |containers: &Vec<TrimmedContainer>| -> Vec<Container> {
+            containers.iter().map(TrimmedContainer::whole).collect()
+        };
         Pod {
             metadata: ObjectMeta {
                 name: Some(self.metadata.name.clone()),
                 namespace: self.metadata.namespace.clone(),
                 uid: self.metadata.uid.clone(),
                 labels: self.metadata.labels.clone(),
+                deletion_timestamp: self.metadata.deletion_timestamp.clone(),
                 ..ObjectMeta::default()
             },
             spec: Some(PodSpec {
                 node_name: self.spec.node_name.clone(),
                 host_network: self.spec.host_network,
-                containers: containers
-                    .map(|container| Container {
-                        ports: container.ports.clone(),
-                        ..Container::default()
-                    })
-                    .collect(),
+                containers: self.spec.containers.as_ref().map_or(Vec::new(), whole),
+                init_containers: self.spec.init_containers.as_ref().map(whole),
                 ..PodSpec::default()
             }),
             status: Some(PodStatus {
@@ -287,6 +303,8 @@ impl TrimmedPod {
 
 #[cfg(test)]
 mod tests {
+    use podway_intent::PodPhase;
+
     use super::*;
 
     fn decoded(kind: Kind, json: &str) -> Decoded {
@@ -297,12 +315,19 @@ mod tests {
     #[test]
     fn a_trimmed_pod_says_what_the_whole_one_says() {
         let json = r#"{"metadata":{"name":"web","namespace":"shop","uid":"u1","resourceVersion":"7",
-            "labels":{"app":"web"},"annotations":{"long":"text"},"managedFields":[{"manager":"kubelet"}]},
+            "labels":{"app":"web"},"annotations":{"long":"text"},"managedFields":[{"manager":"kubelet"}],"deletionTimestamp":"2026-01-01T00:00:00Z"},
             "spec":{"nodeName":"n1","containers":[{"name":"c","image":"i","ports":[{"name":"http","containerPort":8080}]}],
+            "initContainers":[{"name":"s","restartPolicy":"Always","ports":[{"name":"side","containerPort":15020}]},
+            {"name":"i","ports":[{"name":"once","containerPort":1}]}],
             "volumes":[{"name":"v","emptyDir":{}}]},
             "status":{"phase":"Running","podIP":"10.0.0.9","podIPs":[{"ip":"10.0.0.9"},{"ip":"fd00::9"}],"conditions":[]}}"#;
         let whole: Pod = serde_json::from_str(json).expect("a pod");
         let expected = convert::pod(&whole).expect("legal");
+        let names: Vec<&str> = expected.ports.iter().map(|port| &*port.name).collect();
+        assert_eq!(
+            (names, expected.phase),
+            (vec!["http", "side"], PodPhase::Leaving)
+        );
         let fact = decoded(Kind::Pod, json).fact.expect("legal");
         assert_eq!(fact, Some(Change::Pod(expected)));
     }

@@ -265,7 +265,7 @@ fn f18_what_an_ending_pod_here_sends_passes_until_its_device_goes_even_if_its_ad
                 ended.phase = over;
                 node.change([Change::Pod(ended), served_by(&[])]);
             }
-            PodPhase::Alive | PodPhase::Ending => {
+            PodPhase::Alive | PodPhase::Leaving | PodPhase::Ending => {
                 node.change([Change::Gone(Key::Pod(name("shop", "web1"))), served_by(&[])]);
             }
         }

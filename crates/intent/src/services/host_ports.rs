@@ -50,7 +50,7 @@ pub(super) fn strange(pod: &Pod, site: &Site) -> Vec<(IpAddr, u16)> {
 fn asked<'a>(pod: &'a Pod, site: &Site) -> impl Iterator<Item = &'a HostPort> {
     let here = pod.node.as_ref() == Some(&site.node)
         && owns_addresses(pod)
-        && pod.phase == PodPhase::Alive;
+        && pod.phase != PodPhase::Ending;
     pod.host_ports.iter().filter(move |_| here)
 }
 

@@ -123,7 +123,7 @@ fn local<'a>(
     let pods = cluster.pods().into_iter().filter(|pod| {
         pod.node.as_deref() == Some(NODE)
             && pod.network == PodNetwork::Own
-            && pod.phase == PodPhase::Alive
+            && pod.phase != PodPhase::Ended
     });
     let id = |pod: &Pod| compiled.names.endpoint_of(&pod.name).expect("an endpoint");
     pods.map(|pod| (id(pod), pod)).collect()

@@ -94,7 +94,7 @@ pub(crate) fn rule_matches(
 pub(crate) fn pod_at(cluster: &Cluster, addr: IpAddr) -> Option<&Pod> {
     let own = cluster.pods().into_iter().filter(|pod| {
         pod.network == PodNetwork::Own
-            && pod.phase == PodPhase::Alive
+            && pod.phase != PodPhase::Ended
             && pod.addresses.contains(&addr)
     });
     let all: Vec<&Pod> = own.collect();

@@ -64,7 +64,7 @@ proptest! {
 fn detach_ended(before: &Cluster, now: &mut Cluster) {
     let lives = |cluster: &Cluster, name: &Name| {
         let pod = cluster.pod(name);
-        pod.is_some_and(|pod| pod.phase == PodPhase::Alive)
+        pod.is_some_and(|pod| matches!(pod.phase, PodPhase::Alive | PodPhase::Leaving))
     };
     let devices = now.attachments().into_iter().map(|it| it.pod.clone());
     let ended: Vec<Name> = devices

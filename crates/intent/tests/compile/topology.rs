@@ -244,6 +244,31 @@ fn the_plan_holds_ranges_stray_pods_and_services() {
 }
 
 #[test]
+fn m3_an_address_of_a_pod_that_is_being_deleted_is_another_pods_as_soon_as_that_has_it() {
+    let mut facts = facts();
+    let old = Pod {
+        phase: PodPhase::Leaving,
+        ..pod("a/aaa", "n1", "10.244.1.77", "")
+    };
+    facts.apply(Change::Pod(old));
+    let mut compiler = Compiler::new("n1");
+    let mut owner = |facts: &Cluster| {
+        let compiled = compiler.compile(facts);
+        let Hop::Endpoint(id) = compiled.snapshot.routes.hop(&addr("10.244.1.77")) else {
+            panic!("no pod there");
+        };
+        let owner = compiled.names.endpoint(id).map(Name::to_string);
+        let problems: Vec<String> = compiled.problems.iter().map(Problem::to_string).collect();
+        (owner, problems)
+    };
+    assert_eq!(owner(&facts), (Some("a/aaa".to_owned()), vec![]));
+    facts.apply(Change::Pod(pod("a/zzz", "n1", "10.244.1.77", "")));
+    assert_eq!(owner(&facts), (Some("a/zzz".to_owned()), vec![]));
+    facts.apply(Change::Gone(Key::Pod(name("a/zzz"))));
+    assert_eq!(owner(&facts), (Some("a/aaa".to_owned()), vec![]));
+}
+
+#[test]
 fn f11_of_two_pods_with_one_address_the_attached_one_has_it_and_ended_ones_do_not_count() {
     let mut facts = facts();
     facts.apply(Change::Pod(pod("a/aaa", "n1", "10.244.1.10", "")));

@@ -94,7 +94,7 @@ fn pod(clash: u32) -> impl Strategy<Value = Pod> {
         (protocol(), select(vec![80, 81])).prop_map(|(it, port)| named("web", it, port)),
         0..2,
     );
-    let life = select(vec![PodPhase::Alive, PodPhase::Alive, PodPhase::Ended]);
+    let life = select(vec![PodPhase::Alive, PodPhase::Leaving, PodPhase::Ended]);
     let network = select(vec![PodNetwork::Own, PodNetwork::Own, PodNetwork::Host]);
     let shared = prop::bool::weighted(f64::from(clash) / 10.0);
     let place = (0..PODS, 1u8..=3, shared);

@@ -294,7 +294,7 @@ fn attach(cluster: &mut Cluster, node: &str) -> BTreeMap<String, (PortId, Mac)> 
         .filter(|pod| {
             pod.node.as_deref() == Some(node)
                 && pod.network == PodNetwork::Own
-                && pod.phase == PodPhase::Alive
+                && pod.phase != PodPhase::Ended
         })
         .map(|pod| pod.name.clone())
         .collect();

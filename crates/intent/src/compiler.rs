@@ -1,6 +1,7 @@
 //! From facts to tables, again whenever facts change, at the cost of what changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -149,6 +150,8 @@ impl Compiler {
         let setup = cluster.setup();
         local.extend(self.ranges.taken(cluster));
         let addresses = own.map_or(&[][..], |own| &own.addresses);
+        let nodes = cluster.nodes.iter().flat_map(|(_, node)| &node.addresses);
+        let nodes: HashSet<&IpAddr> = nodes.collect();
         let mut node_ports = BTreeSet::new();
         let mut own_ports = BTreeSet::new();
         for (key, kind) in self.services.outward() {
@@ -163,7 +166,8 @@ impl Compiler {
             // Of an address that is the node's own only the service's port is ours (S10, D10).
             if kind == FrontendKind::NodePort || is_own {
                 node_ports.insert((key.protocol, key.port));
-            } else {
+            } else if !nodes.contains(&key.addr.ip()) {
+                // Another node's is that node's to answer, and the way to it the kernel's.
                 local.insert(single(&key.addr));
             }
         }

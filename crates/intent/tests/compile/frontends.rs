@@ -155,6 +155,30 @@ fn s10_d10_the_kernel_gives_us_whole_outside_addresses_but_only_ports_of_the_nod
 }
 
 #[test]
+fn s10_d10_no_nodes_address_is_captured_whole_if_a_balancer_has_it() {
+    // As k3s' ServiceLB: a service answers at all nodes' own addresses.
+    let other = node("n2", "192.168.0.2 fd50::2", "10.244.2.0/24");
+    let everywhere = Service {
+        load_balancer_ips: ips("192.168.0.1 192.168.0.2 fd50::2")
+            .into_iter()
+            .map(|ip| (ip, IpMode::Vip))
+            .collect(),
+        ..outward()
+    };
+    let compiled = compiled([with(|_| ()), here(""), other, Change::Service(everywhere)]);
+    let nodes = ips("192.168.0.1 192.168.0.2 fd50::1 fd50::2");
+    let local = &compiled.plan.local;
+    assert!(
+        !local.iter().any(|range| nodes.contains(&range.addr())),
+        "{local:?}"
+    );
+    assert!(compiled.plan.node_ports.contains(&(Protocol::TCP, 80)));
+    // A pod here that dials the other node's still reaches the service.
+    let balancer = Some(FrontendKind::LoadBalancer);
+    assert_eq!(found(&compiled, "192.168.0.2", 80), balancer);
+}
+
+#[test]
 fn s13_source_ranges_admit_by_family_and_a_nodes_own_packets_with_the_balancers_address() {
     let admits = |ranges: &str, source: &str| {
         let service = Service {

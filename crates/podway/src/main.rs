@@ -175,9 +175,11 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much of them, `info` if it is not set.
+/// Logs go to standard error; `RUST_LOG` says how much of them. Otherwise `info`, without the client's line for each
+/// request that failed: what an API server that is away means is said once.
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let usual = |_| EnvFilter::new("info,kube_client=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(usual);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(stderr().is_terminal())

@@ -12,6 +12,7 @@ use super::intern::Interner;
 use super::kept::{self, Keeper, Said};
 use super::kind::Presence;
 use super::known::Known;
+use super::recovery::Recovery;
 use super::talk::{Line, Lines, Page, PageMetadata, Refusal, Talk, refusal};
 use super::{Kind, Pace};
 use crate::Problem;
@@ -32,7 +33,9 @@ pub(super) struct Step {
     pub(super) received: Vec<Instant>,
     /// The resource version up to which the kind is known; `None` while its first list is read.
     pub(super) version: Option<String>,
-    /// All that is wrong with the kind now.
+    /// What keeps the server's word of it from us now, if anything does.
+    pub(super) trouble: Option<String>,
+    /// All that is wrong with the kind's objects now.
     pub(super) problems: Vec<Problem>,
     pub(super) teller: Teller,
 }
@@ -65,6 +68,11 @@ pub(super) struct Follow {
     absent: u32,
     /// What keeps us from the server, if anything does.
     trouble: Option<String>,
+    recovery: Recovery,
+    /// When the server was last heard.
+    heard: Instant,
+    /// Since when it does not answer as it should.
+    away_since: Option<Instant>,
     teller: Teller,
     /// What the file said, until it is handed over.
     recalled: Vec<Change>,
@@ -86,7 +94,12 @@ enum Ended {
 }
 
 impl Follow {
-    pub(super) fn new(talk: Talk, pace: Pace, seed: u64, steps: mpsc::Sender<Step>) -> Follow {
+    pub(super) fn new(
+        talk: Talk,
+        pace: Pace,
+        seed: u64,
+        (steps, recovery): (mpsc::Sender<Step>, Recovery),
+    ) -> Follow {
         Follow {
             known: Known::new(talk.kind),
             texts: Interner::new(),
@@ -95,6 +108,9 @@ impl Follow {
             version: None,
             absent: 0,
             trouble: None,
+            recovery,
+            heard: Instant::now(),
+            away_since: None,
             teller: Teller::Nobody,
             recalled: Vec::new(),
             keeper: None,
@@ -156,6 +172,7 @@ impl Follow {
                 }
                 Ended::Closed => self.backoff.delay(),
                 Ended::Refused(Refusal::Expired) => {
+                    self.answered();
                     tracing::info!(kind = %self.talk.kind, "the API server forgot our version: listing anew");
                     is_listed = false;
                     self.backoff.delay()
@@ -165,15 +182,21 @@ impl Follow {
                     self.backoff.delay()
                 }
                 Ended::Refused(Refusal::Absent) => {
+                    self.answered();
                     is_listed = false;
                     match self.absent().await {
                         Ok(delay) => delay,
                         Err(Unwanted) => return,
                     }
                 }
+                Ended::Refused(Refusal::Overtaken) => {
+                    self.backoff.reset();
+                    continue;
+                }
                 Ended::Refused(Refusal::Forbidden(text, _))
                     if self.talk.kind.presence() == Presence::Newer =>
                 {
+                    self.answered();
                     is_listed = false;
                     match self.withheld(text).await {
                         Ok(delay) => delay,
@@ -181,6 +204,7 @@ impl Follow {
                     }
                 }
                 Ended::Refused(Refusal::Failed(text, after) | Refusal::Forbidden(text, after)) => {
+                    self.away_since.get_or_insert(self.heard.max(began));
                     if self.in_trouble(text).await.is_err() {
                         return;
                     }
@@ -188,7 +212,25 @@ impl Follow {
                     least + self.backoff.delay()
                 }
             };
-            sleep(delay).await;
+            self.pause(delay).await;
+        }
+    }
+
+    /// Waits so long, or while the server is away until another kind was answered.
+    async fn pause(&mut self, delay: Duration) {
+        if self.away_since.is_none() {
+            return sleep(delay).await;
+        }
+        if timeout(delay, self.recovery.told()).await.is_ok() {
+            self.backoff.reset();
+        }
+    }
+
+    /// Notes that the server answered; the first of all kinds wakes the others.
+    fn answered(&mut self) {
+        self.heard = Instant::now();
+        if let Some(away_since) = self.away_since.take() {
+            self.recovery.tell(away_since);
         }
     }
 
@@ -230,7 +272,15 @@ impl Follow {
         token: Option<&str>,
         changes: &mut Vec<Change>,
     ) -> Result<PageMetadata, Refusal> {
-        let bytes = self.talk.page(self.limit, token).await?;
+        let page = self.talk.page(self.limit, token);
+        let bytes = match self.away_since {
+            None => page.await?,
+            Some(_) => tokio::select! {
+                bytes = page => bytes?,
+                _ = self.recovery.told() => return Err(Refusal::Overtaken),
+            },
+        };
+        self.answered();
         let page: Page<'_> = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
         for item in page.items.iter().flatten() {
             changes.extend(self.take_object(item.get()));
@@ -274,12 +324,20 @@ impl Follow {
     async fn watch(&mut self) -> Result<Ended, Unwanted> {
         let version = self.version.clone().unwrap_or_default();
         let lasting = self.pace.watch + self.backoff.portion(self.pace.watch);
-        let mut lines = match self.talk.watch(&version, lasting).await {
+        let watch = self.talk.watch(&version, lasting);
+        let lines = match self.away_since {
+            None => watch.await,
+            Some(_) => tokio::select! {
+                lines = watch => lines,
+                _ = self.recovery.told() => Err(Refusal::Overtaken),
+            },
+        };
+        let mut lines = match lines {
             Ok(lines) => lines,
             Err(refused) => return Ok(Ended::Refused(refused)),
         };
+        self.answered();
         if self.trouble.take().is_some() {
-            tracing::info!(kind = %self.talk.kind, "the API server answers again");
             self.hand_over(Vec::new(), Vec::new()).await?;
         }
         loop {
@@ -297,12 +355,18 @@ impl Follow {
         }
     }
 
-    /// The next lines; a server that doesn't even send bookmarks any more is not there.
-    async fn wait(&self, lines: &mut Lines) -> Result<Option<Vec<u8>>, Refusal> {
-        match timeout(self.pace.silence, lines.next()).await {
-            Ok(lines) => lines,
-            Err(_) => Ok(None),
+    /// The next lines; a server that doesn't even send bookmarks any more is not there, and one that was away since it
+    /// was last heard here may have forgotten that we listen.
+    async fn wait(&mut self, lines: &mut Lines) -> Result<Option<Vec<u8>>, Refusal> {
+        let next = timeout(self.pace.silence, lines.next());
+        let lines = tokio::select! {
+            lines = next => lines.unwrap_or(Ok(None)),
+            () = self.recovery.told_away_after(self.heard) => Err(Refusal::Overtaken),
+        };
+        if let Ok(Some(_)) = &lines {
+            self.heard = Instant::now();
         }
+        lines
     }
 
     async fn take_lines(&mut self, bytes: &[u8]) -> Result<Option<Refusal>, Unwanted> {
@@ -430,23 +494,13 @@ impl Follow {
         received: Vec<Instant>,
     ) -> Result<(), Unwanted> {
         self.store().await;
-        let kind = self.talk.kind;
-        let trouble = self.trouble.as_ref().map(|text| Problem {
-            file: "".into(),
-            line: 0,
-            object: String::new(),
-            field: String::new(),
-            message: format!(
-                "the API server {text}: what is known of {} stays in force",
-                kind.plural()
-            ),
-        });
         let step = Step {
-            kind,
+            kind: self.talk.kind,
             changes,
             received,
             version: self.version.clone(),
-            problems: trouble.into_iter().chain(self.known.problems()).collect(),
+            trouble: self.trouble.clone(),
+            problems: self.known.problems(),
             teller: match self.trouble {
                 Some(_) if self.teller == Teller::File => Teller::FileAlone,
                 Some(_) | None => self.teller,

@@ -13,6 +13,7 @@ mod kept;
 mod kind;
 mod known;
 mod recall;
+mod recovery;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use self::connect::ConnectError;
 use self::follow::{Follow, Step};
 pub use self::kind::Kind;
 use self::recall::Recall;
+use self::recovery::Recovery;
 use self::talk::Talk;
 use crate::{Batch, Problem, Standing};
 
@@ -87,6 +89,8 @@ pub struct Kubernetes {
     /// The resource versions up to which kinds are known.
     versions: BTreeMap<Kind, String>,
     problems: BTreeMap<Kind, Vec<Problem>>,
+    /// What keeps the server's word of a kind from us.
+    troubles: BTreeMap<Kind, String>,
     recall: Recall,
     /// Ends with this value.
     _tasks: JoinSet<()>,
@@ -99,6 +103,7 @@ impl Kubernetes {
     pub async fn open(settings: &KubernetesSettings) -> Result<Kubernetes, ConnectError> {
         let (client, server) = connect::client(settings.kubeconfig.as_deref()).await?;
         let (sender, steps) = mpsc::channel(STEPS);
+        let recovery = Recovery::new();
         let follows = Kind::ALL.map(|kind| {
             let talk = Talk {
                 kind,
@@ -106,7 +111,8 @@ impl Kubernetes {
                 patience: settings.pace.patience,
             };
             let seed = RandomState::new().hash_one(kind);
-            Follow::new(talk, settings.pace, seed, sender.clone())
+            let ends = (sender.clone(), recovery.clone());
+            Follow::new(talk, settings.pace, seed, ends)
         });
         let (follows, recall) = match &settings.kept {
             Some(path) => recall::from_file(path, &server, follows),
@@ -121,6 +127,7 @@ impl Kubernetes {
             steps,
             versions: BTreeMap::new(),
             problems: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             recall,
             _tasks: tasks,
         })
@@ -152,13 +159,8 @@ impl Kubernetes {
             self.take(step, &mut batch);
         }
         let problems = self.problems.values().flatten();
-        batch.problems = self
-            .recall
-            .problems()
-            .iter()
-            .chain(problems)
-            .cloned()
-            .collect();
+        let known = self.recall.problems().iter().chain(problems).cloned();
+        batch.problems = known.chain(told(&self.troubles)).collect();
         let versions = self.versions.iter();
         batch.versions = versions
             .map(|(kind, version)| (kind.name(), version.clone()))
@@ -178,6 +180,38 @@ impl Kubernetes {
             self.versions.insert(step.kind, version);
         }
         self.problems.insert(step.kind, step.problems);
+        let was_away = !self.troubles.is_empty();
+        match step.trouble {
+            Some(trouble) => drop(self.troubles.insert(step.kind, trouble)),
+            None => drop(self.troubles.remove(&step.kind)),
+        }
+        if was_away && self.troubles.is_empty() {
+            tracing::info!("the API server answers again, for all kinds");
+        }
         self.recall.heard(step.kind, step.teller);
     }
+}
+
+/// Troubles as problems: one for all kinds that have the same, whatever its details.
+fn told(troubles: &BTreeMap<Kind, String>) -> impl Iterator<Item = Problem> {
+    let mut alike: BTreeMap<&str, (&str, Vec<Kind>)> = BTreeMap::new();
+    for (kind, trouble) in troubles {
+        let head = trouble.split(": ").next().unwrap_or_default();
+        let (_, kinds) = alike.entry(head).or_insert((trouble, Vec::new()));
+        kinds.push(*kind);
+    }
+    let of = |kinds: &[Kind]| match kinds {
+        [kind] => format!(" of {}", kind.plural()),
+        _ => String::new(),
+    };
+    alike.into_values().map(move |(trouble, kinds)| Problem {
+        file: "".into(),
+        line: 0,
+        object: String::new(),
+        field: String::new(),
+        message: format!(
+            "the API server {trouble}: what is known{} stays in force",
+            of(&kinds)
+        ),
+    })
 }

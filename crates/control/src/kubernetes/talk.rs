@@ -29,6 +29,8 @@ pub(super) enum Refusal {
     TooLong,
     /// 403, in words: the account may not see it.
     Forbidden(String, Option<Duration>),
+    /// Another kind was answered meanwhile: asking anew is quicker than waiting on.
+    Overtaken,
     /// Anything else, in words, and how long the server wants to be left alone.
     Failed(String, Option<Duration>),
 }

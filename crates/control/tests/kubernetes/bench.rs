@@ -104,6 +104,22 @@ impl View {
         assert!(done.is_ok(), "{what}: {:?}", self.last);
     }
 
+    /// Takes batches until something holds elsewhere.
+    pub(crate) async fn until_polled(
+        &mut self,
+        what: &str,
+        holds: impl Fn() -> bool,
+        within: Duration,
+    ) {
+        let taking = async {
+            while !holds() {
+                let _ = timeout(Duration::from_millis(10), self.step()).await;
+            }
+        };
+        let done = timeout(within, taking).await;
+        assert!(done.is_ok(), "{what}: {:?}", self.last);
+    }
+
     pub(crate) async fn whole(&mut self) {
         self.until("all kinds are listed", View::is_whole).await;
     }

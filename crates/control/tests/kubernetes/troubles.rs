@@ -73,6 +73,53 @@ async fn a_server_that_stops_leaves_everything_and_one_that_comes_back_tells_wha
 }
 
 #[tokio::test]
+async fn k1_after_an_outage_all_kinds_are_followed_again_together() {
+    // By itself, each kind would come back at a moment of its own within so long.
+    let pace = Pace {
+        first_delay: Duration::from_secs(20),
+        longest_delay: Duration::from_secs(20),
+        ..QUICK
+    };
+    let store = store();
+    fill(&store);
+    let server = serve(&store).await;
+    let address = server.address();
+    let mut view = View::open(&server, pace).await;
+    view.whole().await;
+    drop(server);
+    let all_away = "the API server can't be reached";
+    view.until("all miss it", |view| {
+        view.problems().contains(all_away)
+            && view.problems().ends_with("what is known stays in force")
+    })
+    .await;
+    view.settle().await;
+    assert_eq!(view.problems().lines().count(), 1, "{}", view.problems());
+
+    let asked = |kind: Kind| {
+        let resource = resource(kind);
+        store.requests("watch", &resource) + store.requests("list", &resource)
+    };
+    let before = Kind::ALL.map(asked);
+    let back = || {
+        let now = Kind::ALL.map(asked);
+        now.iter()
+            .zip(&before)
+            .filter(|(now, before)| now > before)
+            .count()
+    };
+    let _server = serve_at(&store, address).await;
+    view.until_polled("one kind is back", || back() > 0, Duration::from_secs(30))
+        .await;
+    // Absent kinds are looked for all the time, and count as well.
+    let served = Kind::ALL.len() - 1;
+    view.until_polled("so are all", || back() >= served, Duration::from_secs(5))
+        .await;
+    view.until("nothing is missed", |view| view.problems().is_empty())
+        .await;
+}
+
+#[tokio::test]
 async fn a_compacted_history_makes_a_list_that_is_a_difference() {
     let store = store();
     fill(&store);

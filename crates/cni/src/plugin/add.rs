@@ -31,6 +31,7 @@ pub(super) fn add(container: &Container, config: &Config) -> Result<Value, CniEr
     }
     let state = State::at(&config.state);
     clear(container, config, &state, &pod_namespace)?;
+    refuse_second(container, &state)?;
 
     let record = state.take(
         &container.wired,
@@ -82,6 +83,26 @@ fn clear(
             Err(CniError::new(Code::Exists, text))
         }
         false => Ok(()),
+    }
+}
+
+/// A pod has one interface of ours: its address, policies and services are that one's.
+fn refuse_second(container: &Container, state: &State) -> Result<(), CniError> {
+    let wired = &container.wired;
+    let is_other = |it: &Record| {
+        it.phase == Phase::Added
+            && it.wired.container == wired.container
+            && it.wired.device != wired.device
+    };
+    match state.records()?.into_iter().find(is_other) {
+        Some(record) => {
+            let text = format!(
+                "CNI_IFNAME: the container has {} of podway already, and a pod gets one interface of it: give {} by another plugin",
+                record.wired.device, wired.device
+            );
+            Err(CniError::new(Code::Exists, text))
+        }
+        None => Ok(()),
     }
 }
 

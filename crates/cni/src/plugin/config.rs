@@ -64,6 +64,9 @@ struct Raw {
     previous: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid: Option<Vec<RawAttachment>>,
+    /// The key as the specification's first text of GC has it.
+    #[serde(rename = "cni.dev/attachments")]
+    listed: Option<Vec<RawAttachment>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -131,7 +134,7 @@ impl Config {
             state: path("stateDir", raw.state, STATE_DIRECTORY)?,
             dns: raw.dns,
             previous: raw.previous,
-            valid: raw.valid.map(attachments).transpose()?,
+            valid: union(raw.valid, raw.listed).map(attachments).transpose()?,
         })
     }
 
@@ -146,6 +149,14 @@ impl Config {
             version.text()
         );
         Err(CniError::new(Code::IncompatibleVersion, text))
+    }
+}
+
+/// What either key lists is left: runtimes give one of them, or both alike.
+fn union<T>(one: Option<Vec<T>>, other: Option<Vec<T>>) -> Option<Vec<T>> {
+    match (one, other) {
+        (None, None) => None,
+        (one, other) => Some(one.into_iter().chain(other).flatten().collect()),
     }
 }
 

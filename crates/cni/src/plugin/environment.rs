@@ -85,7 +85,8 @@ impl Environment<'_> {
                     "CNI_ARGS: {argument:?} is no argument: give KEY=VALUE;KEY=VALUE"
                 )));
             };
-            if !key.starts_with("K8S_POD_NAME") {
+            // Some give what they have no value for as nothing.
+            if !key.starts_with("K8S_POD_NAME") || value.is_empty() {
                 continue;
             }
             if !is_object_name(value) {

@@ -38,7 +38,7 @@ pub enum Code {
     Limited,
     /// 100: a pod range is full.
     Full,
-    /// 101: there is an interface of that name in the container.
+    /// 101: there is an interface of that name, or another one of podway's, in the container.
     Exists,
     /// 102: the agent refused.
     Refused,

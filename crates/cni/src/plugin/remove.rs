@@ -19,7 +19,7 @@ pub(super) fn delete(wired: &Wired, pod: Option<String>, config: &Config) -> Res
 /// Takes away all containers' networks that the runtime doesn't list, and goes on when one can't be.
 pub(super) fn collect(config: &Config) -> Result<(), CniError> {
     let Some(valid) = &config.valid else {
-        let text = "cni.dev/valid-attachments is missing: GC takes away what it doesn't list";
+        let text = "cni.dev/valid-attachments is missing, and so is cni.dev/attachments: GC takes away what they don't list";
         return Err(CniError::new(Code::Config, text));
     };
     let is_left = |record: &Record| record.network != config.name || valid.contains(&record.wired);

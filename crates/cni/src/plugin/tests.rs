@@ -239,7 +239,7 @@ fn variables_that_make_no_sense_are_code_4() {
         ("CNI_IFNAME", "sixteen-letters-"),
         ("CNI_ARGS", "K8S_POD_NAME"),
         ("CNI_ARGS", "K8S_POD_NAME=a/b"),
-        ("CNI_ARGS", "K8S_POD_NAMESPACE="),
+        ("CNI_ARGS", "K8S_POD_NAMESPACE=a b"),
     ] {
         let (code, text) = error_of("ADD", &[(name, Some(value))], NETWORK);
         assert_eq!(code, 4, "{text}");
@@ -325,6 +325,69 @@ fn a_pod_without_kubernetes_is_its_container() {
         environment("K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=1"),
         "a/b"
     );
+}
+
+#[test]
+fn c5_arguments_of_all_runtimes_are_understood() {
+    for (arguments, pod) in [
+        (
+            "IgnoreUnknown=true;NOMAD_REGION=global;NOMAD_GROUP_NAME=web api;NOMAD_ALLOC_ID=8d7f",
+            "default/c0ffee",
+        ),
+        (
+            "IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME=c1;",
+            "default/c0ffee",
+        ),
+        (
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=;K8S_POD_NAME=sandbox;K8S_POD_INFRA_CONTAINER_ID=ab;K8S_POD_UID=u",
+            "default/sandbox",
+        ),
+        (
+            "K8S_POD_INFRA_CONTAINER_ID=ab;K8S_POD_UID=5c9e;IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0",
+            "shop/web-0",
+        ),
+        ("K8S_POD_NAMESPACE=;K8S_POD_NAME=;", "default/c0ffee"),
+    ] {
+        let variable = |name: &str| match name {
+            "CNI_ARGS" => Some(OsString::from(arguments)),
+            name => CONTAINER
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.into()),
+        };
+        let environment = Environment {
+            variable: &variable,
+        };
+        assert_eq!(environment.pod().expect("a pod"), pod, "{arguments}");
+    }
+}
+
+#[test]
+fn c5_gc_reads_both_spellings_of_its_key() {
+    let attachment = json!([{"containerID": "c9", "ifname": "eth0"}]);
+    let other = json!([{"containerID": "c8", "ifname": "eth0"}]);
+    let listed = |fields: Value| {
+        let mut config: Value = serde_json::from_str(NETWORK).expect("JSON");
+        let fields = fields.as_object().expect("fields").clone();
+        config.as_object_mut().expect("a mapping").extend(fields);
+        let config = Config::read(config.to_string().as_bytes(), Strictness::Strict);
+        let valid = config.expect("a configuration").valid;
+        valid.map(|all| all.into_iter().map(|it| it.container).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(json!({})), None);
+    assert_eq!(
+        listed(json!({"cni.dev/valid-attachments": attachment})),
+        Some(vec!["c9".into()])
+    );
+    assert_eq!(
+        listed(json!({"cni.dev/attachments": attachment})),
+        Some(vec!["c9".into()])
+    );
+    assert_eq!(
+        listed(json!({"cni.dev/valid-attachments": attachment, "cni.dev/attachments": other})),
+        Some(vec!["c9".into(), "c8".into()])
+    );
+    assert_eq!(listed(json!({"cni.dev/attachments": []})), Some(vec![]));
 }
 
 proptest! {

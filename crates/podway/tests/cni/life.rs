@@ -245,3 +245,29 @@ fn c5_gc_removes_what_is_not_listed_and_keeps_going_on_errors() {
     place.run("GC", 0, &place.network("1.1.0", valid)).done();
     assert_eq!(place.wires(), 2);
 }
+
+#[test]
+fn c2_a_second_interface_of_a_pod_is_refused_and_the_first_goes_on() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("second", BOTH, 2);
+    let _agent = place.start();
+    let target = address(&place.add(1).result(), 0);
+    place.add(0).result();
+    serve(&place, 1);
+    place.until("answered", || echoes(&place, 0, target));
+    // As multus asks for it: the same container, another network and device.
+    let network = place.network("0.4.0", json!({"name": "second"}));
+    let (code, text) = place.run_for("net1", "ADD", 0, &network).error();
+    assert_eq!(code, 101);
+    assert!(text.contains("eth0 of podway already"), "{text}");
+    assert!(echoes(&place, 0, target), "the first interface is mute");
+    place.run_for("net1", "DEL", 0, &network).done();
+    assert!(echoes(&place, 0, target), "the first interface is mute");
+    assert_eq!((place.wires(), place.ports()), (2, 2));
+    for pod in 0..2 {
+        place.delete(pod).done();
+    }
+    place.is_clean();
+}

@@ -215,13 +215,24 @@ impl Place {
         pod: usize,
         network: &Value,
     ) -> Child {
+        self.spawn_for("eth0", plugin, command, pod, network)
+    }
+
+    fn spawn_for(
+        &self,
+        device: &str,
+        plugin: &Path,
+        command: &str,
+        pod: usize,
+        network: &Value,
+    ) -> Child {
         let netns = self.pods.get(pod).map(|_| self.netns(pod));
         let run = || {
             Command::new(plugin)
                 .env("CNI_COMMAND", command)
                 .env("CNI_CONTAINERID", container(pod))
                 .env("CNI_NETNS", netns.unwrap_or_default())
-                .env("CNI_IFNAME", "eth0")
+                .env("CNI_IFNAME", device)
                 .env("CNI_PATH", "/opt/cni/bin")
                 .env(
                     "CNI_ARGS",
@@ -250,6 +261,12 @@ impl Place {
                 .wait_with_output()
                 .expect("it ends"),
         )
+    }
+
+    /// What the plugin says to a request for another interface than the first.
+    pub(crate) fn run_for(&self, device: &str, command: &str, pod: usize, network: &Value) -> Said {
+        let child = self.spawn_for(device, Path::new(PLUGIN), command, pod, network);
+        said(child.wait_with_output().expect("it ends"))
     }
 
     pub(crate) fn add(&self, pod: usize) -> Said {

@@ -56,7 +56,15 @@ fn flow(row: &Row) -> Result<Flow, String> {
         "sctp" => Protocol::SCTP,
         "icmp" => Protocol::ICMP,
         "icmpv6" => Protocol::ICMPV6,
-        other => return Err(format!("a flow of the unknown protocol \"{other}\"")),
+        "gre" => Protocol(47),
+        "esp" => Protocol(50),
+        "ah" => Protocol(51),
+        other => match other.strip_prefix("protocol ").map(str::parse) {
+            Some(Ok(number)) => Protocol(number),
+            Some(Err(_)) | None => {
+                return Err(format!("a flow of the unknown protocol \"{other}\""));
+            }
+        },
     };
     let (source, _) = side(&row.source)?;
     let (target, port) = side(&row.translated_target)?;

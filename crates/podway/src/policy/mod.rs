@@ -4,6 +4,7 @@
 
 mod check;
 mod flows;
+mod stable;
 mod suggest;
 #[cfg(test)]
 mod tests;

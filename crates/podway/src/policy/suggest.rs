@@ -14,6 +14,7 @@ use podway_intent::{
 use podway_wire::Protocol;
 
 use super::flows::{self, Flow};
+use super::stable::stable;
 use super::{PolicyError, Reach};
 
 /// The label by which a namespace is told from others.
@@ -28,7 +29,10 @@ pub enum Subjects {
     All,
 }
 
-/// Pods that no policy can tell apart by labels: policies are about these, not about pods.
+/// The longest name of an object.
+const LONGEST_NAME: usize = 253;
+
+/// Pods that no policy can tell apart by labels that last: policies are about these, not about pods.
 type Kind = (Arc<str>, Arc<Labels>);
 
 /// Whom a pod talks with: a kind of pods, or an address outside.
@@ -60,21 +64,40 @@ pub fn suggest(
     for policy in policies(&reach.cluster, &flows, subjects) {
         write_policy(&policy, &mut text);
     }
-    for flow in flows.iter().collect::<BTreeSet<_>>() {
-        if !has_ports(flow.protocol) {
-            let Flow {
-                source,
-                target,
-                protocol,
-                ..
-            } = flow;
-            let _ = writeln!(
-                text,
-                "# left out, for policies can't name it: {protocol} from {source} to {target}"
-            );
+    write_remarks(&reach.cluster, &flows, &mut text);
+    Ok(text)
+}
+
+/// Says as comments what the policies don't or only half say.
+fn write_remarks(cluster: &Cluster, flows: &[Flow], text: &mut String) {
+    let nodes = cluster.nodes();
+    let node_of = |ip: &IpAddr| nodes.iter().find(|node| node.addresses.contains(ip));
+    let mut remarks = BTreeSet::new();
+    for flow in flows {
+        let Flow {
+            source,
+            target,
+            protocol,
+            ..
+        } = flow;
+        if !has_ports(*protocol) {
+            remarks.insert(format!(
+                "left out, for policies can't name it: {protocol} from {source} to {target}"
+            ));
+            continue;
+        }
+        for ip in [source, target] {
+            remarks.extend(node_of(ip).map(|node| {
+                let name = &node.name;
+                format!(
+                    "{ip} is Node {name}'s: whoever is on its network is meant, and a node in its place is not"
+                )
+            }));
         }
     }
-    Ok(text)
+    for remark in remarks {
+        let _ = writeln!(text, "# {remark}");
+    }
 }
 
 /// Policies under which exactly these flows are allowed to and from the subjects; in the order of names.
@@ -90,7 +113,7 @@ pub fn policies(cluster: &Cluster, flows: &[Flow], subjects: Subjects) -> Vec<Ne
     let mut of_address = BTreeMap::new();
     let mut kinds: BTreeMap<Kind, &Name> = BTreeMap::new();
     for pod in &pods {
-        let kind = (pod.name.namespace.clone(), pod.labels.clone());
+        let kind = (pod.name.namespace.clone(), Arc::new(stable(&pod.labels)));
         of_address.extend(pod.addresses.iter().map(|ip| (*ip, kind.clone())));
         kinds.entry(kind).or_insert(&pod.name);
     }
@@ -118,19 +141,36 @@ pub fn policies(cluster: &Cluster, flows: &[Flow], subjects: Subjects) -> Vec<Ne
             talk.ingress.entry(source).or_default().insert(port);
         }
     }
+    let mut taken = BTreeSet::new();
     talks
         .into_iter()
         .map(|(kind, talk)| NetworkPolicy {
-            name: Name {
-                namespace: kind.0.clone(),
-                name: format!("allow-seen-{}", kinds[&kind].name).into(),
-            },
+            name: name_of(kinds[&kind], &mut taken),
             subject: selector_of(&kind, &kinds),
             ingress: Some(rules(&talk.ingress, &kinds)),
             egress: Some(rules(&talk.egress, &kinds)),
             mode: PolicyMode::Enforce,
         })
         .collect()
+}
+
+/// A name that no other policy has: that of a pod, cut if it is too long.
+fn name_of(pod: &Name, taken: &mut BTreeSet<Name>) -> Name {
+    let names = (1..).map(|number| {
+        let end = match number {
+            1 => String::new(),
+            number => format!("-{number}"),
+        };
+        let mut name = format!("allow-seen-{}", pod.name);
+        name.truncate(LONGEST_NAME - end.len());
+        let name = name.trim_end_matches(['-', '.']);
+        Name {
+            namespace: pod.namespace.clone(),
+            name: format!("{name}{end}").into(),
+        }
+    });
+    let mut free = names.filter(|name| taken.insert(name.clone()));
+    free.next().expect("numbers don't end")
 }
 
 fn has_ports(protocol: Protocol) -> bool {

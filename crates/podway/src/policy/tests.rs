@@ -268,3 +268,91 @@ fn what_policies_cannot_name_and_flows_that_are_none_are_told() {
         parse(r#"{"flows":[{"protocol":"tcp","source":"x","translated_target":"1.1.1.1:1"}]}"#);
     assert!(error.is_err_and(|text| text.contains("found \"x\"")));
 }
+
+#[test]
+fn m4_suggestions_outlive_a_rollout_and_pass_our_own_check() {
+    let long = "x".repeat(250);
+    let pod = |name: &str, labels: &str, address: &str| {
+        format!(
+            "---\nkind: Pod\napiVersion: v1\nmetadata: {{ name: {name}, namespace: back, labels: {{ {labels} }} }}\nspec: {{ nodeName: n2, containers: [{{ name: c, image: none }}] }}\nstatus: {{ podIP: {address} }}\n"
+        )
+    };
+    let further = [
+        pod("api-7d4f-a", "app: api, pod-template-hash: 7d4f", "10.244.2.30"),
+        pod("api-8c55-b", "app: api, pod-template-hash: 8c55", "10.244.2.31"),
+        pod("db-0", "app: db, controller-revision-hash: db-1, statefulset.kubernetes.io/pod-name: db-0, apps.kubernetes.io/pod-index: '0'", "10.244.2.32"),
+        pod("job-a", "job-name: nightly-1, batch.kubernetes.io/controller-uid: u, controller-uid: u", "10.244.2.33"),
+        pod(&long, "app: long", "10.244.2.34"),
+    ]
+    .concat();
+    let folder = shop(&further);
+    let flow = |source: &str, target: &str, port| Flow {
+        source: source.parse().expect("address"),
+        target: target.parse().expect("address"),
+        protocol: Protocol::TCP,
+        port,
+    };
+    let flows = [
+        flow("10.244.2.30", "10.244.2.32", 5432),
+        flow("10.244.2.33", "10.244.2.31", 80),
+        flow("192.168.50.1", "10.244.2.34", 80),
+    ];
+    let file = flows_file(folder.path(), &flows);
+    let yaml = suggest(folder.path(), &[file], Subjects::Seen).expect("policies");
+    for passing in [
+        "hash",
+        "pod-name",
+        "pod-index",
+        "job-name",
+        "controller-uid",
+    ] {
+        assert!(!yaml.contains(passing), "{passing} in {yaml}");
+    }
+    assert_eq!(yaml.matches("kind: NetworkPolicy").count(), 4, "{yaml}");
+    assert!(yaml.ends_with("# 192.168.50.1 is Node n1's: whoever is on its network is meant, and a node in its place is not\n"), "{yaml}");
+    fs::write(folder.path().join("suggested.yaml"), &yaml).expect("written");
+    let reach = Reach::of_manifests(folder.path()).expect("its own check takes it");
+    let verdict = |from: &str, to: &str, port| {
+        let end = |name: &str| {
+            let mut ends = reach.ends().iter();
+            ends.find(|end| *end.name.name == *name)
+                .expect("a pod")
+                .clone()
+        };
+        let (from, to) = (end(from), end(to));
+        let (source, target) = (from.addresses[0], to.addresses[0]);
+        reach
+            .say((&from, source), (&to, target), Protocol::TCP, port)
+            .verdict
+    };
+    // Pods of the next rollout are let through as those that were seen.
+    assert_eq!(verdict("api-8c55-b", "db-0", 5432), Verdict::Allow);
+    assert_eq!(verdict("api-8c55-b", "db-0", 5433), Verdict::Deny);
+    assert_eq!(verdict("job-a", "api-7d4f-a", 80), Verdict::Allow);
+    assert_eq!(verdict("job-a", "db-0", 5432), Verdict::Deny);
+}
+
+#[test]
+fn m4_flows_of_protocols_that_policies_lack_stop_nothing() {
+    let row = |protocol: &str, end: &str| json!({"protocol": protocol, "source": format!("10.244.1.10{end}"), "translated_target": format!("10.244.2.10{end}")});
+    let rows = [
+        row("tcp", ":80"),
+        row("protocol 47", ""),
+        row("esp", ""),
+        row("icmp", ""),
+    ];
+    let flows = parse(&json!({"flows": rows}).to_string()).expect("flows");
+    let protocols: Vec<u8> = flows.iter().map(|flow| flow.protocol.0).collect();
+    assert_eq!(protocols, [6, 47, 50, 1]);
+    let folder = shop("");
+    let file = folder.path().join("flows.txt");
+    fs::write(&file, json!({"flows": rows}).to_string()).expect("written");
+    let yaml = suggest(folder.path(), &[file], Subjects::Seen).expect("policies");
+    assert!(yaml.contains("port: 80"), "{yaml}");
+    assert_eq!(
+        yaml.matches("# left out, for policies can't name it: ")
+            .count(),
+        3,
+        "{yaml}"
+    );
+}

@@ -122,6 +122,7 @@ fn rate(json: bool) -> anyhow::Result<()> {
         row.mpps.map(|mpps| mpps.median).context(why)
     };
     let (bare, podway) = (mpps(&rows[0])?, mpps(&rows[1])?);
+    let spread = |row: &wire::Row| row.mpps.map_or(0.0, |mpps| mpps.spread_percent);
     let ratio = rows[1].of_bare.context("no rounds")?;
     let core_share = rows
         .iter()
@@ -142,8 +143,12 @@ fn rate(json: bool) -> anyhow::Result<()> {
     }
     // scripts/demo makes a row of its table of each line: what, a colon, the result.
     println!(
-        "64-byte UDP through service, policy and VXLAN, one worker: {podway:.3} Mpps ({ratio:.2} of bare)"
+        "64-byte UDP through service, policy and VXLAN, one worker: {podway:.3} Mpps, spread {:.0} % ({ratio:.2} of bare)",
+        spread(&rows[1])
     );
-    println!("64-byte UDP through a bare AF_XDP forward, in the same run: {bare:.3} Mpps");
+    println!(
+        "64-byte UDP through a bare AF_XDP forward, in the same run: {bare:.3} Mpps, spread {:.0} %",
+        spread(&rows[0])
+    );
     Ok(())
 }

@@ -189,7 +189,8 @@ fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     };
     match value {
         Value::Object(fields) => {
-            for (key, value) in fields {
+            // Histograms' buckets are for programs; people have the quantiles beside them.
+            for (key, value) in fields.iter().filter(|(key, _)| *key != "buckets") {
                 flatten(&name(key), value, rows);
             }
         }
@@ -316,11 +317,11 @@ mod tests {
 
     #[test]
     fn status_is_flat_for_people() {
-        let answer =
-            json!({"node": "n1", "workers": [{"busy": 0.5}], "problems": [], "in_force": true});
+        let latency = json!({"count": 3, "buckets": [{"at_most_us": 1, "count": 3}]});
+        let answer = json!({"node": "n1", "workers": [{"busy": 0.5}], "problems": [], "in_force": true, "latency": latency});
         assert_eq!(
             table(Topic::Status, &answer),
-            "WHAT            VALUE\nin_force        yes\nnode            n1\nproblems        -\nworkers.0.busy  0.5\n"
+            "WHAT            VALUE\nin_force        yes\nlatency.count   3\nnode            n1\nproblems        -\nworkers.0.busy  0.5\n"
         );
     }
 }

@@ -12,6 +12,7 @@ use podway_control::{ClusterNetworkPolicy, Manifests};
 use serde::Serialize;
 
 use crate::Error;
+use crate::environment::{expand, variables};
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -166,6 +167,7 @@ impl From<v1::Node> for Node {
 
 /// A pod that is alive and on a node.
 fn pod_of(pod: v1::Pod) -> Option<Pod> {
+    let containers = containers(&pod);
     let spec = pod.spec?;
     let status = pod.status.unwrap_or_default();
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
@@ -189,30 +191,39 @@ fn pod_of(pod: v1::Pod) -> Option<Pod> {
             Some(false) | None => Network::Own,
         },
         addresses: ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
-        containers: spec.containers.into_iter().map(Container::from).collect(),
+        containers,
     })
 }
 
-impl From<v1::Container> for Container {
-    fn from(container: v1::Container) -> Self {
-        let mut command = container.command.unwrap_or_default();
-        // Arguments alone belong to the image's command.
-        if !command.is_empty() {
-            command.extend(container.args.unwrap_or_default());
-        }
-        let environment = container.env.unwrap_or_default().into_iter();
-        // Values from elsewhere are somebody else's to give.
-        let environment = environment.filter(|entry| entry.value_from.is_none());
-        let ports = container.ports.unwrap_or_default().into_iter();
-        Self {
-            name: container.name,
-            command,
-            environment: environment
-                .map(|e| (e.name, e.value.unwrap_or_default()))
-                .collect(),
-            directory: container.working_dir,
-            ports: ports.filter_map(port_of).collect(),
-        }
+/// What runs for as long as the pod does: its containers, and sidecars before them.
+fn containers(pod: &v1::Pod) -> Vec<Container> {
+    let spec = pod.spec.iter();
+    let initial = spec
+        .clone()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars =
+        initial.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let all = sidecars.chain(spec.flat_map(|spec| &spec.containers));
+    all.map(|container| container_of(pod, container)).collect()
+}
+
+fn container_of(pod: &v1::Pod, container: &v1::Container) -> Container {
+    let environment = variables(pod, container);
+    let mut command = container.command.clone().unwrap_or_default();
+    // Arguments alone belong to the image's command.
+    if !command.is_empty() {
+        command.extend(container.args.iter().flatten().cloned());
+    }
+    let ports = container.ports.iter().flatten().cloned();
+    Container {
+        name: container.name.clone(),
+        command: command
+            .iter()
+            .map(|word| expand(word, &environment))
+            .collect(),
+        environment,
+        directory: container.working_dir.clone(),
+        ports: ports.filter_map(port_of).collect(),
     }
 }
 

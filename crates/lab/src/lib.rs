@@ -9,6 +9,7 @@ mod api;
 mod check;
 mod cluster;
 mod down;
+mod environment;
 mod error;
 mod exec;
 mod expect;

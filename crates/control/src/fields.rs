@@ -98,9 +98,16 @@ pub(crate) fn dns_label(name: &str) -> Result<(), String> {
         .ok_or_else(|| format!("expected at most 63 of a-z, 0-9 and inner '-', found \"{name}\""))
 }
 
-/// A name made of labels with dots between them (RFC 1123 subdomain).
+/// A name made of labels with dots between them (RFC 1123 subdomain); API servers bound only its whole length.
 pub(crate) fn dns_subdomain(name: &str) -> Result<(), String> {
-    let legal = name.len() <= 253 && name.split('.').all(|label| dns_label(label).is_ok());
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let legal = name.len() <= 253 && name.split('.').all(is_label);
     legal
         .then_some(())
         .ok_or_else(|| format!("expected at most 253 of a-z, 0-9, '-' and '.', found \"{name}\""))

@@ -13,9 +13,9 @@ mod kubernetes;
 mod manifests;
 mod object;
 mod problem;
-mod process;
 mod read;
 mod validate;
+mod workload;
 mod yaml;
 
 pub use batch::{Batch, Facts, Standing};
@@ -28,5 +28,5 @@ pub use kubernetes::{
 pub use manifests::{Manifests, load};
 pub use object::{Located, Object};
 pub use problem::{Place, Problem, Problems};
-pub use process::{ContainerPort, Process, container_ports, processes};
 pub use read::read;
+pub use workload::Workload;

@@ -1,12 +1,11 @@
 //! The Kubernetes objects that a dataplane is interested in.
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::{ClusterNetworkPolicy, Place};
+use crate::{ClusterNetworkPolicy, Place, Workload};
 
 /// A Kubernetes object of a kind that matters here.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,12 +16,14 @@ pub enum Object {
     Namespace(Box<Namespace>),
     /// v1 Pod.
     Pod(Box<Pod>),
-    /// apps/v1 Deployment.
-    Deployment(Box<Deployment>),
+    /// What makes pods of a template.
+    Workload(Box<Workload>),
     /// v1 Service.
     Service(Box<Service>),
     /// discovery.k8s.io/v1 EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
+    /// v1 Endpoints, which a controller mirrors as slices.
+    Endpoints(Box<Endpoints>),
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy(Box<NetworkPolicy>),
     /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
@@ -47,9 +48,10 @@ impl Object {
             Object::Node(_) => "Node",
             Object::Namespace(_) => "Namespace",
             Object::Pod(_) => "Pod",
-            Object::Deployment(_) => "Deployment",
+            Object::Workload(workload) => workload.kind(),
             Object::Service(_) => "Service",
             Object::EndpointSlice(_) => "EndpointSlice",
+            Object::Endpoints(_) => "Endpoints",
             Object::NetworkPolicy(_) => "NetworkPolicy",
             Object::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
             Object::ServiceCidr(_) => "ServiceCIDR",
@@ -62,9 +64,10 @@ impl Object {
             Object::Node(node) => &node.metadata,
             Object::Namespace(namespace) => &namespace.metadata,
             Object::Pod(pod) => &pod.metadata,
-            Object::Deployment(deployment) => &deployment.metadata,
+            Object::Workload(workload) => workload.metadata(),
             Object::Service(service) => &service.metadata,
             Object::EndpointSlice(slice) => &slice.metadata,
+            Object::Endpoints(endpoints) => &endpoints.metadata,
             Object::NetworkPolicy(policy) => &policy.metadata,
             Object::ClusterNetworkPolicy(policy) => &policy.metadata,
             Object::ServiceCidr(it) => &it.metadata,
@@ -76,9 +79,10 @@ impl Object {
             Object::Node(node) => &mut node.metadata,
             Object::Namespace(namespace) => &mut namespace.metadata,
             Object::Pod(pod) => &mut pod.metadata,
-            Object::Deployment(deployment) => &mut deployment.metadata,
+            Object::Workload(workload) => workload.metadata_mut(),
             Object::Service(service) => &mut service.metadata,
             Object::EndpointSlice(slice) => &mut slice.metadata,
+            Object::Endpoints(endpoints) => &mut endpoints.metadata,
             Object::NetworkPolicy(policy) => &mut policy.metadata,
             Object::ClusterNetworkPolicy(policy) => &mut policy.metadata,
             Object::ServiceCidr(it) => &mut it.metadata,
@@ -109,4 +113,9 @@ pub(crate) fn title(kind: &str, metadata: &ObjectMeta) -> String {
         None | Some("") => format!("{kind} {name}"),
         Some(namespace) => format!("{kind} {namespace}/{name}"),
     }
+}
+
+/// True of objects that an API server gave out: nobody else gives uids.
+pub(crate) fn is_stored(metadata: &ObjectMeta) -> bool {
+    metadata.uid.as_deref().is_some_and(|uid| !uid.is_empty())
 }

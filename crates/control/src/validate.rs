@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Container, Endpoints, Pod, PodSpec, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -18,12 +17,13 @@ use crate::fields::{
     protocol, selector,
 };
 use crate::problem::Findings;
-use crate::{Located, Object, Problem};
+use crate::workload::Count;
+use crate::{Located, Object, Problem, Workload};
 
-/// Node ports, as an API server has them by default.
+/// Node ports that are chosen from, as an API server does by default; given ones may be any.
 pub(crate) const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 
-/// Pods that one Deployment may ask for.
+/// Pods that one workload may ask for.
 const MAX_REPLICAS: i32 = 1_000;
 
 /// Adds everything that is wrong with the object.
@@ -40,11 +40,12 @@ pub(crate) fn validate(located: &Located, problems: &mut Vec<Problem>) {
         Object::NetworkPolicy(policy) => drop(policy_into(policy, &mut findings)),
         Object::ClusterNetworkPolicy(policy) => drop(cluster_policy_into(policy, &mut findings)),
         Object::ServiceCidr(it) => drop(service_cidr_into(it, &mut findings)),
-        Object::Deployment(deployment) => {
-            validate_deployment(deployment, &mut findings);
-            let place = place.inside("spec.template");
+        Object::Endpoints(endpoints) => validate_endpoints(endpoints, &mut findings),
+        Object::Workload(workload) => {
+            validate_workload(workload, &mut findings);
+            let place = place.inside(workload.template_field());
             let mut findings = Findings::new(object.title(), &place);
-            validate_pod(&template(deployment), &mut findings);
+            validate_pod(&workload.pod(), &mut findings);
             problems.append(&mut findings.problems);
             problems.append(&mut findings.notes);
         }
@@ -62,7 +63,8 @@ fn metadata(object: &Object, findings: &mut Findings<'_>) {
                 Object::Namespace(_) | Object::Service(_) => dns_label(name),
                 Object::Node(_)
                 | Object::Pod(_)
-                | Object::Deployment(_)
+                | Object::Workload(_)
+                | Object::Endpoints(_)
                 | Object::EndpointSlice(_)
                 | Object::NetworkPolicy(_)
                 | Object::ClusterNetworkPolicy(_)
@@ -85,37 +87,30 @@ fn labels(metadata: &ObjectMeta, findings: &mut Findings<'_>) {
     }
 }
 
-/// The pod that a Deployment's template describes, still without a name.
-pub(crate) fn template(deployment: &Deployment) -> Pod {
-    let template = deployment.spec.clone().template;
-    Pod {
-        metadata: ObjectMeta {
-            namespace: deployment.metadata.namespace.clone(),
-            ..template.metadata.unwrap_or_default()
-        },
-        spec: template.spec,
-        status: None,
+fn validate_workload(workload: &Workload, findings: &mut Findings<'_>) {
+    let count = match workload.count() {
+        Count::Any(count) | Count::From(_, count) => count,
+        Count::EachNode => 0,
+    };
+    if !(0..=MAX_REPLICAS).contains(&count) {
+        let message = format!("expected 0-{MAX_REPLICAS}, found {count}");
+        findings.problem(workload.count_field(), message);
     }
-}
-
-fn validate_deployment(deployment: &Deployment, findings: &mut Findings<'_>) {
-    let spec = deployment.spec.clone();
-    let replicas = spec.replicas.unwrap_or(1);
-    if !(0..=MAX_REPLICAS).contains(&replicas) {
-        let message = format!("expected 0-{MAX_REPLICAS}, found {replicas}");
-        findings.problem("spec.replicas", message);
-    }
-    let Some(selector) = selector(&spec.selector, "spec.selector", findings) else {
+    let template = workload.pod().metadata;
+    labels(&template, findings);
+    let Some(given) = workload.selector() else {
         return;
     };
-    let template = template(deployment).metadata;
-    labels(&template, findings);
+    let Some(selector) = selector(&given, "spec.selector", findings) else {
+        return;
+    };
     let labels = crate::fields::labels(template.labels.as_ref());
+    let field = workload.template_field();
     if selector.requirements.is_empty() {
-        let message = "is empty: give it the labels of spec.template.metadata.labels";
+        let message = format!("is empty: give it the labels of {field}.metadata.labels");
         findings.problem("spec.selector", message);
-    } else if !selector.matches(&labels) {
-        let message = "doesn't match spec.template.metadata.labels: give both the same labels";
+    } else if !selector.matches(&labels) && !matches!(workload, Workload::Job(_)) {
+        let message = format!("doesn't match {field}.metadata.labels: give both the same labels");
         findings.problem("spec.selector", message);
     }
 }
@@ -133,7 +128,6 @@ fn validate_pod(pod: &Pod, findings: &mut Findings<'_>) {
         findings.take("spec.nodeName", dns_subdomain(node));
     }
     let mut names = BTreeSet::new();
-    let mut port_names = BTreeSet::new();
     for (index, container) in spec.containers.iter().enumerate() {
         let at = format!("spec.containers[{index}]");
         findings.take(&format!("{at}.name"), dns_label(&container.name));
@@ -141,17 +135,14 @@ fn validate_pod(pod: &Pod, findings: &mut Findings<'_>) {
             let message = format!("\"{}\" is there twice: rename one", container.name);
             findings.problem(&format!("{at}.name"), message);
         }
-        validate_container(container, &at, &mut port_names, findings);
+        validate_container(container, &at, findings);
     }
     host_ports(&spec, findings);
 }
 
-fn validate_container<'a>(
-    container: &'a Container,
-    at: &str,
-    port_names: &mut BTreeSet<&'a str>,
-    findings: &mut Findings<'_>,
-) {
+fn validate_container(container: &Container, at: &str, findings: &mut Findings<'_>) {
+    // Of one container only: of several that name a port alike, the first one's counts.
+    let mut port_names = BTreeSet::new();
     for (index, declared) in container.ports.iter().flatten().enumerate() {
         let Some(name) = &declared.name else { continue };
         let field = format!("{at}.ports[{index}].name");
@@ -245,14 +236,8 @@ fn service_ports(spec: &ServiceSpec, is_headless: bool, findings: &mut Findings<
             }
             None => {}
         }
-        let Some(node_port) = entry.node_port.filter(|number| *number != 0) else {
-            continue;
-        };
-        if !is_outside {
+        if !is_outside && entry.node_port.is_some_and(|number| number != 0) {
             let message = "needs spec.type NodePort or LoadBalancer";
-            findings.problem(&at("nodePort"), message);
-        } else if !NODE_PORTS.contains(&node_port) {
-            let message = format!("expected a number 30000-32767, found {node_port}");
             findings.problem(&at("nodePort"), message);
         }
     }
@@ -329,6 +314,33 @@ fn validate_slice(slice: &EndpointSlice, findings: &mut Findings<'_>) {
                 );
                 findings.problem(&field, message);
             }
+        }
+    }
+}
+
+fn validate_endpoints(endpoints: &Endpoints, findings: &mut Findings<'_>) {
+    for (outer, subset) in endpoints.subsets.iter().flatten().enumerate() {
+        let lists = [
+            ("addresses", &subset.addresses),
+            ("notReadyAddresses", &subset.not_ready_addresses),
+        ];
+        for (list, entries) in lists {
+            for (inner, entry) in entries.iter().flatten().enumerate() {
+                let field = format!("subsets[{outer}].{list}[{inner}].ip");
+                let parsed = findings.take(&field, address(&entry.ip));
+                if parsed.is_some_and(is_special) {
+                    let ip = &entry.ip;
+                    let message = format!(
+                        "{ip} is loopback, link-local, multicast or unspecified: no endpoint can be there"
+                    );
+                    findings.problem(&field, message);
+                }
+            }
+        }
+        for (inner, entry) in subset.ports.iter().flatten().enumerate() {
+            let at = |name: &str| format!("subsets[{outer}].ports[{inner}].{name}");
+            findings.take(&at("port"), port(entry.port));
+            findings.take(&at("protocol"), protocol(entry.protocol.as_deref()));
         }
     }
 }

@@ -3,12 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use podway_control::{Manifests, container_ports, load, processes};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use podway_control::{Manifests, load};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(name)
+}
+
+fn containers(pod: &Pod) -> &[Container] {
+    &pod.spec.as_ref().unwrap().containers
 }
 
 fn cluster(name: &str) -> Manifests {
@@ -41,11 +46,7 @@ fn every_example_is_a_cluster_on_two_nodes() {
                 pod.status.as_ref().unwrap().pod_ips.as_ref().unwrap().len(),
                 2
             );
-            assert!(
-                processes(pod)
-                    .iter()
-                    .all(|process| !process.command.is_empty())
-            );
+            assert!(containers(pod).iter().all(|one| one.command.is_some()));
         }
         assert!(!load(&folder(name)).unwrap().is_empty(), "{name}");
     }
@@ -55,15 +56,17 @@ fn every_example_is_a_cluster_on_two_nodes() {
 fn the_demo_has_a_web_server_on_each_node() {
     let cluster = cluster("config/lab");
     let web = |name: &str| {
-        let is_it =
-            |pod: &&k8s_openapi::api::core::v1::Pod| pod.metadata.name.as_deref() == Some(name);
+        let is_it = |pod: &&Pod| pod.metadata.name.as_deref() == Some(name);
         cluster.pods.iter().find(is_it).unwrap()
     };
     let node = |name: &str| web(name).spec.as_ref().unwrap().node_name.clone();
     assert_ne!(node("web-0"), node("web-1"));
-    assert_eq!(container_ports(web("web-0"))[0].port, 8080);
+    let ports = containers(web("web-0"))[0].ports.clone().unwrap();
+    assert_eq!(ports[0].container_port, 8080);
+    let echo = &containers(web("echo"))[0];
+    let command = echo.command.iter().chain(&echo.args).flatten();
     assert_eq!(
-        processes(web("echo"))[0].command,
+        command.collect::<Vec<_>>(),
         ["podway", "lab", "serve", "udp-echo", "--port", "7777"]
     );
 }
@@ -118,6 +121,9 @@ items:
     std::fs::write(file.path(), dump).unwrap();
     let cluster = Manifests::read(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(cluster.pods.len(), 1);
-    let process = &processes(&cluster.pods[0])[0];
-    assert!(process.command.is_empty(), "the image knows");
+    assert_eq!(
+        containers(&cluster.pods[0])[0].command,
+        None,
+        "the image knows"
+    );
 }

@@ -4,25 +4,25 @@
 //! the objects only, not on the order of files, and one more object moves as few others as a hash allows.
 
 mod choose;
+mod daemon;
+mod mirror;
 mod nodes;
 mod pods;
 mod services;
 mod slices;
+mod workloads;
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::convert::NAMESPACE_NAME;
-use crate::object::title;
-use crate::validate::template;
-use crate::{ClusterNetworkPolicy, Located, Manifests, Object, Place, Problem, Problems};
+use crate::{ClusterNetworkPolicy, Located, Manifests, Object, Place, Problem, Problems, Workload};
 
 /// The cluster that these objects describe, with what its controllers would add; given values are kept.
 ///
@@ -35,9 +35,10 @@ pub fn complete(mut objects: Vec<Located>) -> Result<Manifests, Problems> {
             Object::Node(node) => cluster.nodes.push((*node, place)),
             Object::Namespace(namespace) => cluster.namespaces.push((*namespace, place)),
             Object::Pod(pod) => cluster.pods.push((*pod, place)),
-            Object::Deployment(deployment) => cluster.deployments.push((*deployment, place)),
+            Object::Workload(workload) => cluster.workloads.push((*workload, place)),
             Object::Service(service) => cluster.services.push((*service, place)),
             Object::EndpointSlice(slice) => cluster.slices.push((*slice, place)),
+            Object::Endpoints(endpoints) => cluster.endpoints.push((*endpoints, place)),
             Object::NetworkPolicy(policy) => cluster.policies.push((*policy, place)),
             Object::ClusterNetworkPolicy(policy) => {
                 cluster.cluster_policies.push((*policy, place));
@@ -46,7 +47,7 @@ pub fn complete(mut objects: Vec<Located>) -> Result<Manifests, Problems> {
         }
     }
     nodes::complete(&mut cluster);
-    expand(&mut cluster);
+    workloads::expand(&mut cluster);
     create_namespaces(&mut cluster);
     pods::complete(&mut cluster);
     services::complete(&mut cluster);
@@ -62,9 +63,10 @@ struct Cluster {
     nodes: Vec<(Node, Place)>,
     namespaces: Vec<(Namespace, Place)>,
     pods: Vec<(Pod, Place)>,
-    deployments: Vec<(Deployment, Place)>,
+    workloads: Vec<(Workload, Place)>,
     services: Vec<(Service, Place)>,
     slices: Vec<(EndpointSlice, Place)>,
+    endpoints: Vec<(Endpoints, Place)>,
     policies: Vec<(NetworkPolicy, Place)>,
     cluster_policies: Vec<(ClusterNetworkPolicy, Place)>,
     service_cidrs: Vec<(ServiceCIDR, Place)>,
@@ -120,40 +122,6 @@ impl Claims {
     }
 }
 
-/// Deployments as the pods that they stand for: `name-0`, `name-1`, …
-fn expand(cluster: &mut Cluster) {
-    let taken: BTreeSet<String> = cluster
-        .pods
-        .iter()
-        .map(|(pod, _)| title("Pod", &pod.metadata))
-        .collect();
-    for (deployment, place) in &cluster.deployments {
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let owner = title("Deployment", &deployment.metadata);
-        let replicas = deployment.spec.replicas.unwrap_or(1);
-        let template = template(deployment);
-        for index in 0..replicas {
-            let mut pod = template.clone();
-            pod.metadata.name = Some(format!("{name}-{index}"));
-            let pod_title = title("Pod", &pod.metadata);
-            if taken.contains(&pod_title) {
-                let message =
-                    format!("{pod_title} is one of its pods, and is there already: rename one");
-                cluster
-                    .problems
-                    .push(place.problem(&owner, "metadata.name", message));
-                continue;
-            }
-            let index = usize::try_from(index).unwrap_or_default();
-            pods::schedule(&mut pod, &owner, index, &cluster.nodes);
-            cluster.pods.push((pod, place.inside("spec.template")));
-        }
-    }
-    cluster
-        .pods
-        .sort_by_cached_key(|(pod, _)| title("Pod", &pod.metadata));
-}
-
 /// The namespaces that objects are in, all with the label of their name.
 fn create_namespaces(cluster: &mut Cluster) {
     let name = |metadata: &ObjectMeta| metadata.namespace.clone();
@@ -166,9 +134,9 @@ fn create_namespaces(cluster: &mut Cluster) {
     );
     named.extend(
         cluster
-            .deployments
+            .workloads
             .iter()
-            .filter_map(|(one, _)| name(&one.metadata)),
+            .filter_map(|(one, _)| name(one.metadata())),
     );
     named.extend(
         cluster

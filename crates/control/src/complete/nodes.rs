@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress};
 use crate::complete::{Cluster, choose};
 use crate::convert::node_into;
 use crate::fields::Family;
-use crate::object::title;
+use crate::object::{is_stored, title};
 use crate::problem::Findings;
 
 /// Numbers that a node can have: the last byte of its address.
@@ -145,11 +145,14 @@ fn internal_addresses(node: &Node) -> Vec<IpAddr> {
         .collect()
 }
 
+/// True if pod ranges are ours to choose: where a cluster gave none, its network does without.
 fn lacks_ranges(node: &Node) -> bool {
-    node.spec.as_ref().is_none_or(|spec| {
-        spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty)
-            && spec.pod_cidr.as_deref().is_none_or(str::is_empty)
-    })
+    let is_ours = !is_stored(&node.metadata);
+    is_ours
+        && node.spec.as_ref().is_none_or(|spec| {
+            spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty)
+                && spec.pod_cidr.as_deref().is_none_or(str::is_empty)
+        })
 }
 
 fn needs_number(node: &Node) -> bool {

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{HostIP, Node, Pod, PodIP};
 use podway_intent::{PodNetwork, PodPhase};
 
 use crate::complete::{Cluster, choose};
 use crate::convert::{node_into, pod_into};
 use crate::fields::Family;
-use crate::object::title;
+use crate::object::{is_stored, title};
 use crate::problem::Findings;
 use crate::{Place, Problem};
 
@@ -54,19 +53,25 @@ pub(super) fn schedule(pod: &mut Pod, owner: &str, index: usize, nodes: &[(Node,
     }
 }
 
+/// Claims what a pod's manifest gives; nobody keeps an address from others once it is over.
 fn claim(pod: &Pod, place: &Place, cluster: &mut Cluster) {
     let title = title("Pod", &pod.metadata);
     let Some(converted) = pod_into(pod, &mut Findings::new(title.clone(), place)) else {
         return;
     };
-    if converted.network == PodNetwork::Host || converted.phase == PodPhase::Ended {
+    if converted.network == PodNetwork::Host || converted.phase != PodPhase::Alive {
         return;
     }
     for address in converted.addresses {
-        if let Err(message) = cluster.claims.take_given(address, &title, place) {
-            cluster
+        let Err(message) = cluster.claims.take_given(address, &title, place) else {
+            continue;
+        };
+        match is_stored(&pod.metadata) {
+            // Between two of its updates, a cluster may say so.
+            true => tracing::warn!(pod = title, "{message}"),
+            false => cluster
                 .problems
-                .push(place.problem(&title, "status.podIPs", message));
+                .push(place.problem(&title, "status.podIPs", message)),
         }
     }
 }
@@ -78,6 +83,10 @@ fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), 
         return Ok(());
     };
     let given = converted.addresses;
+    if given.is_empty() && is_stored(&pod.metadata) {
+        // Its cluster hasn't bound or started it yet.
+        return Ok(());
+    }
     if let (Some(first), None) = (given.first(), &converted.node) {
         pod.spec.get_or_insert_default().node_name = node_of(*first, &cluster.nodes);
     }
@@ -107,12 +116,11 @@ fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), 
     };
     let addresses = match converted.network {
         PodNetwork::Host => one_of_each_family(&node.addresses),
-        PodNetwork::Own if !given.is_empty() => {
-            for address in &given {
-                check_range(*address, &node.pod_ranges)
-                    .map_err(|message| problem("status.podIPs", message))?;
-            }
-            given
+        // Other networks' addresses need not be of the node's ranges.
+        PodNetwork::Own if !given.is_empty() => given,
+        PodNetwork::Own if node.pod_ranges.is_empty() => {
+            tracing::warn!(pod = title, node = %node.name, "no address: its node has no pod range");
+            return Ok(());
         }
         PodNetwork::Own => {
             let mut addresses = Vec::new();
@@ -152,25 +160,6 @@ fn node_of(address: IpAddr, nodes: &[(Node, Place)]) -> Option<String> {
         node.is_some_and(|node| node.pod_ranges.iter().any(|range| range.contains(&address)))
     });
     found.and_then(|(node, _)| node.metadata.name.clone())
-}
-
-fn check_range(address: IpAddr, ranges: &[IpNet]) -> Result<(), String> {
-    let Some(range) = ranges.iter().find(|range| range.contains(&address)) else {
-        return Err(format!(
-            "{address} is in no pod range of its node: change it, or give the Node such podCIDRs"
-        ));
-    };
-    if address == range.network() || address == choose::nth(range, 1) {
-        return Err(format!(
-            "{address} is the network's or the gateway's: choose a higher one"
-        ));
-    }
-    if address.is_ipv4() && address == range.broadcast() {
-        return Err(format!(
-            "{address} is the broadcast address: choose a lower one"
-        ));
-    }
-    Ok(())
 }
 
 fn fill(pod: &mut Pod, addresses: &[IpAddr], host: &[IpAddr]) {

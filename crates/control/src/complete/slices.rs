@@ -1,16 +1,18 @@
-//! EndpointSlices as the cluster's controller makes them from services' selectors.
+//! EndpointSlices as the cluster's controllers make them from services' selectors and from hand-written Endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use podway_intent::{NamedPort, PodPhase};
 
 use crate::Place;
-use crate::complete::Cluster;
+use crate::complete::{Cluster, mirror};
 use crate::convert::{HEADLESS, SERVICE_NAME, is_headless, pod_into};
 use crate::fields::{Family, family, protocol, protocol_name};
 use crate::problem::Findings;
@@ -18,7 +20,13 @@ use crate::problem::Findings;
 /// The label of a node that says which zone it is in.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Makes the slices of every service with a selector that no given slice belongs to.
+/// The annotations that ask for hints by the capacity of zones, which then decide instead of `trafficDistribution`.
+const CAPACITY_HINTS: [&str; 2] = [
+    "service.kubernetes.io/topology-aware-hints",
+    "service.kubernetes.io/topology-mode",
+];
+
+/// Makes the slices of every service that no given slice belongs to: by its selector, or of Endpoints of its name.
 pub(super) fn complete(cluster: &mut Cluster) {
     let service_of = |slice: &EndpointSlice| {
         let labels = slice.metadata.labels.as_ref()?;
@@ -37,7 +45,23 @@ pub(super) fn complete(cluster: &mut Cluster) {
         let has_selector = spec.selector.is_some_and(|selector| !selector.is_empty());
         let name = service.metadata.name.clone().unwrap_or_default();
         let is_given = given.contains(&(service.metadata.namespace.clone(), name));
-        if !has_selector || is_given || spec.type_.as_deref() == Some("ExternalName") {
+        if is_given || spec.type_.as_deref() == Some("ExternalName") {
+            continue;
+        }
+        if !has_selector {
+            let metadata = &service.metadata;
+            let of_service = cluster.endpoints.iter().filter(|(endpoints, _)| {
+                endpoints.metadata.namespace == metadata.namespace
+                    && endpoints.metadata.name == metadata.name
+            });
+            for (endpoints, place) in of_service {
+                if mirror::is_mirrored(endpoints, service) {
+                    let slices = mirror::slices(endpoints).into_iter();
+                    cluster
+                        .slices
+                        .extend(slices.map(|slice| (slice, place.clone())));
+                }
+            }
             continue;
         }
         let families = spec.ip_families.iter().flatten();
@@ -62,6 +86,7 @@ fn slices(
 ) -> Vec<EndpointSlice> {
     let spec = service.spec.clone().unwrap_or_default();
     let publish = spec.publish_not_ready_addresses == Some(true);
+    let distribution = distribution(service);
     let ports = spec.ports.unwrap_or_default();
     let selector = spec.selector.unwrap_or_default();
     let mut groups: BTreeMap<Vec<Resolved>, Vec<Endpoint>> = BTreeMap::new();
@@ -80,7 +105,8 @@ fn slices(
         };
         let mut addresses = converted.addresses.iter();
         let address = addresses.find(|address| Family::of(**address) == family);
-        let (PodPhase::Alive, Some(address)) = (converted.phase, address) else {
+        let (PodPhase::Alive | PodPhase::Leaving, Some(address)) = (converted.phase, address)
+        else {
             continue;
         };
         let resolved: Vec<Resolved> = ports
@@ -92,12 +118,60 @@ fn slices(
             continue;
         }
         let endpoint = endpoint(pod, *address, publish, nodes);
+        let endpoint = hinted(endpoint, &distribution);
         groups.entry(resolved).or_default().push(endpoint);
     }
     let groups = groups.into_iter().enumerate();
     groups
         .map(|(index, (ports, endpoints))| slice(service, family, index, ports, endpoints))
         .collect()
+}
+
+/// What hints a service's endpoints get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distribution {
+    Everywhere,
+    SameZone,
+    SameNode,
+}
+
+fn distribution(service: &Service) -> Distribution {
+    let annotations = service.metadata.annotations.as_ref();
+    let mut asked = CAPACITY_HINTS
+        .iter()
+        .filter_map(|key| annotations?.get(*key));
+    if asked
+        .next()
+        .is_some_and(|value| value == "Auto" || value == "auto")
+    {
+        return Distribution::Everywhere;
+    }
+    let spec = service.spec.as_ref();
+    match spec.and_then(|spec| spec.traffic_distribution.as_deref()) {
+        Some("PreferClose" | "PreferSameZone") => Distribution::SameZone,
+        Some("PreferSameNode") => Distribution::SameNode,
+        Some(_) | None => Distribution::Everywhere,
+    }
+}
+
+/// The endpoint with the hints of a ready one: its own zone, and its own node (KEP-4444, KEP-3015).
+fn hinted(mut endpoint: Endpoint, distribution: &Distribution) -> Endpoint {
+    let conditions = endpoint.conditions.as_ref();
+    let is_ready = conditions.and_then(|conditions| conditions.ready) == Some(true);
+    let name = endpoint.zone.clone().filter(|_| is_ready);
+    let zones = name.map(|name| vec![ForZone { name }]);
+    let name = endpoint.node_name.clone().filter(|_| is_ready);
+    let nodes = name.map(|name| vec![ForNode { name }]);
+    let hints = match distribution {
+        Distribution::Everywhere => (None, None),
+        Distribution::SameZone => (zones, None),
+        Distribution::SameNode => (zones, nodes),
+    };
+    endpoint.hints = (hints != (None, None)).then_some(EndpointHints {
+        for_zones: hints.0,
+        for_nodes: hints.1,
+    });
+    endpoint
 }
 
 fn resolve(port: &ServicePort, named: &[NamedPort]) -> Option<Resolved> {

@@ -72,15 +72,22 @@ pub(crate) fn checksum_of(words: [u32; 5]) -> u16 {
 
 /// The checksum of a transport segment whose own checksum field is zero, with its pseudo-header (RFC 8200, 8.1).
 pub fn transport(source: &Addr, target: &Addr, protocol: Protocol, segment: &[u8]) -> u16 {
-    let mut pseudo = Delta(sum(segment));
+    let pseudo = pseudo_sum(source, target, protocol, segment.len());
+    u16::from_be(!fold(add(sum(segment), pseudo)))
+}
+
+/// The sum of a segment's pseudo-header alone, not complemented: what a kernel leaves to its device.
+#[inline]
+pub(crate) fn pseudo(source: &Addr, target: &Addr, protocol: Protocol, length: usize) -> u16 {
+    u16::from_be(fold(pseudo_sum(source, target, protocol, length)))
+}
+
+#[inline]
+fn pseudo_sum(source: &Addr, target: &Addr, protocol: Protocol, length: usize) -> u64 {
     // The mapped prefix of IPv4 is all ones, which add nothing.
-    for word in source.words().into_iter().chain(target.words()) {
-        pseudo.0 = add(pseudo.0, word);
-    }
-    for word in [u16::from(protocol.0), segment.len() as u16] {
-        pseudo.0 = add(pseudo.0, u64::from(word.to_be()));
-    }
-    u16::from_be(!fold(pseudo.0))
+    let addresses = source.words().into_iter().chain(target.words());
+    let rest = [u16::from(protocol.0), length as u16].map(|word| u64::from(word.to_be()));
+    addresses.chain(rest).fold(0, add)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod neighbour;
 mod parse;
 pub mod reset;
 mod sum;
+pub mod unfinished;
 pub mod vxlan;
 
 pub use addr::{Addr, Family, Mac};

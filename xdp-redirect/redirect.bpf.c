@@ -86,6 +86,13 @@ struct {
 } node_ports SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct portless);
+	__type(value, __u8);
+} portless SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2 * PORT_WORDS);
 	__type(key, __u32);
@@ -170,6 +177,22 @@ static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __
 	return REASON_UPLINK_PASS;
 }
 
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+/* What a peer sends by a protocol without ports is ours only if we speak to it so: the host may have tunnels of its own. */
+static __always_inline int is_portless(const struct address *peer, __u8 protocol)
+{
+	struct portless key = { .protocol = protocol };
+
+	if (has_ports(protocol) || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return 0;
+	__builtin_memcpy(key.peer, peer->bytes, 16);
+	return bpf_map_lookup_elem(&portless, &key) != 0;
+}
+
 /*
  * An ICMP error quotes the packet that we sent: it is ours if that one's source port is. So is what says that a packet
  * of the tunnel, whose source ports are any, was too big: it is about nobody's socket here.
@@ -177,24 +200,27 @@ static __always_inline __u32 claim(const struct settings *set, __u8 protocol, __
 static __always_inline __u32 claim_quoted(struct xdp_md *ctx, const struct settings *set, __u32 at, __u8 family,
 					  int too_big)
 {
+	struct address peer = { .bytes = { [10] = 0xff, [11] = 0xff } };
 	__u8 version_and_length, protocol;
 	__be16 quoted[2]; /* source and destination port */
 	__u32 ports;
 
 	if (family == 4) {
 		if (bpf_xdp_load_bytes(ctx, at, &version_and_length, 1) ||
-		    bpf_xdp_load_bytes(ctx, at + 9, &protocol, 1))
+		    bpf_xdp_load_bytes(ctx, at + 9, &protocol, 1) ||
+		    bpf_xdp_load_bytes(ctx, at + offsetof(struct iphdr, daddr), peer.bytes + 12, 4))
 			return REASON_UPLINK_UNREAD;
 		ports = at + (version_and_length & 15) * 4;
 	} else {
-		if (bpf_xdp_load_bytes(ctx, at + 6, &protocol, 1))
+		if (bpf_xdp_load_bytes(ctx, at + 6, &protocol, 1) ||
+		    bpf_xdp_load_bytes(ctx, at + offsetof(struct ipv6hdr, daddr), peer.bytes, 16))
 			return REASON_UPLINK_UNREAD;
 		ports = at + sizeof(struct ipv6hdr);
 	}
 	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
 		ports += 4; /* the echo's identifier */
-	else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
-		return REASON_UPLINK_PASS;
+	else if (!has_ports(protocol))
+		return is_portless(&peer, protocol) ? REASON_SNAT : REASON_UPLINK_PASS;
 	if (bpf_xdp_load_bytes(ctx, ports, quoted, sizeof(quoted)))
 		return REASON_UPLINK_UNREAD;
 	if (too_big && protocol == IPPROTO_UDP && set->tunnel_port && bpf_ntohs(quoted[1]) == set->tunnel_port)
@@ -233,7 +259,7 @@ static __always_inline __u32 claim_transport(struct xdp_md *ctx, __u32 at, __u8 
 		return REASON_UPLINK_PASS;
 	if (protocol == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return claim_icmp(ctx, set, at, family);
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP)
+	if (!has_ports(protocol))
 		return REASON_UPLINK_PASS;
 	if (bpf_xdp_load_bytes(ctx, at + 2, &destination, sizeof(destination)))
 		return REASON_UPLINK_UNREAD;
@@ -258,6 +284,9 @@ static __always_inline __u32 classify4(struct xdp_md *ctx, __u32 at)
 	__builtin_memcpy(prefix.address, &ip->saddr, 4);
 	if (bpf_map_lookup_elem(&direct4, &prefix))
 		return REASON_DIRECT;
+	__builtin_memcpy(address.bytes + 12, &ip->saddr, 4);
+	if (is_portless(&address, ip->protocol))
+		return REASON_SNAT;
 	if (ip->frag_off & bpf_htons(0x1fff))
 		return REASON_UPLINK_PASS;
 	return claim_transport(ctx, at + ip->ihl * 4, ip->protocol, 4);
@@ -283,6 +312,7 @@ static __always_inline __u32 classify6(struct xdp_md *ctx, __u32 at)
 	__builtin_memcpy(prefix.address, &ip->saddr, 16);
 	if (bpf_map_lookup_elem(&direct6, &prefix))
 		return REASON_DIRECT;
+	__builtin_memcpy(address.bytes, &ip->saddr, 16);
 	next = ip->nexthdr;
 	at += sizeof(*ip);
 	for (i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
@@ -290,12 +320,12 @@ static __always_inline __u32 classify6(struct xdp_md *ctx, __u32 at)
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
 		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
-			return claim_transport(ctx, at, next, 6);
+			return is_portless(&address, next) ? REASON_SNAT : claim_transport(ctx, at, next, 6);
 		if (bpf_xdp_load_bytes(ctx, at, header, sizeof(header)))
 			return REASON_UPLINK_UNREAD;
 		if (next == IPPROTO_FRAGMENT) {
 			if (header[2] || header[3] & 0xf8)
-				return REASON_UPLINK_PASS;
+				return is_portless(&address, header[0]) ? REASON_SNAT : REASON_UPLINK_PASS;
 			at += 8;
 		} else if (next == IPPROTO_AH) {
 			at += (header[1] + 2) * 4; /* RFC 4302, 2.2: in words of 32 bits */

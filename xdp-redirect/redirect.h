@@ -60,6 +60,13 @@ struct own_port {
 /* Words of `host_ports` for each of TCP and UDP, a bit a port: UDP's come behind TCP's. */
 #define PORT_WORDS 1024
 
+/* Key of `portless`: who is spoken to from here, under a node address, by a protocol without ports. */
+struct portless {
+	__u8 peer[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 protocol; /* IANA number */
+	__u8 reserved[3];
+};
+
 /* What became of a packet: one counter each. The loader names them in this order. */
 enum reason {
 	REASON_POD,             /* from a pod, to the dataplane */

@@ -13,6 +13,7 @@ mod flood;
 mod health;
 mod host_side;
 mod kubernetes;
+mod lives;
 mod matrix;
 mod path_mtus;
 mod policies;

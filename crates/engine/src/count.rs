@@ -32,6 +32,10 @@ pub enum Event {
     Cut,
     /// A router said that less fits a path than was known.
     PathLowered,
+    /// A packet's checksum, which its sender had left to a device, was completed.
+    Completed,
+    /// A packet for this node's own address that answers no flow of ours went to its own stack.
+    HostOwn,
 }
 
 impl Event {
@@ -50,6 +54,8 @@ impl Event {
         Event::Opened,
         Event::Cut,
         Event::PathLowered,
+        Event::Completed,
+        Event::HostOwn,
     ];
 
     /// The name that users see.
@@ -68,6 +74,8 @@ impl Event {
             Event::Opened => "tunnel-opened",
             Event::Cut => "cut",
             Event::PathLowered => "path-mtu-lowered",
+            Event::Completed => "checksum-completed",
+            Event::HostOwn => "host-own",
         }
     }
 }

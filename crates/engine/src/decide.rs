@@ -9,6 +9,7 @@ use podway_wire::{Addr, FlowKey, Icmp, Parsed, Protocol};
 
 use crate::DropReason;
 use crate::serve::{Source, SourceNat, choose, frontend, is_node_at, source_nat};
+use crate::source_port::{is_masqueradable, is_numbered};
 
 /// Where a packet came in, its tunnel taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,7 @@ fn run(
         SourceNat::Keep => {}
         SourceNat::Hairpin(addr) | SourceNat::Masquerade(addr) => decision.translated.source = addr,
     }
+    masqueradable(decision)?;
     judge_ingress(snapshot, decision)
 }
 
@@ -227,6 +229,17 @@ fn reachable(parsed: &Parsed, decision: &Decision, hop: Hop) -> Result<(), Stop>
         // S10: what came to a port of this node that is no service's is the node's own.
         (Hop::Host, Arrival::Host) if !served => NO_ROUTE,
         (Hop::Endpoint(_) | Hop::Host | Hop::Peer(_) | Hop::World, _) => Ok(()),
+    }
+}
+
+/// R5: what has no ports leaves under this node's address only if it gets along with that.
+fn masqueradable(decision: &Decision) -> Result<(), Stop> {
+    let key = &decision.original;
+    match decision.source {
+        SourceNat::Masquerade(_) if !is_numbered(key) && !is_masqueradable(key.protocol) => {
+            Err(Stop::Drop(DropReason::NotMasqueradable))
+        }
+        SourceNat::Masquerade(_) | SourceNat::Keep | SourceNat::Hairpin(_) => Ok(()),
     }
 }
 

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use podway_state::{Counters, FlowTable, Fragments, PathMtus};
-use podway_tables::{PortId, Snapshot};
+use podway_tables::{Hop, PortId, Snapshot};
+use podway_wire::unfinished::Completed;
 use podway_wire::{
     Addr, Family, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset,
 };
@@ -13,14 +14,15 @@ use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
 use crate::emit::{Egress, Fit, Limits, Towards, egress, fit, send};
-use crate::flow::{Flows, begins_anew};
+use crate::flow::{Flows, Heard, begins_anew, is_hosts_own};
 use crate::path_mtu::{Paths, carries_anything, claimed, speaks_of_the_wire, tunnelled_to};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Kind, receive};
 use crate::related::related;
 use crate::segment_size::{longest, offer};
+use crate::sums::Watched;
 use crate::track::{Timeouts, begins};
-use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Spares, Verdict};
+use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Portless, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
 const ERRORS_PER_S: u32 = 1_000;
@@ -102,6 +104,7 @@ pub struct Engine {
     /// What the batch has counted so far.
     tally: [Cell<u32>; Event::ALL.len()],
     errors: Allowance,
+    watched: Watched,
     /// What the first look at a batch found, packet by packet.
     received: Vec<Received>,
 }
@@ -142,6 +145,7 @@ impl Engine {
             worker,
             tally: std::array::from_fn(|_| Cell::new(0)),
             errors: Allowance::new(ERRORS_PER_S),
+            watched: Watched::new(),
             received: vec![Received::NOTHING; BATCH],
         }
     }
@@ -282,7 +286,10 @@ impl Engine {
         if parsed.icmp == Icmp::Error {
             return self.carry_error(moment, packet, (parsed, arrival));
         }
-        let hit = self.flows.find(&parsed.key, hash);
+        if self.watched.watches(packet.ingress) {
+            self.complete(packet, parsed)?;
+        }
+        let mut hit = self.flows.find(&parsed.key, hash);
         let known = match &hit {
             Some(hit) if begins_anew(hit, parsed) => None,
             Some(hit) => match self.flows.known(moment, &parsed.key, hit) {
@@ -299,8 +306,13 @@ impl Engine {
             }
             None => {
                 self.count(Event::Miss);
+                self.complete(packet, parsed)?;
                 let (way, fresh) = self.flows.decided(moment, packet, parsed, arrival)?;
-                (way, Some(fresh))
+                if fresh.is_none() {
+                    self.count(Event::HostOwn);
+                    hit = None;
+                }
+                (way, fresh)
             }
         };
         let towards = way.towards(parsed.family, hash);
@@ -319,8 +331,10 @@ impl Engine {
                 self.flows.remember(moment, (parsed, before), way, fresh)?
             }
             (None, hit) => {
-                if let Some(hit) = hit {
-                    self.flows.see(hit, parsed, moment.now_ms);
+                if let Some(hit) = hit
+                    && self.flows.see(hit, parsed, moment.now_ms) == Heard::First
+                {
+                    self.complete(packet, parsed)?;
                 }
                 way
             }
@@ -344,6 +358,21 @@ impl Engine {
             }
         }
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
+    }
+
+    /// Completes the checksum of a packet whose sender has left that to a device (D4).
+    #[cold]
+    fn complete(&self, packet: &mut Packet<'_>, parsed: &Parsed) -> Result<(), Stop> {
+        match self.watched.look(packet, parsed).map_err(Stop::Drop)? {
+            Completed::Now => self.count(Event::Completed),
+            Completed::Finished | Completed::Elsewhere => {}
+        }
+        Ok(())
+    }
+
+    /// The flows that were remembered since the last call and have no ports: their answers have to be taken off the wire.
+    pub fn portless(&mut self) -> Vec<Portless> {
+        self.flows.portless()
     }
 
     #[inline]
@@ -380,10 +409,13 @@ impl Engine {
             self.lower(&self.paths.tunnels, &peer.vtep, mtu, moment);
             return Err(Stop::Drop(DropReason::TunnelTooBig));
         }
-        let (other, way) = self
-            .flows
-            .of_error(moment, &embedded.key.reverse())?
-            .ok_or(UNRELATED)?;
+        let Some((other, way)) = self.flows.of_error(moment, &embedded.key.reverse())? else {
+            let own = embedded.key.source == parsed.key.target;
+            return match own && is_hosts_own(snapshot, arrival, &parsed.key) {
+                true => self.to_host(moment, packet, parsed),
+                false => Err(UNRELATED),
+            };
+        };
         let mtu = claimed(bytes, parsed, &embedded).map_err(Stop::Drop)?;
         if let Some(mtu) = mtu.filter(|_| speaks_of_the_wire(snapshot, arrival)) {
             self.lower(&self.paths.plain, &embedded.key.target, mtu, moment);
@@ -418,6 +450,25 @@ impl Engine {
         if paths.lower(target.words(), hash, mtu, moment.now_ms) {
             self.count(Event::PathLowered);
         }
+    }
+
+    /// R3: an error about what this node's own stack sent is its own, whatever the port was.
+    #[cold]
+    fn to_host(
+        &self,
+        moment: Moment<'_>,
+        packet: &mut Packet<'_>,
+        parsed: &Parsed,
+    ) -> Result<PortId, Stop> {
+        self.count(Event::HostOwn);
+        let towards = Towards {
+            hop: Hop::Host,
+            family: parsed.family,
+            wire: None,
+            entropy: 0,
+        };
+        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
+        self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
 
     /// Sends an answer of our own back in the packet's place.

@@ -1,12 +1,13 @@
 //! From a packet to its way: a remembered decision that still holds, or a new one that is then remembered.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use podway_state::{Counters, FlowTable, Hit, INHERITED, NewFlow, Refused};
-use podway_tables::{Backend, Hop};
-use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, macs};
+use podway_tables::{Backend, Hop, Snapshot};
+use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, Protocol, macs};
 
-use crate::affinity::{Client, Stays};
+use crate::affinity::{self, Client, Stays};
 use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Reply, Stop, decide};
 use crate::emit::Towards;
@@ -16,10 +17,10 @@ use crate::judged::Judged;
 use crate::remember::{Known, Remembered};
 use crate::second_look::{Pair, Second, Seen, second_look};
 use crate::segment_size::{begins_midstream, is_large, shown};
-use crate::serve::{SourceNat, affinity};
-use crate::source_port::source_ports;
+use crate::serve::{self, SourceNat};
+use crate::source_port::{is_numbered, source_ports};
 use crate::track::{Heading, Timeouts, Track, begins};
-use crate::{DropReason, Event, Observed, Packet};
+use crate::{BATCH, DropReason, Event, Observed, Packet};
 
 /// How a packet goes on.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,37 @@ struct Stay {
     timeout_s: u32,
 }
 
+/// What a packet was to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The first answer.
+    First,
+    /// Any other packet.
+    More,
+}
+
+/// A flow to the world by a protocol without ports: its answers are told by their sender only (R5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Portless {
+    /// Whom it is to.
+    pub peer: Addr,
+    /// By which protocol.
+    pub protocol: Protocol,
+}
+
+impl Portless {
+    /// What a remembered flow is of it; `None` if it has ports, or doesn't leave under this node's address.
+    pub fn of(original: &FlowKey, translated: &FlowKey, forward: Hop) -> Option<Portless> {
+        let numbered = original.protocol.has_ports() || translated.source_port != 0;
+        let ours = forward == Hop::World && original.source != translated.source;
+        let is_packets = original.protocol != affinity::PROTOCOL;
+        (ours && is_packets && !numbered).then_some(Portless {
+            peer: translated.target,
+            protocol: translated.protocol,
+        })
+    }
+}
+
 /// The flow table, as one worker uses it.
 pub(crate) struct Flows {
     table: Arc<FlowTable>,
@@ -71,6 +103,7 @@ pub(crate) struct Flows {
     existing: Existing,
     last: Option<Decision>,
     judged: Judged,
+    portless: RefCell<Vec<Portless>>,
 }
 
 impl Flows {
@@ -88,6 +121,7 @@ impl Flows {
             existing,
             last: None,
             judged: Judged::new(shared.hits.clone(), worker),
+            portless: RefCell::default(),
         }
     }
 
@@ -97,6 +131,10 @@ impl Flows {
 
     pub(crate) fn observed(&self) -> Vec<Observed> {
         self.judged.observed()
+    }
+
+    pub(crate) fn portless(&mut self) -> Vec<Portless> {
+        std::mem::take(self.portless.get_mut())
     }
 
     /// Starts to fetch what [`Flows::known`] will read, and gives the key's hash for it.
@@ -160,16 +198,17 @@ impl Flows {
         Ok(way.map(|way| (FlowKey::of_words(hit.other), way)))
     }
 
-    /// The way of a packet that nothing is remembered for.
+    /// The way of a packet that nothing is remembered for, and what to remember of it: nothing if it is for this node's
+    /// own stack (R3), which answers past us.
     pub(crate) fn decided(
         &mut self,
         moment: Moment<'_>,
         packet: &Packet<'_>,
         parsed: &Parsed,
         arrival: Arrival,
-    ) -> Result<(Way, Fresh), Stop> {
+    ) -> Result<(Way, Option<Fresh>), Stop> {
         let snapshot = moment.snapshot;
-        let stays = affinity(snapshot, arrival, &parsed.key).map(|(service, timeout_s)| {
+        let stays = serve::affinity(snapshot, arrival, &parsed.key).map(|(service, timeout_s)| {
             let client = Client {
                 addr: parsed.key.source,
                 service,
@@ -214,12 +253,13 @@ impl Flows {
             source,
             stay,
         };
-        Ok((way, fresh))
+        let unclaimed = decision.backend.is_none() && is_hosts_own(snapshot, arrival, &parsed.key);
+        Ok((way, (!unclaimed).then_some(fresh)))
     }
 
     /// Notes that a packet of a remembered flow goes its way.
     #[inline]
-    pub(crate) fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) {
+    pub(crate) fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) -> Heard {
         self.table.touch(hit.flow, now_ms);
         let heading = Heading::of(hit.direction);
         let track = Track(hit.tracking);
@@ -233,7 +273,9 @@ impl Flows {
         }
         if next.is_answered() && !track.is_answered() {
             let _ = self.table.answered(hit.flow);
+            return Heard::First;
         }
+        Heard::More
     }
 
     /// Remembers a new flow as its first packet goes its way; `before` is the flow that had its key, and is over.
@@ -277,13 +319,15 @@ impl Flows {
             match self.table.insert(self.worker, &flow, moment.now_ms) {
                 Ok(_) => {
                     self.count(Event::Remembered);
+                    let portless = Portless::of(&parsed.key, &way.translated, remembered.forward);
+                    self.note(portless);
                     if let Some(stay) = stay {
                         self.stay(stay, moment.now_ms);
                     }
                     return Ok(way);
                 }
                 Err(Refused::Exists(hit)) => {
-                    self.see(&hit, parsed, moment.now_ms);
+                    let _ = self.see(&hit, parsed, moment.now_ms);
                     let known = self.known(moment, &parsed.key, &hit)?;
                     return known.ok_or(Stop::Drop(DropReason::FlowVanished));
                 }
@@ -293,7 +337,18 @@ impl Flows {
                 Err(Refused::ReplyClash) => {}
             }
         }
-        Err(Stop::Drop(DropReason::SourcePorts))
+        Err(Stop::Drop(match is_numbered(&parsed.key) {
+            true => DropReason::SourcePorts,
+            false => DropReason::ProtocolTaken,
+        }))
+    }
+
+    /// Keeps a flow without ports for whoever asks next; a batch has no more of them than packets.
+    fn note(&self, portless: Option<Portless>) {
+        let mut noted = self.portless.borrow_mut();
+        if noted.len() < BATCH {
+            noted.extend(portless);
+        }
     }
 
     fn stay(&self, stay: Stay, now_ms: u32) {
@@ -430,6 +485,11 @@ impl Flows {
             Track(tracking).timeout_ms(timeouts)
         });
     }
+}
+
+/// True of what comes from the world to an address of this node's own, whose stack answers it without us.
+pub(crate) fn is_hosts_own(snapshot: &Snapshot, arrival: Arrival, key: &FlowKey) -> bool {
+    arrival == Arrival::World && snapshot.routes.hop(&key.target) == Hop::Host
 }
 
 /// True if a packet of this flow begins another one, which is decided anew: a SYN where a connection is over (F15).

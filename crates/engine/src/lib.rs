@@ -25,11 +25,13 @@ mod second_look;
 mod segment_size;
 mod serve;
 mod source_port;
+mod sums;
 mod track;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
 pub use decide::{Arrival, Decision, Reply, Stop, decide};
 pub use engine::{Engine, Existing, Settings, Shared};
+pub use flow::Portless;
 pub use hits::{Cause, Hits};
 pub use observed::Observed;
 pub use packet::{BATCH, Batch, Edge, MADE, Packet, Parts, Spares, Verdict};

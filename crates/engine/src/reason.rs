@@ -94,6 +94,12 @@ reasons! {
     Contested = "flow-contested",
     /// No source port is left that tells this flow's replies from another's.
     SourcePorts = "source-ports",
+    /// Another pod talks to this address by this protocol, which has no ports to tell their answers apart.
+    ProtocolTaken = "protocol-taken",
+    /// A protocol that can't leave under the node's address: its checksum or its messages hold the sender's.
+    NotMasqueradable = "not-masqueradable",
+    /// A checksum that its sender left to a device, of a packet too large to complete it.
+    UnfinishedChecksum = "unfinished-checksum",
     /// An ICMP error that belongs to no flow of ours.
     UnrelatedIcmp = "unrelated-icmp",
     /// An ICMP error about a packet's size that can't be true: damaged, no smaller than the packet, or than every path.

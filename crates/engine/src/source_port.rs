@@ -21,16 +21,17 @@ pub(crate) fn source_ports(
     source: SourceNat,
 ) -> impl Iterator<Item = u16> {
     let entropy = key.entropy();
-    let numbered = key.protocol.has_ports() || key.source_port != 0;
+    let numbered = is_numbered(key);
     let (own, first, count, tries) = match source {
         SourceNat::Keep | SourceNat::Hairpin(_) => (Some(key.source_port), 1_024, 64_512, OTHERS),
+        // R5: what has no port is told by its peer alone, so that one flow at a time has it.
+        SourceNat::Masquerade(_) if !numbered => (Some(0), 0, 1, 0),
         SourceNat::Masquerade(_) => match snapshot.node.snat_ports {
             Some((first, last)) => (None, first, u64::from(last - first) + 1, OURS),
             None => (None, 0, 1, 0),
         },
     };
-    // What has no port keeps none, and can't be masqueraded: its answers would not be known for ours. An echo's
-    // identifier is as good as a port.
+    // What has no port keeps none. An echo's identifier is as good as a port.
     let tries = if numbered { tries } else { 0 };
     let others = (0..tries).map(move |attempt| first + (spread(entropy ^ attempt) % count) as u16);
     // F10, R3: a host port may be among ours, and a port of the host's own sockets.
@@ -47,6 +48,36 @@ fn is_hosts(snapshot: &Snapshot, protocol: Protocol, source: SourceNat, port: u1
         SourceNat::Masquerade(_) => snapshot.node.host_ports.contains(&(protocol, port)),
         SourceNat::Keep | SourceNat::Hairpin(_) => false,
     }
+}
+
+/// True of a flow with a port, or an echo's identifier.
+pub(crate) fn is_numbered(key: &FlowKey) -> bool {
+    key.protocol.has_ports() || key.source_port != 0
+}
+
+/// True of a protocol without ports that gets along with another source address than its sender's: it has no checksum
+/// over the addresses, and is not about the link that it is sent on.
+pub(crate) fn is_masqueradable(protocol: Protocol) -> bool {
+    /// IGMP (RFC 9776).
+    const IGMP: Protocol = Protocol(2);
+    /// DCCP (RFC 4340), UDP-Lite (RFC 3828): they have ports, under a checksum with the addresses.
+    const DCCP: Protocol = Protocol(33);
+    const UDP_LITE: Protocol = Protocol(136);
+    /// OSPF (RFC 5340), PIM (RFC 7761), VRRP (RFC 9568): checksums with the addresses, among neighbours.
+    const OSPF: Protocol = Protocol(89);
+    const PIM: Protocol = Protocol(103);
+    const VRRP: Protocol = Protocol(112);
+    let never = [
+        Protocol::ICMP,
+        Protocol::ICMPV6,
+        IGMP,
+        DCCP,
+        UDP_LITE,
+        OSPF,
+        PIM,
+        VRRP,
+    ];
+    !never.contains(&protocol)
 }
 
 /// True of a port at which a service or pod answers under the node's address.

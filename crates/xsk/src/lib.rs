@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod claims;
 mod close;
 mod edge;
 mod error;
@@ -21,6 +22,7 @@ mod ring;
 mod sleep;
 
 pub use attach::Mode;
+pub use claims::Claims;
 pub use edge::{WorkerEdge, WorkerSettings};
 pub use error::{LoadError, PortError, RedirectError};
 pub use mapping::{map_words, use_huge_pages};

@@ -10,6 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, PrintLevel};
 use podway_tables::{PortId, PortKind};
 
 use crate::attach::{self, Mode};
+use crate::claims::Claims;
 use crate::error::{LoadError, RedirectError};
 use crate::own;
 use crate::plan::Plan;
@@ -77,6 +78,7 @@ pub(crate) struct Maps {
     pub(crate) host_ports: MapHandle,
     pub(crate) settings: MapHandle,
     pub(crate) counters: MapHandle,
+    pub(crate) portless: Arc<MapHandle>,
 }
 
 /// Where workers register their sockets; a cheap clone for each of them.
@@ -144,6 +146,7 @@ impl Redirect {
                 host_ports: handle(&maps.host_ports)?,
                 settings: handle(&maps.settings)?,
                 counters: handle(&maps.counters)?,
+                portless: Arc::new(handle(&maps.portless)?),
             },
             sockets: Sockets {
                 map: Arc::new(handle(&maps.xsks)?),
@@ -161,6 +164,13 @@ impl Redirect {
     /// Where workers register their sockets.
     pub fn sockets(&self) -> Sockets {
         self.sockets.clone()
+    }
+
+    /// Where it is said which answers without ports are ours.
+    pub fn claims(&self) -> Claims {
+        Claims {
+            map: self.maps.portless.clone(),
+        }
     }
 
     /// Makes the maps say what `plan` says, changing only what differs: first adds, then removes.

@@ -1,11 +1,11 @@
 //! The whole lives of flows: how they end, and what comes for them afterwards (F15, F16, F18, F19).
 
 use podway_engine::{DropReason, Verdict};
-use podway_intent::{Change, IpMode, Key, PodPhase, ServicePort, SlicePort};
+use podway_intent::{Change, IpMode, Key, PodPhase, ServicePort, SlicePort, TrafficPolicy};
 use podway_tables::PortId;
 use podway_wire::{FlowKey, Protocol, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 
-use crate::outside::nodes;
+use crate::outside::{nodes, outward};
 use crate::world::{
     TestNode, UPLINK, across, attachment, ingress_policy, key, key_of, name, packet, parsed, pod,
     service, slice, two_nodes,
@@ -342,4 +342,32 @@ fn f19_what_nobody_answered_is_a_services_as_soon_as_it_claims_the_address() {
         let data = sends(&mut node, &taken, TCP_ACK);
         assert_eq!(data, Verdict::Transmit(expected), "{protocol}");
     }
+}
+
+#[test]
+fn f19_datagrams_that_keep_coming_reach_an_endpoint_as_soon_as_it_is_on_this_node() {
+    let on = |address: &str, node: &str| {
+        let Change::EndpointSlice(mut slice) = served_by(&[address]) else {
+            panic!("a slice")
+        };
+        for endpoint in &mut slice.endpoints {
+            endpoint.node = Some(node.into());
+        }
+        Change::EndpointSlice(slice)
+    };
+    let far = on("10.244.2.12", "node2");
+    let [mut node, _] = nodes(&[outward(TrafficPolicy::Local), far.clone()]);
+    let asked = key(Protocol::UDP, ("203.0.113.7", 5_060), ("198.51.100.5", 80));
+    let bytes = packet(CLIENT, &asked, 0, b"who");
+    for _ in 0..3 {
+        node.drops(UPLINK, &bytes, DropReason::ServiceDrop);
+    }
+    node.change([on("10.244.1.11", "node1")]);
+    assert_eq!(node.send(UPLINK, &bytes).verdict, Verdict::Transmit(WEB1));
+    let answer = key(Protocol::UDP, ("10.244.1.11", 8080), ("203.0.113.7", 5_060));
+    let sent = node.send(WEB1, &packet(WEB1, &answer, 0, b"me"));
+    assert_eq!(key_of(&sent.bytes), asked.reverse());
+    node.change([far]);
+    node.send(UPLINK, &bytes);
+    assert_eq!(node.flows.iter().count(), 0, "F1: and it ends with it");
 }

@@ -11,6 +11,7 @@ mod latency;
 mod mend;
 mod path_mtus;
 mod policies;
+mod portless;
 mod ports;
 mod programming;
 mod report;
@@ -218,6 +219,7 @@ impl Agent {
                 }
                 Wake::Round => {
                     self.room.try_again();
+                    portless::forget(&self.room.redirect, &self.room.flows);
                     self.room.look_again();
                     self.let_go()
                 }

@@ -15,6 +15,7 @@ use super::AgentError;
 use super::health::{HealthPorts, Readiness};
 use super::kernel::{Carried, Kernel, Outcome, Report};
 use super::policies::HitsByName;
+use super::portless;
 use super::ports::mode_name;
 use super::start::cores;
 use super::waiting::CLOSED;
@@ -95,6 +96,7 @@ impl Room {
         shared: Shared,
         health: HealthPorts,
     ) -> Room {
+        portless::claim(&redirect, &shared.state.flows);
         Room {
             in_force: InForce::default(),
             failed: Vec::new(),

@@ -73,6 +73,7 @@ impl Agent {
                 ..podway_engine::Shared::with(flows, config.workers)
             },
             sockets: redirect.sockets(),
+            claims: redirect.claims(),
             frames: config.frames,
             timeouts: config.timeouts.of_flows(),
             existing: config.existing_connections.of_flows(),

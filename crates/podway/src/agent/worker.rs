@@ -10,7 +10,8 @@ use podway_engine::{Edge, Engine, Existing, Observed, Timeouts};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{
-    Bind, Bound, Opened, Opening, PortError, PortStatistics, Sockets, WorkerEdge, WorkerSettings,
+    Bind, Bound, Claims, Opened, Opening, PortError, PortStatistics, Sockets, WorkerEdge,
+    WorkerSettings,
 };
 use tokio::sync::oneshot;
 
@@ -97,6 +98,7 @@ impl Turns {
 pub(super) struct Shared {
     pub(super) state: podway_engine::Shared,
     pub(super) sockets: Sockets,
+    pub(super) claims: Claims,
     pub(super) frames: u32,
     pub(super) timeouts: Timeouts,
     pub(super) existing: Existing,
@@ -174,6 +176,7 @@ impl Worker {
                     reader,
                     commands: incoming,
                     load: workers_load,
+                    claims: shared.claims,
                     share,
                 }
                 .run();
@@ -299,6 +302,7 @@ struct Loop {
     reader: Reader<Snapshot>,
     commands: Receiver<Command>,
     load: Arc<Load>,
+    claims: Claims,
     /// Flows of the table that are this worker's to sweep.
     share: u64,
 }
@@ -322,6 +326,12 @@ impl Loop {
             let now_ms = flow_ms(turn_began);
             let snapshot = reader.latest();
             let packets = edge.turn(&mut |batch| engine.process(snapshot, batch, now_ms));
+            let portless = engine.portless();
+            if !portless.is_empty()
+                && let Err(error) = self.claims.add(&portless)
+            {
+                tracing::error!(%error, "answers of a protocol without ports are left to the host");
+            }
             let passed_ms = (turn_began / 1_000_000).saturating_sub(swept_ms);
             if passed_ms > 0 {
                 let slots = (self.share * passed_ms).div_ceil(SWEEP_MS).min(SWEEP_SLOTS);

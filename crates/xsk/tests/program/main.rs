@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
+use podway_engine::Portless;
 use podway_tables::{PortId, PortKind};
-use podway_wire::Protocol;
+use podway_wire::{Addr, Protocol};
 use podway_xsk::{Bind, Plan, Redirect, RedirectSettings, WorkerEdge, WorkerSettings};
 use support::Namespace;
 use wire::*;
@@ -270,6 +271,51 @@ fn what_pods_of_direct_nodes_send_to_the_node_is_ours() {
         assert_eq!((action, &counted[..]), (REDIRECT, &[("local", 1)][..]));
         redirect.reconcile(&self::plan()).expect("reconcile");
         assert_eq!(seen(), [pass(), pass(), pass(), pass()]);
+    });
+}
+
+#[test]
+fn r5_answers_without_ports_are_ours_only_from_whom_we_speak_to() {
+    if !support::privileged() {
+        return;
+    }
+    let (gre, esp) = (47, 50);
+    let of = |peer: Addr, protocol| Portless {
+        peer,
+        protocol: Protocol(protocol),
+    };
+    let all = [of(Addr::v4(OTHER4), gre), of(Addr::v6(pod6()), esp)];
+    let v4 =
+        |protocol, fragment| ethernet(0x0800, 0, &ipv4(NODE4, protocol, fragment, 0, &[0; 40]));
+    let quoted = ipv4(OTHER4, gre, 0, 0, &[0; 8]);
+    let error = ethernet(0x0800, 0, &ipv4(NODE4, 1, 0, 0, &icmp(3, 0, &quoted)));
+    let v6 = ethernet(0x86dd, 0, &ipv6(node6(), &[], esp, &[0; 40]));
+    let claimed = [v4(gre, 0), v4(gre, 0x2000), v4(gre, 0x0005), error, v6];
+    let others = [
+        v4(esp, 0),
+        ethernet(0x86dd, 0, &ipv6(node6(), &[], gre, &[0; 40])),
+        ethernet(0x0800, 0, &ipv4([203, 0, 113, 5], gre, 0, 0, &[0; 40])),
+    ];
+    with_port(PortKind::Uplink, |redirect| {
+        let _edge = worker(redirect);
+        let claims = redirect.claims();
+        let seen = |packets: &[Vec<u8>]| -> Vec<u32> {
+            packets.iter().map(|packet| run(redirect, packet)).collect()
+        };
+        assert!(claims.is_empty());
+        assert_eq!(seen(&claimed), [PASS; 5]);
+        claims.add(&all).expect("room");
+        assert_eq!(seen(&claimed), [REDIRECT; 5]);
+        assert_eq!(seen(&others), [PASS; 3]);
+        let current = || all.iter().copied().take(1).collect();
+        claims.reconcile(current).expect("reconcile");
+        assert_eq!(
+            seen(&claimed),
+            [REDIRECT, REDIRECT, REDIRECT, REDIRECT, PASS]
+        );
+        claims.reconcile(Default::default).expect("reconcile");
+        assert_eq!(seen(&claimed), [PASS; 5]);
+        assert!(claims.is_empty());
     });
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use podway_control::PolicyObject;
 use podway_engine::Verdict;
 use podway_tables::{Direction, Judgement};
 use podway_wire::Addr;
@@ -30,7 +30,7 @@ struct Case {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Step {
-    network_policies: Vec<NetworkPolicy>,
+    network_policies: Vec<PolicyObject>,
     namespaces: Option<Vec<v1::Namespace>>,
     pods: Option<Vec<v1::Pod>>,
     pod_order: Vec<String>,

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use etherparse::{IpNumber, PacketBuilder};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use podway_control::{ClusterNetworkPolicy, convert};
+use podway_control::{PolicyObject, convert};
 use podway_engine::{Batch, Decision, Engine, Packet, Settings, Shared, Timeouts, Verdict};
 use podway_intent::{Attachment, Change, Cluster, Compiled, Compiler, NodeSetup, PodPhase};
 use podway_tables::{EndpointId, PortId, Snapshot};
@@ -44,8 +43,8 @@ impl Dataplane {
     pub(crate) fn new(
         namespaces: &[v1::Namespace],
         pods: &[v1::Pod],
-        policies: &[NetworkPolicy],
-        cluster_policies: &[ClusterNetworkPolicy],
+        policies: &[PolicyObject],
+        cluster_policies: &[PolicyObject],
     ) -> Result<Dataplane> {
         let mut cluster = Cluster::default();
         cluster.apply(Change::Node(podway_intent::Node {
@@ -65,19 +64,21 @@ impl Dataplane {
             ..NodeSetup::default()
         }));
         for namespace in namespaces {
-            cluster.apply(Change::Namespace(convert::namespace(namespace)?));
+            cluster.apply(Change::Namespace(convert::namespace(namespace).value()));
         }
         for policy in policies {
-            cluster.apply(Change::NetworkPolicy(convert::network_policy(policy)?));
+            cluster.apply(Change::NetworkPolicy(
+                convert::network_policy(policy).value(),
+            ));
         }
         for policy in cluster_policies {
-            let policy = convert::cluster_network_policy(policy)?;
+            let policy = convert::cluster_network_policy(policy).value();
             cluster.apply(Change::ClusterNetworkPolicy(policy));
         }
         let mut ports = BTreeMap::new();
         let mut names = Vec::new();
         for (pod, port) in pods.iter().zip(2..) {
-            let mut pod = convert::pod(pod)?;
+            let mut pod = convert::pod(pod).value();
             pod.node = Some(NODE.into());
             if pod.phase == PodPhase::Alive {
                 let port = PortId(port);

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use podway_control::ClusterNetworkPolicy;
+use podway_control::PolicyObject;
 use podway_engine::{DropReason, Verdict};
 use podway_tables::Judgement;
 use serde::Deserialize;
@@ -18,8 +17,8 @@ use crate::dataplane::{Dataplane, Described, protocol};
 #[serde(rename_all = "camelCase")]
 struct Row {
     test: String,
-    network_policies: Vec<NetworkPolicy>,
-    cluster_network_policies: Vec<ClusterNetworkPolicy>,
+    network_policies: Vec<PolicyObject>,
+    cluster_network_policies: Vec<PolicyObject>,
     namespaces: Vec<v1::Namespace>,
     pods: Vec<v1::Pod>,
     packet: Probe,

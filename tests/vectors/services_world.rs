@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use podway_control::convert;
+use podway_control::convert::{self, Converted};
 use podway_engine::Arrival;
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Key, Labels, LocalhostNodePorts, Name, Node, NodeSetup,
@@ -79,14 +79,14 @@ impl World {
         };
         world.set_up(row);
         for service in &row.services {
-            if let Some(service) = convert::service(service)? {
+            if let Some(service) = convert::service(service).map(Converted::value) {
                 let key = Key::Service(service.name.clone());
                 world.facts.push((key, Change::Service(service)));
             }
         }
         let mut slices = Vec::new();
         for slice in &row.endpoint_slices {
-            slices.extend(convert::endpoint_slice(slice)?);
+            slices.extend(convert::endpoint_slice(slice)?.map(Converted::value));
         }
         let mut places: BTreeMap<IpAddr, Arc<str>> = BTreeMap::new();
         for probe in &row.packets {

@@ -4,6 +4,7 @@
 //! It holds any JSON and checks none: validation, admission and accounts are what real API servers are for, and [`Assets`]
 //! starts one where its programs are.
 
+mod discover;
 mod fault;
 mod patch;
 mod real;

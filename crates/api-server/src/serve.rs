@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::discover::discovered;
 use crate::patch::patch;
 use crate::resource::Target;
 use crate::store::Place;
@@ -63,7 +64,11 @@ async fn converse(stream: TcpStream, store: Arc<Store>) {
 }
 
 async fn answer(request: Request<Incoming>, store: Arc<Store>) -> Response<Body> {
-    let Some(target) = Target::of_path(request.uri().path()) else {
+    let path = request.uri().path();
+    if let Some(found) = discovered(&store, path) {
+        return whole(StatusCode::OK, found.to_string());
+    }
+    let Some(target) = Target::of_path(path) else {
         return failure(StatusCode::NOT_FOUND, "NotFound", "there is no such path");
     };
     let query = Query(request.uri().query().unwrap_or_default().to_owned());

@@ -145,6 +145,21 @@ impl Store {
             .collect()
     }
 
+    /// The resources that are served.
+    pub(crate) fn served(&self) -> Vec<Resource> {
+        self.lock().served.iter().cloned().collect()
+    }
+
+    /// The kind of a resource's objects; empty as long as there are none.
+    pub(crate) fn kind(&self, resource: &Resource) -> String {
+        let state = self.lock();
+        let mut objects = state.objects.get(resource).into_iter().flatten();
+        let kind = objects
+            .next()
+            .and_then(|(_, it)| it.value["kind"].as_str().map(str::to_owned));
+        kind.unwrap_or_default()
+    }
+
     /// Forgets the history: who watches from an older version than now is told so (410).
     pub fn compact(&self) {
         let mut state = self.lock();

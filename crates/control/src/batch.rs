@@ -17,6 +17,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// Everything that is wrong now; empty once it is mended.
     pub problems: Vec<Problem>,
+    /// How many objects of which kinds are not as they are written, or not read at all.
+    pub not_as_written: BTreeMap<&'static str, usize>,
     /// When each change came in that a source told of as an event.
     pub received: Vec<Instant>,
     /// The resource versions up to which kinds are known; a directory has none.

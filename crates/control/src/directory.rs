@@ -1,16 +1,17 @@
 //! A watched directory of manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use podway_intent::{Change, Key, Name};
+use podway_intent::{Change, Key};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Batch, Manifests, Problem, Problems};
+use crate::convert::{Before, Converted, Trust};
+use crate::{Batch, Kind, Manifests, Problem, Problems};
 
 /// How long a directory must be quiet before it is read: longer than an editor's or kubectl's burst of writes.
 const QUIET: Duration = Duration::from_millis(50);
@@ -29,6 +30,8 @@ pub struct Directory {
     is_dirty: bool,
     manifests: Manifests,
     facts: BTreeMap<Key, Change>,
+    /// Those facts that close what they may be about, and were never known better.
+    closed: BTreeSet<Key>,
     problems: Vec<Problem>,
 }
 
@@ -60,12 +63,14 @@ impl Directory {
             is_dirty: false,
             manifests: Manifests::default(),
             facts: BTreeMap::new(),
+            closed: BTreeSet::new(),
             problems: Vec::new(),
         };
         // Watched before it is read, so that no change falls between.
         let watching = directory.watch();
         let batch = directory.adopt(read(path)?);
         watching.map_err(|error| unwatchable(path, &error))?;
+        directory.report(&batch.problems);
         Ok((directory, batch.changes))
     }
 
@@ -145,15 +150,47 @@ impl Directory {
         Ok(())
     }
 
-    fn adopt(&mut self, (manifests, changes): (Manifests, Vec<Change>)) -> Batch {
-        let facts: BTreeMap<Key, Change> = changes
-            .into_iter()
-            .map(|change| (key(&change), change))
-            .collect();
-        let changes = difference(&self.facts, &facts);
-        (self.manifests, self.facts) = (manifests, facts);
+    fn adopt(&mut self, (manifests, facts): Described) -> Batch {
+        let mut now = BTreeMap::new();
+        let mut closed = BTreeSet::new();
+        let mut problems = Vec::new();
+        let mut kinds_with_problems = Vec::new();
+        for Converted {
+            reading,
+            problems: found,
+        } in facts
+        {
+            let key = reading.value.key();
+            let good = self.facts.get(&key).filter(|_| !self.closed.contains(&key));
+            let before = Before::of(good.is_some());
+            let change = match (reading.trust, good) {
+                (Trust::Closed, Some(good)) => good.clone(),
+                (Trust::Closed, None) => {
+                    closed.insert(key.clone());
+                    reading.value
+                }
+                (Trust::Understood, _) => reading.value,
+            };
+            if !found.is_empty() {
+                kinds_with_problems.extend(Kind::of(&key).map(Kind::name));
+            }
+            now.insert(key, change);
+            problems.extend(
+                found
+                    .into_iter()
+                    .map(|it| it.with(reading.trust.consequence(before))),
+            );
+        }
+        let changes = difference(&self.facts, &now);
+        let mut not_as_written = BTreeMap::new();
+        for kind in kinds_with_problems {
+            *not_as_written.entry(kind).or_default() += 1;
+        }
+        (self.manifests, self.facts, self.closed) = (manifests, now, closed);
         Batch {
             changes,
+            problems,
+            not_as_written,
             ..Batch::default()
         }
     }
@@ -167,7 +204,7 @@ impl Directory {
             .iter()
             .filter(|problem| !self.problems.contains(problem))
         {
-            tracing::warn!(%problem, "the last good state of the manifests stays in force");
+            tracing::warn!(%problem, "the manifests are not in order");
         }
         if problems.is_empty() {
             tracing::info!(path = %self.path.display(), "the manifests are mended");
@@ -177,10 +214,13 @@ impl Directory {
     }
 }
 
-fn read(path: &Path) -> Result<(Manifests, Vec<Change>), Problems> {
+/// Manifests, and what their objects mean.
+type Described = (Manifests, Vec<Converted<Change>>);
+
+fn read(path: &Path) -> Result<Described, Problems> {
     let manifests = Manifests::read(path)?;
-    let changes = manifests.changes()?;
-    Ok((manifests, changes))
+    let facts = manifests.facts()?;
+    Ok((manifests, facts))
 }
 
 /// The directory to watch: a file's, because editors replace files.
@@ -213,22 +253,4 @@ fn difference(from: &BTreeMap<Key, Change>, to: &BTreeMap<Key, Change>) -> Vec<C
     let news = to.iter().filter(is_news).map(|(_, change)| change.clone());
     let gone = from.keys().filter(|key| !to.contains_key(key));
     news.chain(gone.cloned().map(Change::Gone)).collect()
-}
-
-fn key(change: &Change) -> Key {
-    let place = |name: &Name| name.clone();
-    match change {
-        Change::Node(node) => Key::Node(node.name.clone()),
-        Change::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
-        Change::Pod(pod) => Key::Pod(place(&pod.name)),
-        Change::Service(service) => Key::Service(place(&service.name)),
-        Change::EndpointSlice(slice) => Key::EndpointSlice(place(&slice.name)),
-        Change::NetworkPolicy(policy) => Key::NetworkPolicy(place(&policy.name)),
-        Change::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
-        Change::ServiceCidr(it) => Key::ServiceCidr(it.name.clone()),
-        Change::Attachment(attachment) => Key::Attachment(place(&attachment.pod)),
-        Change::Neighbour(address, _) => Key::Neighbour(*address),
-        Change::Setup(_) => Key::Setup,
-        Change::Gone(key) => key.clone(),
-    }
 }

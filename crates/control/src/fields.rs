@@ -38,18 +38,50 @@ pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// An IP address without leading zeros (CVE-2021-29923).
+/// An IP address as API servers have always read it (Kubernetes' `ParseIPSloppy`).
+///
+/// Leading zeros mean nothing, and an IPv6 address that stands for an IPv4 one is that.
 pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| format!("expected an IP address, found \"{text}\""))
+    parsed(text)
+        .map(|address| address.to_canonical())
+        .ok_or_else(|| format!("expected an IP address, found \"{text}\""))
 }
 
-/// A range of addresses, its host bits cleared.
+/// A range of addresses as API servers have always read it (`ParseCIDRSloppy`), its host bits cleared.
 pub(crate) fn range(text: &str) -> Result<IpNet, String> {
-    let range: Result<IpNet, _> = text.trim().parse();
-    range
-        .map(|range| range.trunc())
-        .map_err(|_| format!("expected a range such as 10.0.0.0/8, found \"{text}\""))
+    let read = || {
+        let (address, length) = text.trim().split_once('/')?;
+        let digits = Some(length).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
+        let (address, length) = (parsed(address)?, digits?.parse().ok()?);
+        let range = IpNet::new(address, length).ok()?.trunc();
+        // As Go has it: the range of an IPv4 address in IPv6's clothes is an IPv4 one if it is inside of those.
+        match (address.to_canonical(), length.checked_sub(MAPPED)) {
+            (IpAddr::V4(inner), Some(length)) if address.is_ipv6() => {
+                Some(IpNet::new(inner.into(), length).ok()?.trunc())
+            }
+            _ => Some(range),
+        }
+    };
+    read().ok_or_else(|| format!("expected a range such as 10.0.0.0/8, found \"{text}\""))
+}
+
+/// The bits before an IPv4 address in the IPv6 address that stands for it.
+const MAPPED: u8 = 96;
+
+/// The address, its numbers without leading zeros.
+fn parsed(text: &str) -> Option<IpAddr> {
+    let plain = |number: &str| match number.trim_start_matches('0') {
+        "" if !number.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let (groups, dotted) = match text.rfind(':') {
+        Some(end) if text.contains('.') => text.split_at(end + 1),
+        Some(_) => (text, ""),
+        None => ("", text),
+    };
+    let groups: Vec<String> = groups.split(':').map(plain).collect();
+    let octets: Vec<String> = dotted.split('.').map(plain).collect();
+    (groups.join(":") + &octets.join(".")).parse().ok()
 }
 
 /// Which of two families.
@@ -156,26 +188,28 @@ pub(crate) fn labels(labels: Option<&BTreeMap<String, String>>) -> Labels {
         .collect()
 }
 
-/// A selector in our words; `None` and problems if it is not one.
+/// A selector in our words; `None` and notes if it is not one.
+///
+/// Values that are none are a remark: API servers before 1.27 took them, and later ones keep them.
 pub(crate) fn selector(
     selector: &LabelSelector,
     field: &str,
     findings: &mut Findings<'_>,
 ) -> Option<Selector> {
-    let before = findings.problems.len();
+    let before = findings.count();
     let mut requirements = Vec::new();
     for (key, value) in selector.match_labels.iter().flatten() {
         let at = join(field, &format!("matchLabels.{key}"));
-        findings.take(&at, label_key(key));
-        findings.take(&at, label_value(value));
+        findings.take_noted(&at, label_key(key));
+        findings.take_remarked(&at, label_value(value));
         requirements.push(Requirement::In((**key).into(), vec![(**value).into()]));
     }
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
         let at = |name: &str| join(field, &format!("matchExpressions[{index}].{name}"));
-        findings.take(&at("key"), label_key(&expression.key));
+        findings.take_noted(&at("key"), label_key(&expression.key));
         let values = expression.values.as_deref().unwrap_or_default();
         for (index, value) in values.iter().enumerate() {
-            findings.take(&at(&format!("values[{index}]")), label_value(value));
+            findings.take_remarked(&at(&format!("values[{index}]")), label_value(value));
         }
         let key: Arc<str> = (*expression.key).into();
         let owned = || values.iter().map(|value| Arc::from(&**value)).collect();
@@ -187,16 +221,16 @@ pub(crate) fn selector(
             other => {
                 let message =
                     format!("expected In, NotIn, Exists or DoesNotExist, found \"{other}\"");
-                findings.problem(&at("operator"), message);
+                findings.note(&at("operator"), message);
                 continue;
             }
         };
         match (wants_values, values.is_empty()) {
-            (true, true) => findings.problem(
+            (true, true) => findings.note(
                 &at("values"),
                 format!("{} needs at least one value", expression.operator),
             ),
-            (false, false) => findings.problem(
+            (false, false) => findings.note(
                 &at("values"),
                 format!("{} takes no values: remove them", expression.operator),
             ),
@@ -204,7 +238,7 @@ pub(crate) fn selector(
         }
         requirements.push(requirement);
     }
-    (findings.problems.len() == before).then_some(Selector { requirements })
+    (findings.count() == before).then_some(Selector { requirements })
 }
 
 #[cfg(test)]
@@ -233,12 +267,73 @@ mod tests {
     }
 
     #[test]
-    fn addresses_have_no_leading_zeros() {
-        assert!(address("10.0.0.1").is_ok());
-        assert!(address("010.0.0.1").is_err());
-        assert_eq!(range(" 10.1.2.3/8 ").unwrap().to_string(), "10.0.0.0/8");
-        assert!(range("10.0.0.1").is_err());
-        assert!(range("10.0.0.0/33").is_err());
+    fn n19_addresses_and_ranges_are_read_as_api_servers_always_did() {
+        for (text, read) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("010.000.00.09", "10.0.0.9"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::ffff:010.0.0.01", "10.0.0.1"),
+            ("fd00:00001::000a", "fd00:1::a"),
+            ("64:ff9b::192.0.2.33", "64:ff9b::c000:221"),
+        ] {
+            assert_eq!(
+                address(text).map(|it| it.to_string()),
+                Ok(read.to_owned()),
+                "{text}"
+            );
+        }
+        for wrong in [
+            "",
+            "10.0.0",
+            "10.0.0.256",
+            "10.0.0.0x1",
+            "10.0.0.1 ",
+            "+1.0.0.0",
+            "fe80::1%eth0",
+            "1..2.3",
+            "fd00:1",
+            "10.0.0.1:80",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+        for (text, read) in [
+            (" 10.1.2.3/8 ", "10.0.0.0/8"),
+            ("203.0.113.000/025", "203.0.113.0/25"),
+            ("10.244.1.77/24", "10.244.1.0/24"),
+            ("fd00::1/64", "fd00::/64"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3/90", "::ffc0:0:0/90"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(
+                range(text).map(|it| it.to_string()),
+                Ok(read.to_owned()),
+                "{text}"
+            );
+        }
+        for wrong in [
+            "10.0.0.1",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "/8",
+            "fd00::/129",
+            "everything",
+        ] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn n19_only_the_whole_length_of_a_prefix_is_bounded() {
+        let prefix = format!("{}.example.org", "a".repeat(100));
+        assert!(dns_subdomain(&prefix).is_ok());
+        assert!(label_key(&format!("{prefix}/app")).is_ok());
+        assert!(dns_subdomain(&"a".repeat(253)).is_ok());
+        assert!(dns_subdomain(&"a".repeat(254)).is_err());
     }
 
     #[test]

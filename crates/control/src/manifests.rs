@@ -4,10 +4,11 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use podway_intent::Change;
 
-use crate::{ClusterNetworkPolicy, Problems, complete, convert, read};
+use crate::convert::Converted;
+use crate::{PolicyObject, Problems, complete, convert, read};
 
 /// The objects of a cluster, completed and each kind in the order of namespaces and names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,9 +24,9 @@ pub struct Manifests {
     /// EndpointSlices, given or made from selectors.
     pub endpoint_slices: Vec<EndpointSlice>,
     /// NetworkPolicies.
-    pub network_policies: Vec<NetworkPolicy>,
+    pub network_policies: Vec<PolicyObject>,
     /// ClusterNetworkPolicies.
-    pub cluster_network_policies: Vec<ClusterNetworkPolicy>,
+    pub cluster_network_policies: Vec<PolicyObject>,
     /// ServiceCIDRs.
     pub service_cidrs: Vec<ServiceCIDR>,
 }
@@ -38,33 +39,37 @@ impl Manifests {
 
     /// Everything that leads from nothing to this cluster.
     pub fn changes(&self) -> Result<Vec<Change>, Problems> {
-        let mut changes = Vec::new();
+        Ok(self.facts()?.into_iter().map(Converted::value).collect())
+    }
+
+    /// What each object means.
+    pub(crate) fn facts(&self) -> Result<Vec<Converted<Change>>, Problems> {
+        let mut facts = Vec::new();
         for node in &self.nodes {
-            changes.push(Change::Node(convert::node(node)?));
+            facts.push(convert::node(node).map(Change::Node));
         }
         for it in &self.service_cidrs {
-            changes.push(Change::ServiceCidr(convert::service_cidr(it)?));
+            facts.push(convert::service_cidr(it).map(Change::ServiceCidr));
         }
         for namespace in &self.namespaces {
-            changes.push(Change::Namespace(convert::namespace(namespace)?));
+            facts.push(convert::namespace(namespace).map(Change::Namespace));
         }
         for pod in &self.pods {
-            changes.push(Change::Pod(convert::pod(pod)?));
+            facts.push(convert::pod(pod).map(Change::Pod));
         }
         for service in &self.services {
-            changes.extend(convert::service(service)?.map(Change::Service));
+            facts.extend(convert::service(service).map(|it| it.map(Change::Service)));
         }
         for slice in &self.endpoint_slices {
-            changes.extend(convert::endpoint_slice(slice)?.map(Change::EndpointSlice));
+            facts.extend(convert::endpoint_slice(slice)?.map(|it| it.map(Change::EndpointSlice)));
         }
         for policy in &self.network_policies {
-            changes.push(Change::NetworkPolicy(convert::network_policy(policy)?));
+            facts.push(convert::network_policy(policy).map(Change::NetworkPolicy));
         }
         for policy in &self.cluster_network_policies {
-            let policy = convert::cluster_network_policy(policy)?;
-            changes.push(Change::ClusterNetworkPolicy(policy));
+            facts.push(convert::cluster_network_policy(policy).map(Change::ClusterNetworkPolicy));
         }
-        Ok(changes)
+        Ok(facts)
     }
 }
 

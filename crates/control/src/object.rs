@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::{ClusterNetworkPolicy, Place, Workload};
+use crate::{Place, PolicyObject, Workload};
 
 /// A Kubernetes object of a kind that matters here.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +25,9 @@ pub enum Object {
     /// v1 Endpoints, which a controller mirrors as slices.
     Endpoints(Box<Endpoints>),
     /// networking.k8s.io/v1 NetworkPolicy.
-    NetworkPolicy(Box<NetworkPolicy>),
+    NetworkPolicy(Box<PolicyObject>),
     /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
-    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    ClusterNetworkPolicy(Box<PolicyObject>),
     /// networking.k8s.io/v1 ServiceCIDR.
     ServiceCidr(Box<ServiceCIDR>),
 }

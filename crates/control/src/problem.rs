@@ -19,6 +19,23 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The same for those who see the object: `field: message`.
+    pub(crate) fn in_object(&self) -> String {
+        match &*self.field {
+            "" => self.message.clone(),
+            field => format!("{field}: {}", self.message),
+        }
+    }
+
+    /// The same, and what happens for it.
+    pub(crate) fn with(mut self, consequence: &str) -> Problem {
+        self.message += ": ";
+        self.message += consequence;
+        self
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&*self.file, self.line, &*self.object) {
@@ -138,18 +155,20 @@ pub(crate) struct Findings<'a> {
     place: &'a Place,
     /// What makes the object unusable.
     pub(crate) problems: Vec<Problem>,
-    /// What an API server lets through and the node leaves out; a manifest must not have it.
+    /// What the object is used without; a manifest must not have it.
     pub(crate) notes: Vec<Problem>,
+    /// What the object is used without, though an API server that is in use takes it from a manifest.
+    pub(crate) remarks: Vec<Problem>,
 }
 
 impl<'a> Findings<'a> {
     pub(crate) fn new(object: String, place: &'a Place) -> Findings<'a> {
-        let (problems, notes) = (Vec::new(), Vec::new());
         Findings {
             object,
             place,
-            problems,
-            notes,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -158,10 +177,16 @@ impl<'a> Findings<'a> {
         self.problems.push(problem);
     }
 
-    /// Something that an API server may let through, and that an object from there is used without.
+    /// Something that an object from an API server is used without.
     pub(crate) fn note(&mut self, field: &str, message: impl Into<String>) {
         let note = self.place.problem(&self.object, field, message);
         self.notes.push(note);
+    }
+
+    /// Something that any object is used without.
+    pub(crate) fn remark(&mut self, field: &str, message: impl Into<String>) {
+        let remark = self.place.problem(&self.object, field, message);
+        self.remarks.push(remark);
     }
 
     /// The value, or `None` and a problem.
@@ -169,66 +194,30 @@ impl<'a> Findings<'a> {
         parsed.map_err(|message| self.problem(field, message)).ok()
     }
 
-    /// The value, or `None` and a note; leading zeros are read as an API server does, with a note.
-    pub(crate) fn take_leniently<T>(
-        &mut self,
-        field: &str,
-        text: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let message = match parse(text) {
-            Ok(value) => return Some(value),
-            Err(message) => message,
-        };
-        self.note(field, message);
-        parse(&without_leading_zeros(text)).ok()
+    /// The value, or `None` and a note.
+    pub(crate) fn take_noted<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.note(field, message)).ok()
     }
 
-    /// As [`Findings::take_leniently`], but what can't be read at all is a problem.
-    pub(crate) fn take_or_fail<T>(
-        &mut self,
-        field: &str,
-        text: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let value = self.take_leniently(field, text, parse);
-        if value.is_none() {
-            self.problems.extend(self.notes.pop());
-        }
-        value
+    /// The value, or `None` and a remark.
+    pub(crate) fn take_remarked<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.remark(field, message)).ok()
     }
-}
 
-/// Every number of an IPv4 address or range without its leading zeros, which mean nothing to Kubernetes.
-fn without_leading_zeros(text: &str) -> String {
-    let number = |digits: &str| match digits.trim_start_matches('0') {
-        "" if !digits.is_empty() => "0".to_owned(),
-        rest => rest.to_owned(),
-    };
-    let (address, prefix) = text.trim().split_once('/').unwrap_or((text.trim(), ""));
-    let octets: Vec<String> = address.split('.').map(number).collect();
-    match prefix {
-        "" => octets.join("."),
-        prefix => format!("{}/{}", octets.join("."), number(prefix)),
+    /// How much was found.
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len() + self.notes.len() + self.remarks.len()
+    }
+
+    /// All that was found, the worst first.
+    pub(crate) fn all(self) -> Vec<Problem> {
+        [self.problems, self.notes, self.remarks].concat()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn leading_zeros_mean_nothing() {
-        for (text, read) in [
-            ("010.180.00.001", "10.180.0.1"),
-            ("203.0.113.000/025", "203.0.113.0/25"),
-            (" 10.0.0.0/08", "10.0.0.0/8"),
-            ("fd00::1/64", "fd00::1/64"),
-            ("", ""),
-        ] {
-            assert_eq!(without_leading_zeros(text), read);
-        }
-    }
 
     #[test]
     fn places_know_the_nearest_line() {

@@ -16,6 +16,7 @@ use crate::fields::{
     Family, address, dns_label, dns_subdomain, family, label_key, label_value, port, port_name,
     protocol, selector,
 };
+use crate::object::is_stored;
 use crate::problem::Findings;
 use crate::workload::Count;
 use crate::{Located, Object, Problem, Workload};
@@ -26,7 +27,7 @@ pub(crate) const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 /// Pods that one workload may ask for.
 const MAX_REPLICAS: i32 = 1_000;
 
-/// Adds everything that is wrong with the object.
+/// Adds everything that is wrong with the object; what it is used without, though it is right, is named in the log.
 pub(crate) fn validate(located: &Located, problems: &mut Vec<Problem>) {
     let Located { object, place } = located;
     let mut findings = Findings::new(object.title(), place);
@@ -46,12 +47,28 @@ pub(crate) fn validate(located: &Located, problems: &mut Vec<Problem>) {
             let place = place.inside(workload.template_field());
             let mut findings = Findings::new(object.title(), &place);
             validate_pod(&workload.pod(), &mut findings);
-            problems.append(&mut findings.problems);
-            problems.append(&mut findings.notes);
+            take(object, findings, problems);
         }
     }
-    problems.append(&mut findings.problems);
-    problems.append(&mut findings.notes);
+    take(object, findings, problems);
+}
+
+fn take(object: &Object, findings: Findings<'_>, problems: &mut Vec<Problem>) {
+    let Findings {
+        problems: mut wrong,
+        mut notes,
+        mut remarks,
+        ..
+    } = findings;
+    wrong.append(&mut notes);
+    // An API server took what it gave out, whatever one would say of it now.
+    match is_stored(object.metadata()) {
+        true => remarks.append(&mut wrong),
+        false => problems.append(&mut wrong),
+    }
+    for remark in remarks {
+        tracing::warn!("{remark}: it counts as nothing");
+    }
 }
 
 fn metadata(object: &Object, findings: &mut Findings<'_>) {

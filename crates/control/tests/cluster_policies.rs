@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use podway_control::{ClusterNetworkPolicy, convert, load};
+use podway_control::convert::Trust;
+use podway_control::{PolicyObject, convert, load};
 use podway_intent::{
     Change, ClusterAction, ClusterPeer, ClusterPort, ClusterTier, PolicyMode, Requirement,
 };
@@ -20,8 +21,8 @@ fn object(spec: Value) -> Value {
 
 /// The policy of one egress rule, as an API server gives it.
 fn converted(rule: Value) -> podway_intent::ClusterNetworkPolicy {
-    let policy: ClusterNetworkPolicy = serde_json::from_value(object(whole(rule))).unwrap();
-    convert::cluster_network_policy(&policy).unwrap()
+    let policy: PolicyObject = serde_json::from_value(object(whole(rule))).unwrap();
+    convert::cluster_network_policy(&policy).value()
 }
 
 fn whole(rule: Value) -> Value {
@@ -141,13 +142,21 @@ fn a4_peers_and_ports_that_are_not_understood_are_known_as_such_and_refused_in_m
     assert_eq!(nobody.egress[0].peers, []);
 }
 
+/// A policy that accepts some, passes some and denies the others, with one field of another value.
+fn otherwise(field: &str, value: Value) -> Value {
+    let all = json!([{ "namespaces": {} }]);
+    let mut spec = whole(json!({ "action": "Deny", "to": all }));
+    spec["egress"] = json!([
+        { "action": "Accept", "to": [{ "networks": ["10.0.0.0/8"] }] },
+        { "action": "Pass", "to": [{ "networks": ["10.0.0.0/8"] }] },
+        { "action": "Deny", "to": all },
+    ]);
+    spec[field] = value;
+    spec
+}
+
 #[test]
-fn what_decides_over_a_whole_policy_is_a_problem() {
-    let without = |field: &str, value: Value| {
-        let mut spec = whole(json!({ "action": "Deny", "to": [{ "namespaces": {} }] }));
-        spec[field] = value;
-        spec
-    };
+fn n19_a_policy_about_nobody_knows_whom_denies_everybody_what_it_denies() {
     for (field, value, said) in [
         (
             "tier",
@@ -166,25 +175,89 @@ fn what_decides_over_a_whole_policy_is_a_problem() {
             "spec.subject: expected either namespaces or pods",
         ),
         (
-            "egress",
-            json!([{ "action": "Log", "to": [] }]),
-            "action: expected Accept, Deny or Pass",
+            "subject",
+            json!({ "pods": { "podSelector": { "matchExpressions": [{ "key": "a", "operator": "Gt", "values": ["1"] }] } } }),
+            "spec.subject.pods.podSelector.matchExpressions[0].operator: expected In, NotIn",
         ),
         (
-            "egres",
-            json!([]),
-            "spec.egres: is not a field of a ClusterNetworkPolicy",
+            "subject",
+            json!({ "namespaces": { "matchLabels": { "a b": "c" } } }),
+            "spec.subject.namespaces.matchLabels.a b: expected a label",
+        ),
+        (
+            "subject",
+            json!({ "serviceAccounts": {} }),
+            "spec.subject.serviceAccounts: is not known",
         ),
     ] {
-        let problems = refused(without(field, value.clone()));
+        let problems = refused(otherwise(field, value.clone()));
         assert!(problems.contains(said), "{problems}");
-        let policy = serde_json::from_value(object(without(field, value))).unwrap();
-        let is_strict = field != "egres";
-        assert_eq!(
-            convert::cluster_network_policy(&policy).is_err(),
-            is_strict,
-            "{field}"
-        );
+        let policy = serde_json::from_value(object(otherwise(field, value))).unwrap();
+        let policy = convert::cluster_network_policy(&policy);
+        assert_eq!(policy.reading.trust, Trust::Closed, "{field}");
+        let named = policy
+            .problems
+            .iter()
+            .any(|it| it.to_string().contains(said));
+        assert!(named, "{:?}", policy.problems);
+        let policy = policy.value();
+        if field == "subject" {
+            assert_eq!(policy.subject.pods.requirements, []);
+            assert_eq!(policy.subject.namespaces.requirements, []);
+        }
+        let actions: Vec<_> = policy.egress.iter().map(|rule| rule.action).collect();
+        assert_eq!(actions, [ClusterAction::Deny], "{field}");
+    }
+}
+
+#[test]
+fn n19_what_is_not_understood_of_rules_denies() {
+    let converted = |field: &str, value: Value| {
+        let policy = serde_json::from_value(object(otherwise(field, value))).unwrap();
+        let policy = convert::cluster_network_policy(&policy);
+        assert_eq!(policy.reading.trust, Trust::Understood, "{field}");
+        assert_ne!(policy.problems, [], "{field}");
+        policy.value()
+    };
+    // Of an unknown action the peers count, of rules that are none nothing does.
+    let log = json!([{ "action": "Log", "to": [{ "namespaces": {} }] }]);
+    let rule = converted("egress", log).egress.remove(0);
+    assert_eq!(rule.action, ClusterAction::Deny);
+    assert!(matches!(rule.peers[..], [ClusterPeer::Pods(_)]));
+    for junk in [
+        json!("all"),
+        json!([7]),
+        json!([{ "action": "Deny", "to": "all" }]),
+    ] {
+        let rule = converted("egress", junk).egress.remove(0);
+        assert_eq!(rule.action, ClusterAction::Deny);
+        assert_eq!(rule.peers, [ClusterPeer::Unknown]);
+    }
+    let accepts = json!([{ "action": "Accept", "to": 7 }]);
+    let rule = converted("egress", accepts).egress.remove(0);
+    assert_eq!(
+        (rule.action, &rule.peers[..]),
+        (ClusterAction::Accept, &[ClusterPeer::Unknown][..])
+    );
+    // A field of the whole that we don't know may be a condition of each rule.
+    let conditional = converted("schedule", json!("nightly"));
+    let unknown = |peers: &[ClusterPeer]| peers.contains(&ClusterPeer::Unknown);
+    assert!(conditional.egress.iter().all(|rule| unknown(&rule.peers)));
+    assert!(
+        refused(otherwise("schedule", json!("nightly"))).contains("spec.schedule: is not a field")
+    );
+}
+
+#[test]
+fn n19_a_policy_that_says_nothing_readable_closes_all() {
+    let mut policy = object(Value::Null);
+    policy["spec"] = json!("deny");
+    let policy = convert::cluster_network_policy(&serde_json::from_value(policy).unwrap());
+    assert_eq!(policy.reading.trust, Trust::Closed);
+    let policy = policy.value();
+    for rules in [&policy.ingress, &policy.egress] {
+        assert_eq!(rules[0].action, ClusterAction::Deny);
+        assert_eq!(rules[0].peers, [ClusterPeer::Unknown]);
     }
 }
 

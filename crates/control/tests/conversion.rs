@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use podway_control::convert;
+use podway_control::convert::{self, Converted};
 use podway_intent::{
     Affinity, IpMode, NetworkPolicy, PodNetwork, PodPhase, PolicyPeer, PolicyPort, Ports,
     Requirement, Selector, Serving, TrafficPolicy,
@@ -28,22 +28,23 @@ fn policy(spec: Value) -> NetworkPolicy {
         "NetworkPolicy",
         json!({ "spec": spec }),
     );
-    convert::network_policy(&policy).unwrap()
+    convert::network_policy(&policy).value()
 }
 
 fn service(metadata: Value, spec: Value) -> Option<podway_intent::Service> {
     let service = json!({"metadata": metadata, "spec": spec});
-    convert::service(&typed("v1", "Service", service)).unwrap()
+    convert::service(&typed("v1", "Service", service)).map(Converted::value)
 }
 
 fn slice(labels: Value, rest: Value) -> Option<podway_intent::EndpointSlice> {
     let mut slice = rest;
     slice["metadata"] = json!({ "labels": labels });
-    convert::endpoint_slice(&typed("discovery.k8s.io/v1", "EndpointSlice", slice)).unwrap()
+    let slice = convert::endpoint_slice(&typed("discovery.k8s.io/v1", "EndpointSlice", slice));
+    slice.unwrap().map(Converted::value)
 }
 
 fn pod(spec: Value, status: Value) -> podway_intent::Pod {
-    convert::pod(&typed("v1", "Pod", json!({"spec": spec, "status": status}))).unwrap()
+    convert::pod(&typed("v1", "Pod", json!({"spec": spec, "status": status}))).value()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -168,26 +169,6 @@ fn n3_selectors_and_n8_blocks() {
 }
 
 #[test]
-fn a_policy_that_is_not_understood_is_an_error() {
-    for spec in [
-        json!({"policyTypes": ["Sideways"]}),
-        json!({"ingress": [{"from": [{}]}]}),
-        json!({"ingress": [{"from": [{"ipBlock": {"cidr": "everything"}}]}]}),
-        json!({"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["some"]}}]}]}),
-        json!({"ingress": [{"ports": [{"protocol": "QUIC"}]}]}),
-        json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}}),
-    ] {
-        let policy = typed(
-            "networking.k8s.io/v1",
-            "NetworkPolicy",
-            json!({ "spec": spec }),
-        );
-        let error = convert::network_policy(&policy).unwrap_err().to_string();
-        assert!(error.starts_with("NetworkPolicy ns/a: spec."), "{error}");
-    }
-}
-
-#[test]
 fn s15_a_slice_port_without_number_is_skipped() {
     let ports = json!([{"name": "a", "port": null}, {"name": "b", "port": 80, "protocol": "UDP"}, {"port": 81}]);
     let slice = slice(
@@ -280,9 +261,8 @@ fn a_services_fields_arrive() {
         {"ip": "1.2.3.4"}, {"ip": "1.2.3.5", "ipMode": "Proxy"}, {"hostname": "lb.example"}]}});
     let metadata = json!({"creationTimestamp": "1970-01-02T00:00:00Z"});
     let object = json!({"metadata": metadata, "spec": spec, "status": status});
-    let service = convert::service(&typed("v1", "Service", object))
-        .unwrap()
-        .unwrap();
+    let service = convert::service(&typed("v1", "Service", object));
+    let service = service.unwrap().value();
     assert_eq!(service.created_s, 86_400);
     assert_eq!(service.cluster_ips, [ip("10.96.0.1"), ip("fd96::1")]);
     assert_eq!(service.external_ips, [ip("192.0.2.9")]);
@@ -314,10 +294,53 @@ fn addresses_that_are_none_are_left_out_of_what_an_api_server_gave() {
 }
 
 #[test]
-fn s13_source_ranges_that_are_none_let_nobody_in() {
-    let spec = json!({"clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ["x"], "ports": [{"port": 80}]});
-    let service = typed("v1", "Service", json!({ "spec": spec }));
-    assert!(convert::service(&service).is_err());
+fn s13_n19_source_ranges_that_are_none_let_nobody_in() {
+    let ranges = |ranges: Value| {
+        let spec = json!({"clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ranges, "ports": [{"port": 80}]});
+        let service = service(json!({}), spec).unwrap();
+        assert_eq!(service.cluster_ips, [ip("10.96.0.1")]);
+        let ranges = service.source_ranges.iter();
+        ranges.map(|range| range.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ranges(json!([])), [""; 0]);
+    assert_eq!(ranges(json!(["x"])), ["0.0.0.0/32", "::/128"]);
+    let some = json!(["x", "192.0.2.77/24"]);
+    assert_eq!(ranges(some), ["0.0.0.0/32", "::/128", "192.0.2.0/24"]);
+}
+
+#[test]
+fn n19_objects_are_used_as_far_as_they_are_understood() {
+    let spec = json!({
+        "clusterIPs": ["10.96.0.1"], "internalTrafficPolicy": "local", "sessionAffinity": "Client",
+        "type": "Nodeport", "ports": [{"port": 0}, {"port": 80, "protocol": "tcp"}, {"port": 81}],
+    });
+    let object = typed("v1", "Service", json!({ "spec": spec }));
+    let converted = convert::service(&object).unwrap();
+    assert_eq!(converted.problems.len(), 5, "{:?}", converted.problems);
+    let service = converted.value();
+    assert_eq!(service.internal, TrafficPolicy::Cluster);
+    assert_eq!(service.affinity, Affinity::None);
+    assert_eq!(service.ports.len(), 1);
+
+    // Nobody knows whether such a pod has ended, and its labels hold in any case.
+    let status = json!({"phase": "Resting", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}, {"ip": "x"}]});
+    let spec =
+        json!({"containers": [{"name": "c", "ports": [{"containerPort": 99999, "name": "a"}]}]});
+    let pod = pod(spec, status);
+    assert_eq!(
+        (pod.phase, pod.addresses),
+        (PodPhase::Alive, vec![ip("10.0.0.1")])
+    );
+
+    let node = json!({
+        "spec": {"podCIDRs": ["10.244.1.9/24", "10.244.2.0/24", "x"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "x"}, {"type": "InternalIP", "address": "192.0.2.1"}]},
+    });
+    let node = convert::node(&typed("v1", "Node", node));
+    assert_eq!(node.problems.len(), 3);
+    let node = node.value();
+    assert_eq!(node.addresses, [ip("192.0.2.1")]);
+    assert_eq!(node.pod_ranges, ["10.244.1.0/24".parse().unwrap()]);
 }
 
 #[test]
@@ -348,7 +371,7 @@ fn pods_on_the_host_network_and_ended_ones_are_known_as_such() {
 fn n16_a_namespace_has_its_name_as_a_label_whatever_it_says() {
     let labels = json!({"labels": {"kubernetes.io/metadata.name": "other"}});
     let namespace = typed("v1", "Namespace", json!({ "metadata": labels }));
-    let namespace = convert::namespace(&namespace).unwrap();
+    let namespace = convert::namespace(&namespace).value();
     assert_eq!(
         namespace
             .labels
@@ -363,22 +386,23 @@ fn s7_a_nodes_taints_are_known_by_their_keys() {
     let key = "ToBeDeletedByClusterAutoscaler";
     let taint = json!({"key": key, "value": "1", "effect": "NoSchedule"});
     let node = typed("v1", "Node", json!({"spec": {"taints": [taint]}}));
-    let taints = convert::node(&node).unwrap().taints;
+    let taints = convert::node(&node).value().taints;
     assert_eq!(taints, [key.into()]);
     let node = typed("v1", "Node", json!({}));
-    assert_eq!(convert::node(&node).unwrap().taints, []);
+    assert_eq!(convert::node(&node).value().taints, []);
 }
 
 #[test]
-fn r7_a_service_cidrs_ranges_arrive_and_one_that_is_none_is_an_error() {
+fn r7_a_service_cidrs_ranges_arrive_and_one_that_is_none_is_named() {
     let converted = |cidrs: Value| {
         let object = json!({"spec": {"cidrs": cidrs}});
         convert::service_cidr(&typed("networking.k8s.io/v1", "ServiceCIDR", object))
     };
-    let both = converted(json!(["10.96.0.0/16", "fd96::/112"])).unwrap();
-    assert_eq!(&*both.name, "a");
-    let ranges: Vec<String> = both.ranges.iter().map(ToString::to_string).collect();
-    assert_eq!(ranges, ["10.96.0.0/16", "fd96::/112"]);
-    let problems = converted(json!(["ten"])).unwrap_err().to_string();
-    assert!(problems.contains("spec.cidrs[0]"), "{problems}");
+    let both = converted(json!(["10.96.0.0/16", "fd96::/112"]));
+    assert_eq!(both.problems, []);
+    let both = both.value();
+    assert_eq!((&*both.name, both.ranges.len()), ("a", 2));
+    let one = converted(json!(["10.96.0.0/16", "everything"]));
+    assert_eq!(one.problems.len(), 1);
+    assert_eq!(one.value().ranges, ["10.96.0.0/16".parse().unwrap()]);
 }

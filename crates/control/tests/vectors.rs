@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use podway_control::convert;
+use podway_control::convert::{self, Converted};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -25,24 +25,26 @@ fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, String> {
 
 /// Converts one object of a row's list; `None` for lists that we have no words for.
 fn convert_one(list: &str, object: &Value) -> Option<Result<(), String>> {
-    let display = |problems: podway_control::Problems| problems.to_string();
     Some(match list {
-        "services" => {
-            typed(object).and_then(|one| convert::service(&one).map(drop).map_err(display))
-        }
-        "endpointSlices" => {
-            typed(object).and_then(|one| convert::endpoint_slice(&one).map(drop).map_err(display))
-        }
-        "networkPolicies" => {
-            typed(object).and_then(|one| convert::network_policy(&one).map(drop).map_err(display))
-        }
-        "namespaces" => {
-            typed(object).and_then(|one| convert::namespace(&one).map(drop).map_err(display))
-        }
-        "pods" => typed(object).and_then(|one| convert::pod(&one).map(drop).map_err(display)),
-        "nodes" => typed(object).and_then(|one| convert::node(&one).map(drop).map_err(display)),
+        "services" => typed(object).and_then(|one| convert::service(&one).map_or(Ok(()), whole)),
+        "endpointSlices" => typed(object).and_then(|one| {
+            let slice = convert::endpoint_slice(&one).map_err(|problems| problems.to_string())?;
+            slice.map_or(Ok(()), whole)
+        }),
+        "networkPolicies" => typed(object).and_then(|one| whole(convert::network_policy(&one))),
+        "namespaces" => typed(object).and_then(|one| whole(convert::namespace(&one))),
+        "pods" => typed(object).and_then(|one| whole(convert::pod(&one))),
+        "nodes" => typed(object).and_then(|one| whole(convert::node(&one))),
         _ => return None,
     })
+}
+
+/// Nothing of it is otherwise than it is written.
+fn whole<T>(converted: Converted<T>) -> Result<(), String> {
+    match converted.problems.first() {
+        None => Ok(()),
+        Some(problem) => Err(problem.to_string()),
+    }
 }
 
 #[test]

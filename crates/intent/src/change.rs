@@ -84,3 +84,23 @@ pub enum Change {
     /// This is gone.
     Gone(Key),
 }
+
+impl Change {
+    /// The object that is otherwise.
+    pub fn key(&self) -> Key {
+        match self {
+            Change::Node(node) => Key::Node(node.name.clone()),
+            Change::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
+            Change::Pod(pod) => Key::Pod(pod.name.clone()),
+            Change::Service(service) => Key::Service(service.name.clone()),
+            Change::EndpointSlice(slice) => Key::EndpointSlice(slice.name.clone()),
+            Change::NetworkPolicy(policy) => Key::NetworkPolicy(policy.name.clone()),
+            Change::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
+            Change::ServiceCidr(it) => Key::ServiceCidr(it.name.clone()),
+            Change::Attachment(attachment) => Key::Attachment(attachment.pod.clone()),
+            Change::Neighbour(address, _) => Key::Neighbour(*address),
+            Change::Setup(_) => Key::Setup,
+            Change::Gone(key) => key.clone(),
+        }
+    }
+}

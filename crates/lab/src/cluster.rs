@@ -7,8 +7,10 @@ use std::path::Path;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use podway_control::{ClusterNetworkPolicy, Manifests};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use podway_control::cluster_policy::{ClusterNetworkPolicySpec, Rule, Subject};
+use podway_control::{ClusterNetworkPolicy, Manifests, PolicyObject};
 use serde::Serialize;
 
 use crate::Error;
@@ -125,10 +127,51 @@ impl From<Manifests> for Cluster {
             namespaces: manifests.namespaces.into_iter().map(labels_of).collect(),
             services: manifests.services,
             slices: manifests.endpoint_slices,
-            policies: manifests.network_policies,
-            cluster_policies: manifests.cluster_network_policies,
+            policies: manifests.network_policies.iter().map(policy).collect(),
+            cluster_policies: manifests
+                .cluster_network_policies
+                .iter()
+                .map(cluster_policy)
+                .collect(),
         }
     }
+}
+
+/// The policy as its API has it; one that isn't as it should be closes its namespace.
+fn policy(written: &PolicyObject) -> NetworkPolicy {
+    let both = ["Ingress", "Egress"].map(str::to_owned);
+    written.typed().unwrap_or_else(|| NetworkPolicy {
+        metadata: written.metadata.clone(),
+        spec: Some(NetworkPolicySpec {
+            policy_types: Some(both.into()),
+            ..NetworkPolicySpec::default()
+        }),
+    })
+}
+
+/// The policy as its API has it; one that isn't as it should be denies everything to everybody.
+fn cluster_policy(written: &PolicyObject) -> ClusterNetworkPolicy {
+    let deny = || {
+        let rule = Rule {
+            action: Some("Deny".to_owned()),
+            ..Rule::default()
+        };
+        Some(vec![rule])
+    };
+    written.typed().unwrap_or_else(|| ClusterNetworkPolicy {
+        metadata: written.metadata.clone(),
+        spec: ClusterNetworkPolicySpec {
+            tier: Some("Admin".to_owned()),
+            priority: Some(0),
+            subject: Subject {
+                namespaces: Some(LabelSelector::default()),
+                ..Subject::default()
+            },
+            ingress: deny(),
+            egress: deny(),
+        },
+        ..ClusterNetworkPolicy::default()
+    })
 }
 
 fn labels_of(namespace: v1::Namespace) -> (String, Labels) {

@@ -31,14 +31,12 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(BAD_INPUT, &one_line(&error)),
     };
+    log(&arguments.command);
     match arguments.command {
-        Command::Run(run) => {
-            log();
-            match Config::read(&run.config, run.node.as_deref()) {
-                Ok(config) => done(agent::run(config)),
-                Err(error) => fail(BAD_INPUT, &error),
-            }
-        }
+        Command::Run(run) => match Config::read(&run.config, run.node.as_deref()) {
+            Ok(config) => done(agent::run(config)),
+            Err(error) => fail(BAD_INPUT, &error),
+        },
         Command::Show(it) => match show(it.topic, &it.socket, it.output) {
             Ok(text) => {
                 print(&text);
@@ -175,14 +173,23 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much of them. Otherwise `info`, without the client's line for each
-/// request that failed: what an API server that is away means is said once.
-fn log() {
-    let usual = |_| EnvFilter::new("info,kube_client=off");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(usual);
-    tracing_subscriber::fmt()
+/// Logs go to standard error; `RUST_LOG` says how much of them.
+///
+/// Otherwise an agent says what it does, without the client's line for each request that failed: what an API server that
+/// is away means is said once. Other commands say only what they leave out, in plain words.
+fn log(command: &Command) {
+    let is_agent = matches!(command, Command::Run(_));
+    let usual = match is_agent {
+        true => "info,kube_client=off",
+        false => "warn,kube_client=off",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(stderr().is_terminal())
-        .with_writer(stderr)
-        .init();
+        .with_writer(stderr);
+    match is_agent {
+        true => log.init(),
+        false => log.without_time().with_target(false).init(),
+    }
 }

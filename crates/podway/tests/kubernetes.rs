@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use podway::arguments::{Arguments, Cni, Command};
 use podway::config::{Config, Source};
-use podway_control::{Announcer, Kind};
+use podway_control::{Announcer, Kind, Unenforced};
 use serde_json::Value;
 
 mod install;
@@ -33,7 +33,9 @@ fn agents_may_do_exactly_what_they_ask_an_api_server_for() {
     });
     let announced = Announcer::rights()
         .map(|(resource, verb)| (String::new(), resource.to_owned(), verb.to_owned()));
-    let asked: BTreeSet<_> = watched.chain(announced).collect();
+    let counted = Unenforced::counted()
+        .map(|(group, resource)| (group.to_owned(), resource.to_owned(), "list".to_owned()));
+    let asked: BTreeSet<_> = watched.chain(announced).chain(counted).collect();
     assert_eq!(granted, asked);
 }
 

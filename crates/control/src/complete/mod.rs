@@ -18,11 +18,11 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::convert::NAMESPACE_NAME;
-use crate::{ClusterNetworkPolicy, Located, Manifests, Object, Place, Problem, Problems, Workload};
+use crate::{Located, Manifests, Object, Place, PolicyObject, Problem, Problems, Workload};
 
 /// The cluster that these objects describe, with what its controllers would add; given values are kept.
 ///
@@ -67,8 +67,8 @@ struct Cluster {
     services: Vec<(Service, Place)>,
     slices: Vec<(EndpointSlice, Place)>,
     endpoints: Vec<(Endpoints, Place)>,
-    policies: Vec<(NetworkPolicy, Place)>,
-    cluster_policies: Vec<(ClusterNetworkPolicy, Place)>,
+    policies: Vec<(PolicyObject, Place)>,
+    cluster_policies: Vec<(PolicyObject, Place)>,
     service_cidrs: Vec<(ServiceCIDR, Place)>,
     claims: Claims,
     problems: Vec<Problem>,

@@ -20,9 +20,7 @@ pub(super) fn complete(cluster: &mut Cluster) {
     let mut given = Given::default();
     for (node, place) in &cluster.nodes {
         let title = title("Node", &node.metadata);
-        let Some(node) = node_into(node, &mut Findings::new(title.clone(), place)) else {
-            continue;
-        };
+        let node = node_into(node, &mut Findings::new(title.clone(), place));
         for address in node.addresses {
             let taken = cluster.claims.take_given(address, &title, place);
             if let Err(message) = taken {

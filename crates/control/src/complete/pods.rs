@@ -56,9 +56,7 @@ pub(super) fn schedule(pod: &mut Pod, owner: &str, index: usize, nodes: &[(Node,
 /// Claims what a pod's manifest gives; nobody keeps an address from others once it is over.
 fn claim(pod: &Pod, place: &Place, cluster: &mut Cluster) {
     let title = title("Pod", &pod.metadata);
-    let Some(converted) = pod_into(pod, &mut Findings::new(title.clone(), place)) else {
-        return;
-    };
+    let converted = pod_into(pod, &mut Findings::new(title.clone(), place));
     if converted.network == PodNetwork::Host || converted.phase != PodPhase::Alive {
         return;
     }
@@ -79,9 +77,7 @@ fn claim(pod: &Pod, place: &Place, cluster: &mut Cluster) {
 fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), Problem> {
     let title = title("Pod", &pod.metadata);
     let problem = |field: &str, message: String| place.problem(&title, field, message);
-    let Some(converted) = pod_into(pod, &mut Findings::new(title.clone(), place)) else {
-        return Ok(());
-    };
+    let converted = pod_into(pod, &mut Findings::new(title.clone(), place));
     let given = converted.addresses;
     if given.is_empty() && is_stored(&pod.metadata) {
         // Its cluster hasn't bound or started it yet.
@@ -99,8 +95,7 @@ fn place_pod(pod: &mut Pod, place: &Place, cluster: &mut Cluster) -> Result<(), 
         .nodes
         .iter()
         .find(|(node, _)| node.metadata.name == node_name);
-    let Some(node) =
-        node.and_then(|(node, at)| node_into(node, &mut Findings::new(String::new(), at)))
+    let Some(node) = node.map(|(node, at)| node_into(node, &mut Findings::new(String::new(), at)))
     else {
         return match (given.is_empty(), node_name) {
             (false, _) => Ok(()),
@@ -157,7 +152,7 @@ fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
 fn node_of(address: IpAddr, nodes: &[(Node, Place)]) -> Option<String> {
     let found = nodes.iter().find(|(node, place)| {
         let node = node_into(node, &mut Findings::new(String::new(), place));
-        node.is_some_and(|node| node.pod_ranges.iter().any(|range| range.contains(&address)))
+        node.pod_ranges.iter().any(|range| range.contains(&address))
     });
     found.and_then(|(node, _)| node.metadata.name.clone())
 }

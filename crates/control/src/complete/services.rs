@@ -28,10 +28,7 @@ pub(super) fn complete(cluster: &mut Cluster) {
         let title = title("Service", &service.metadata);
         let mut findings = Findings::new(title.clone(), place);
         let converted = service_into(service, &mut findings);
-        for address in converted
-            .map(|service| service.cluster_ips)
-            .unwrap_or_default()
-        {
+        for address in converted.cluster_ips {
             if let Err(message) = cluster.claims.take_given(address, &title, place) {
                 cluster
                     .problems

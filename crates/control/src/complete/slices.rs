@@ -100,9 +100,7 @@ fn slices(
         if !is_selected {
             continue;
         }
-        let Some(converted) = pod_into(pod, &mut Findings::new(String::new(), place)) else {
-            continue;
-        };
+        let converted = pod_into(pod, &mut Findings::new(String::new(), place));
         let mut addresses = converted.addresses.iter();
         let address = addresses.find(|address| Family::of(**address) == family);
         let (PodPhase::Alive | PodPhase::Leaving, Some(address)) = (converted.phase, address)

@@ -1,6 +1,6 @@
 //! ClusterNetworkPolicies.
 //!
-//! What a newer API server may say and we don't know is noted and fails closed (A4); a manifest must not have it.
+//! What a newer API server may say and we don't know is noted and fails closed (A4, N19); a manifest must not have it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use podway_intent::{
@@ -9,11 +9,13 @@ use podway_intent::{
 use podway_wire::Protocol;
 use serde_json::{Map, Value};
 
+use crate::PolicyObject;
 use crate::cluster_policy::{
-    ClusterNetworkPolicy, NamespacedPod, Peer, PortNumbers, PortOf, ProtocolMatch, Rule, Subject,
+    NamespacedPod, Peer, PortNumbers, PortOf, ProtocolMatch, Rule, Subject,
 };
+use crate::convert::part::{List, list, mapping, part};
 use crate::convert::policy::mode;
-use crate::convert::shared;
+use crate::convert::{Reading, Trust, shared};
 use crate::fields::{port, port_name, range, selector};
 use crate::problem::Findings;
 
@@ -23,36 +25,110 @@ const MOST: usize = 25;
 /// The characters of a rule's name at most.
 const LONGEST_NAME: usize = 100;
 
+/// The fields of a `spec`.
+const SPEC: [&str; 5] = ["tier", "priority", "subject", "ingress", "egress"];
+
 pub(crate) fn cluster_policy_into(
-    policy: &ClusterNetworkPolicy,
+    policy: &PolicyObject,
     findings: &mut Findings<'_>,
-) -> Option<podway_intent::ClusterNetworkPolicy> {
-    let spec = &policy.spec;
-    let tier = match spec.tier.as_deref() {
-        Some("Admin") => Ok(ClusterTier::Admin),
-        Some("Baseline") => Ok(ClusterTier::Baseline),
-        None => Err("is missing: expected Admin or Baseline".to_owned()),
-        Some(other) => Err(format!("expected Admin or Baseline, found \"{other}\"")),
+) -> Reading<podway_intent::ClusterNetworkPolicy> {
+    let nothing = Map::new();
+    let spec = policy.spec().as_object();
+    if spec.is_none() {
+        findings.note("spec", "expected a mapping");
+    }
+    let of = spec.unwrap_or(&nothing);
+    let is_known = mapping(&Value::Object(of.clone()), &SPEC, "spec", findings).is_some();
+    let (tier, priority) = (tier(of, findings), priority(of, findings));
+    let subject = subject(of, findings);
+    let mut rules = |written: &Written| match spec {
+        None => vec![denies_all()],
+        Some(spec) => {
+            let mut rules = rules(spec, written, findings);
+            if !is_known {
+                // A field that we don't know may be a condition of all of them.
+                rules
+                    .iter_mut()
+                    .for_each(|rule| rule.peers.push(ClusterPeer::Unknown));
+            }
+            rules
+        }
     };
-    let tier = findings.take("spec.tier", tier);
-    let priority = match spec.priority.map(|it| (it, u16::try_from(it))) {
-        Some((_, Ok(priority @ 0..=1000))) => Ok(priority),
-        None => Err("is missing: expected a number 0-1000".to_owned()),
-        Some((other, _)) => Err(format!("expected a number 0-1000, found {other}")),
+    let (ingress, egress) = (rules(&INGRESS), rules(&EGRESS));
+    let trust = Trust::of(tier.is_some() && priority.is_some() && subject.is_some());
+    let lasting = |rules| match trust {
+        Trust::Understood => rules,
+        Trust::Closed => denials(rules),
     };
-    let priority = findings.take("spec.priority", priority);
-    let subject = subject(&spec.subject, findings);
-    let ingress = rules(spec.ingress.as_deref(), &INGRESS, findings);
-    let egress = rules(spec.egress.as_deref(), &EGRESS, findings);
-    Some(podway_intent::ClusterNetworkPolicy {
-        name: shared(policy.metadata.name.as_ref()),
-        tier: tier?,
-        priority: priority?,
-        subject: subject?,
-        ingress: ingress?,
-        egress: egress?,
-        mode: mode(&policy.metadata, findings),
-    })
+    Reading {
+        trust,
+        value: podway_intent::ClusterNetworkPolicy {
+            name: shared(policy.metadata.name.as_ref()),
+            tier: tier.unwrap_or(ClusterTier::Admin),
+            priority: priority.unwrap_or_default(),
+            subject: subject.unwrap_or_else(everybody),
+            ingress: lasting(ingress),
+            egress: lasting(egress),
+            mode: mode(&policy.metadata, findings),
+        },
+    }
+}
+
+fn tier(spec: &Map<String, Value>, findings: &mut Findings<'_>) -> Option<ClusterTier> {
+    let tier = match spec.get("tier") {
+        Some(Value::String(tier)) if tier == "Admin" => Ok(ClusterTier::Admin),
+        Some(Value::String(tier)) if tier == "Baseline" => Ok(ClusterTier::Baseline),
+        None | Some(Value::Null) => Err("is missing: expected Admin or Baseline".to_owned()),
+        Some(other) => Err(format!("expected Admin or Baseline, found {other}")),
+    };
+    findings.take_noted("spec.tier", tier)
+}
+
+fn priority(spec: &Map<String, Value>, findings: &mut Findings<'_>) -> Option<u16> {
+    let priority = match spec.get("priority") {
+        None | Some(Value::Null) => Err("is missing: expected a number 0-1000".to_owned()),
+        Some(value) => match value.as_u64().map(u16::try_from) {
+            Some(Ok(priority @ 0..=1000)) => Ok(priority),
+            _ => Err(format!("expected a number 0-1000, found {value}")),
+        },
+    };
+    findings.take_noted("spec.priority", priority)
+}
+
+/// What still holds of rules about nobody knows whom: what they deny, for everybody.
+///
+/// Without the others, nothing gets through that the policy would have stopped for whomever it is about.
+fn denials(rules: Vec<ClusterRule>) -> Vec<ClusterRule> {
+    let fails_closed = |rule: &ClusterRule| {
+        let unknown_ports = rule
+            .ports
+            .iter()
+            .flatten()
+            .any(|port| *port == ClusterPort::Unknown);
+        unknown_ports || rule.peers.is_empty() || rule.peers.contains(&ClusterPeer::Unknown)
+    };
+    let denies = |rule: &ClusterRule| match rule.action {
+        ClusterAction::Deny => true,
+        ClusterAction::Pass => fails_closed(rule),
+        ClusterAction::Accept => false,
+    };
+    rules.into_iter().filter(denies).collect()
+}
+
+/// A rule of which nothing is understood.
+fn denies_all() -> ClusterRule {
+    ClusterRule {
+        action: ClusterAction::Deny,
+        peers: vec![ClusterPeer::Unknown],
+        ports: None,
+    }
+}
+
+fn everybody() -> PodSet {
+    PodSet {
+        namespaces: Selector::default(),
+        pods: Selector::default(),
+    }
 }
 
 /// How rules of a direction are written.
@@ -66,7 +142,7 @@ struct Written {
 }
 
 const INGRESS: Written = Written {
-    list: "spec.ingress",
+    list: "ingress",
     peers: "from",
     foreign: "to",
     peers_of: |rule| rule.from.as_deref(),
@@ -75,7 +151,7 @@ const INGRESS: Written = Written {
 };
 
 const EGRESS: Written = Written {
-    list: "spec.egress",
+    list: "egress",
     peers: "to",
     foreign: "from",
     peers_of: |rule| rule.to.as_deref(),
@@ -83,62 +159,68 @@ const EGRESS: Written = Written {
     peer: egress_peer,
 };
 
-/// A subject that is not understood is a problem: nobody knows whom the policy would leave out.
-fn subject(subject: &Subject, findings: &mut Findings<'_>) -> Option<PodSet> {
-    let set = match (&subject.namespaces, &subject.pods) {
-        (Some(namespaces), None) if subject.unknown.is_empty() => {
-            of_namespaces(namespaces, "spec.subject", findings)
-        }
-        (None, Some(pods)) if subject.unknown.is_empty() => {
-            of_pods(pods, "spec.subject.pods", findings)
-        }
-        _ => {
+/// The pods that a policy is about; `None` and notes if that is not understood.
+fn subject(spec: &Map<String, Value>, findings: &mut Findings<'_>) -> Option<PodSet> {
+    let empty = Value::Object(Map::new());
+    let value = spec.get("subject").filter(|it| !it.is_null());
+    let subject: Subject = part(value.unwrap_or(&empty), "spec.subject", findings)?;
+    if !is_known(&subject.unknown, "spec.subject", findings) {
+        return None;
+    }
+    match (&subject.namespaces, &subject.pods) {
+        (Some(namespaces), None) => of_namespaces(namespaces, "spec.subject", findings),
+        (None, Some(pods)) => of_pods(pods, "spec.subject.pods", findings),
+        (Some(_), Some(_)) | (None, None) => {
             let message = "expected either namespaces or pods; an empty namespaces is all pods";
-            findings.problem("spec.subject", message);
-            return None;
+            findings.note("spec.subject", message);
+            None
         }
-    };
-    if set.is_none() {
-        // Whatever a note said of it, a policy about nobody in particular is none.
-        findings.problem("spec.subject", "is not understood: correct it");
     }
-    set
 }
 
-/// `None` and problems if an action is unknown, for then nobody knows what the rest of the list means.
 fn rules(
-    rules: Option<&[Rule]>,
+    spec: &Map<String, Value>,
     written: &Written,
     findings: &mut Findings<'_>,
-) -> Option<Vec<ClusterRule>> {
-    let rules = rules.unwrap_or_default();
-    at_most(MOST, rules.len(), written.list, findings);
-    let mut converted = Vec::new();
-    for (index, rule) in rules.iter().enumerate() {
-        converted.push(cluster_rule(
-            rule,
-            &format!("{}[{index}]", written.list),
-            written,
-            findings,
-        ));
-    }
-    converted.into_iter().collect()
+) -> Vec<ClusterRule> {
+    let at = format!("spec.{}", written.list);
+    let rules = match list(spec, written.list, "spec", findings) {
+        List::Empty => return Vec::new(),
+        List::Unknown => return vec![denies_all()],
+        List::Of(rules) => rules,
+    };
+    at_most(MOST, rules.len(), &at, findings);
+    let rules = rules.iter().enumerate().map(|(index, value)| {
+        let at = format!("{at}[{index}]");
+        match part::<Rule>(value, &at, findings) {
+            Some(rule) => cluster_rule(&rule, &at, written, findings),
+            None => ClusterRule {
+                action: action(value["action"].as_str()).unwrap_or(ClusterAction::Deny),
+                ..denies_all()
+            },
+        }
+    });
+    rules.collect()
 }
 
-fn cluster_rule(
-    rule: &Rule,
-    at: &str,
-    written: &Written,
-    findings: &mut Findings<'_>,
-) -> Option<ClusterRule> {
-    let action = match rule.action.as_deref() {
+fn action(text: Option<&str>) -> Result<ClusterAction, String> {
+    match text {
         Some("Accept") => Ok(ClusterAction::Accept),
         Some("Deny") => Ok(ClusterAction::Deny),
         Some("Pass") => Ok(ClusterAction::Pass),
         None => Err("is missing: expected Accept, Deny or Pass".to_owned()),
         Some(other) => Err(format!("expected Accept, Deny or Pass, found \"{other}\"")),
-    };
-    let action = findings.take(&format!("{at}.action"), action);
+    }
+}
+
+/// An action that is not understood denies.
+fn cluster_rule(
+    rule: &Rule,
+    at: &str,
+    written: &Written,
+    findings: &mut Findings<'_>,
+) -> ClusterRule {
+    let action = findings.take_noted(&format!("{at}.action"), action(rule.action.as_deref()));
     let name = rule.name.as_deref().unwrap_or_default();
     if name.chars().count() > LONGEST_NAME {
         findings.note(
@@ -187,11 +269,11 @@ fn cluster_rule(
             "networks and nodes have no named ports: give the number, or a rule of its own";
         findings.note(&at_ports, message);
     }
-    Some(ClusterRule {
-        action: action?,
+    ClusterRule {
+        action: action.unwrap_or(ClusterAction::Deny),
         peers,
         ports,
-    })
+    }
 }
 
 fn ingress_peer(peer: &Peer, at: &str, findings: &mut Findings<'_>) -> Option<ClusterPeer> {
@@ -221,7 +303,7 @@ fn egress_peer(peer: &Peer, at: &str, findings: &mut Findings<'_>) -> Option<Clu
             of_pods(pods, &format!("{at}.pods"), findings).map(ClusterPeer::Pods)
         }
         (None, None, Some(labels), None) => {
-            noted(labels, &format!("{at}.nodes"), findings).map(ClusterPeer::Nodes)
+            selector(labels, &format!("{at}.nodes"), findings).map(ClusterPeer::Nodes)
         }
         (None, None, None, Some(texts)) => networks(texts, &format!("{at}.networks"), findings),
         _ => {
@@ -240,14 +322,14 @@ fn networks(texts: &[String], at: &str, findings: &mut Findings<'_>) -> Option<C
     }
     let mut ranges = Vec::new();
     for (index, text) in texts.iter().enumerate() {
-        ranges.push(findings.take_leniently(&format!("{at}[{index}]"), text, range)?);
+        ranges.push(findings.take_noted(&format!("{at}[{index}]"), range(text))?);
     }
     Some(ClusterPeer::Networks(ranges))
 }
 
 fn of_namespaces(labels: &LabelSelector, at: &str, findings: &mut Findings<'_>) -> Option<PodSet> {
     Some(PodSet {
-        namespaces: noted(labels, &format!("{at}.namespaces"), findings)?,
+        namespaces: selector(labels, &format!("{at}.namespaces"), findings)?,
         pods: Selector::default(),
     })
 }
@@ -257,7 +339,8 @@ fn of_pods(pods: &NamespacedPod, at: &str, findings: &mut Findings<'_>) -> Optio
         return None;
     }
     let namespaces = pods.namespace_selector.as_ref();
-    let namespaces = namespaces.map(|it| noted(it, &format!("{at}.namespaceSelector"), findings));
+    let namespaces =
+        namespaces.map(|it| selector(it, &format!("{at}.namespaceSelector"), findings));
     let Some(own) = &pods.pod_selector else {
         findings.note(
             &format!("{at}.podSelector"),
@@ -267,17 +350,8 @@ fn of_pods(pods: &NamespacedPod, at: &str, findings: &mut Findings<'_>) -> Optio
     };
     Some(PodSet {
         namespaces: namespaces.unwrap_or(Some(Selector::default()))?,
-        pods: noted(own, &format!("{at}.podSelector"), findings)?,
+        pods: selector(own, &format!("{at}.podSelector"), findings)?,
     })
-}
-
-/// A selector; `None` and notes if it is not one, for its rule fails closed and the others hold.
-fn noted(labels: &LabelSelector, at: &str, findings: &mut Findings<'_>) -> Option<Selector> {
-    let before = findings.problems.len();
-    let converted = selector(labels, at, findings);
-    let problems = findings.problems.split_off(before);
-    findings.notes.extend(problems);
-    converted
 }
 
 /// `None` and a note if it is not understood.
@@ -302,10 +376,7 @@ fn protocol_match(
         }
         (None, None, None, Some(name)) => {
             let field = format!("{at}.destinationNamedPort");
-            let legal = port_name(name);
-            legal
-                .map_err(|message| findings.note(&field, message))
-                .ok()?;
+            findings.take_noted(&field, port_name(name))?;
             Some(ClusterPort::Named((**name).into()))
         }
         _ => {

@@ -11,7 +11,7 @@ use crate::convert::{NAMESPACE_NAME, name, shared};
 use crate::fields::{Family, address, labels, port, protocol, range};
 use crate::problem::Findings;
 
-pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podway_intent::Node> {
+pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> podway_intent::Node {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let entries = node
         .status
@@ -22,7 +22,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
             continue;
         }
         let field = format!("status.addresses[{index}].address");
-        let parsed = findings.take_leniently(&field, &entry.address, address);
+        let parsed = findings.take_noted(&field, address(&entry.address));
         addresses.extend(parsed.filter(|address| !addresses.contains(address)));
     }
     let spec = node.spec.clone().unwrap_or_default();
@@ -38,7 +38,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
             "spec.podCIDR" => field.to_owned(),
             _ => format!("{field}[{index}]"),
         };
-        let Some(range) = findings.take_or_fail(&field, text, range) else {
+        let Some(range) = findings.take_noted(&field, range(text)) else {
             continue;
         };
         let family = Family::of(range.addr());
@@ -54,7 +54,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
         }
         pod_ranges.push(range);
     }
-    Some(podway_intent::Node {
+    podway_intent::Node {
         name: shared(node.metadata.name.as_ref()),
         labels: labels(node.metadata.labels.as_ref()),
         taints: taints
@@ -63,7 +63,7 @@ pub(crate) fn node_into(node: &Node, findings: &mut Findings<'_>) -> Option<podw
             .collect(),
         addresses,
         pod_ranges,
-    })
+    }
 }
 
 pub(crate) fn namespace_into(namespace: &Namespace) -> podway_intent::Namespace {
@@ -83,7 +83,7 @@ pub(crate) fn namespace_into(namespace: &Namespace) -> podway_intent::Namespace 
     }
 }
 
-pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_intent::Pod> {
+pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> podway_intent::Pod {
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let phase = match status.and_then(|status| status.phase.as_deref()) {
@@ -97,14 +97,14 @@ pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_
         Some(other) => {
             let expected = "expected Pending, Running, Succeeded, Failed or Unknown";
             findings.problem("status.phase", format!("{expected}, found \"{other}\""));
-            return None;
+            PodPhase::Alive
         }
     };
     let network = match spec.and_then(|spec| spec.host_network) {
         Some(true) => PodNetwork::Host,
         Some(false) | None => PodNetwork::Own,
     };
-    Some(podway_intent::Pod {
+    podway_intent::Pod {
         name: name(&pod.metadata),
         uid: shared(pod.metadata.uid.as_ref()),
         node: spec
@@ -117,7 +117,7 @@ pub(crate) fn pod_into(pod: &Pod, findings: &mut Findings<'_>) -> Option<podway_
         host_ports: host_ports(pod, findings),
         network,
         phase,
-    })
+    }
 }
 
 fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
@@ -136,7 +136,7 @@ fn pod_addresses(pod: &Pod, findings: &mut Findings<'_>) -> Vec<IpAddr> {
         if text.is_empty() {
             continue;
         }
-        let Some(address) = findings.take_leniently(&field, text, address) else {
+        let Some(address) = findings.take_noted(&field, address(text)) else {
             continue;
         };
         let family = Family::of(address);
@@ -205,7 +205,7 @@ fn host_ports(pod: &Pod, findings: &mut Findings<'_>) -> Vec<HostPort> {
             let target = port(declared.container_port).ok();
             let protocol = protocol(declared.protocol.as_deref()).ok();
             let asked = declared.host_ip.as_deref().filter(|ip| !ip.is_empty());
-            let ip = asked.and_then(|ip| findings.take_leniently(&at("hostIP"), ip, address));
+            let ip = asked.and_then(|ip| findings.take_noted(&at("hostIP"), address(ip)));
             if let (Some(port), Some(target), Some(protocol)) = (number, target, protocol) {
                 let ip = ip.filter(|ip| !ip.is_unspecified());
                 ports.push(HostPort {

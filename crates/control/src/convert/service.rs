@@ -1,7 +1,8 @@
 //! Services.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use podway_intent::{Affinity, IpMode, ServicePort, TrafficPolicy};
 
@@ -33,7 +34,7 @@ pub(super) fn is_ours(service: &Service) -> bool {
 pub(crate) fn service_into(
     service: &Service,
     findings: &mut Findings<'_>,
-) -> Option<podway_intent::Service> {
+) -> podway_intent::Service {
     let spec = service.spec.clone().unwrap_or_default();
     let type_ = spec.type_.as_deref();
     let outside = match type_ {
@@ -45,8 +46,11 @@ pub(crate) fn service_into(
             false
         }
     };
-    let mut policy =
-        |field: &str, text: &Option<String>| findings.take(field, traffic_policy(text.as_deref()));
+    let mut policy = |field: &str, text: &Option<String>| {
+        findings
+            .take(field, traffic_policy(text.as_deref()))
+            .unwrap_or_default()
+    };
     let internal = policy("spec.internalTrafficPolicy", &spec.internal_traffic_policy);
     let external = policy("spec.externalTrafficPolicy", &spec.external_traffic_policy);
     let affinity = affinity(&spec, findings);
@@ -55,7 +59,7 @@ pub(crate) fn service_into(
     let health_check_port =
         health_check.and_then(|number| findings.take("spec.healthCheckNodePort", port(number)));
     let created = service.metadata.creation_timestamp.as_ref();
-    Some(podway_intent::Service {
+    podway_intent::Service {
         name: name(&service.metadata),
         created_s: created.map_or(0, |time| time.0.as_second()),
         cluster_ips: cluster_ips(&spec, findings),
@@ -64,13 +68,13 @@ pub(crate) fn service_into(
             Some("LoadBalancer") => load_balancer_ips(service, findings),
             _ => Vec::new(),
         },
-        source_ranges: source_ranges(&spec, findings)?,
+        source_ranges: source_ranges(&spec, findings),
         ports,
-        internal: internal?,
-        external: external?,
-        affinity: affinity?,
+        internal,
+        external,
+        affinity,
         health_check_port,
-    })
+    }
 }
 
 fn traffic_policy(text: Option<&str>) -> Result<TrafficPolicy, String> {
@@ -81,28 +85,27 @@ fn traffic_policy(text: Option<&str>) -> Result<TrafficPolicy, String> {
     }
 }
 
-fn affinity(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Option<Affinity> {
+fn affinity(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Affinity {
     match spec.session_affinity.as_deref() {
-        None | Some("" | "None") => Some(Affinity::None),
+        None | Some("" | "None") => Affinity::None,
         Some("ClientIP") => {
             let config = spec.session_affinity_config.as_ref();
             let client_ip = config.and_then(|config| config.client_ip.as_ref());
             let given = client_ip.and_then(|client_ip| client_ip.timeout_seconds);
-            match given.unwrap_or(AFFINITY_TIMEOUT_S) {
-                seconds @ 1..=86_400 => Some(Affinity::ClientIp {
-                    timeout_s: seconds as u32,
-                }),
-                other => {
-                    let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-                    findings.problem(field, format!("expected 1-86400 seconds, found {other}"));
-                    None
-                }
+            let mut seconds = given.unwrap_or(AFFINITY_TIMEOUT_S);
+            if !(1..=86_400).contains(&seconds) {
+                let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+                findings.problem(field, format!("expected 1-86400 seconds, found {seconds}"));
+                seconds = AFFINITY_TIMEOUT_S;
+            }
+            Affinity::ClientIp {
+                timeout_s: seconds as u32,
             }
         }
         Some(other) => {
             let message = format!("expected None or ClientIP, found \"{other}\"");
             findings.problem("spec.sessionAffinity", message);
-            None
+            Affinity::None
         }
     }
 }
@@ -133,7 +136,7 @@ fn cluster_ips(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Vec<IpAddr> {
         Some([]) | None => match spec.cluster_ip.as_deref() {
             None | Some("" | "None") => Vec::new(),
             Some(text) => {
-                let parsed = findings.take_leniently("spec.clusterIP", text, address);
+                let parsed = findings.take_noted("spec.clusterIP", address(text));
                 parsed.into_iter().collect()
             }
         },
@@ -146,7 +149,7 @@ fn addresses(field: &str, texts: Option<&[String]>, findings: &mut Findings<'_>)
         if text == "None" && field == "spec.clusterIPs" {
             continue;
         }
-        addresses.extend(findings.take_leniently(&format!("{field}[{index}]"), text, address));
+        addresses.extend(findings.take_noted(&format!("{field}[{index}]"), address(text)));
     }
     addresses
 }
@@ -170,27 +173,30 @@ fn load_balancer_ips(service: &Service, findings: &mut Findings<'_>) -> Vec<(IpA
                 continue;
             }
         };
-        let parsed = findings.take_leniently(&at("ip"), ip, address);
+        let parsed = findings.take_noted(&at("ip"), address(ip));
         addresses.extend(parsed.map(|address| (address, mode)));
     }
     addresses
 }
 
-/// The ranges; `None` if none of those given is one, for an empty list would let everybody in (S13).
-fn source_ranges(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Option<Vec<ipnet::IpNet>> {
-    let texts = spec
-        .load_balancer_source_ranges
-        .as_deref()
-        .unwrap_or_default();
+/// The ranges; without any, all addresses.
+///
+/// S13, N19: one that is not understood is a range that nobody is in, for none at all would let everybody in.
+fn source_ranges(spec: &ServiceSpec, findings: &mut Findings<'_>) -> Vec<IpNet> {
+    let texts = spec.load_balancer_source_ranges.iter().flatten();
     let mut ranges = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
+    for (index, text) in texts.enumerate() {
         let field = format!("spec.loadBalancerSourceRanges[{index}]");
-        ranges.extend(findings.take_leniently(&field, text, range));
+        match findings.take_noted(&field, range(text)) {
+            Some(range) => ranges.push(range),
+            None => ranges.extend(NOBODY.map(IpNet::from)),
+        }
     }
-    if ranges.is_empty() && !texts.is_empty() {
-        let message = "none of these is a range, and none at all would mean everybody";
-        findings.problem("spec.loadBalancerSourceRanges", message);
-        return None;
-    }
-    Some(ranges)
+    ranges
 }
+
+/// The source of no packet (RFC 1122, 3.2.1.3; RFC 4291, 2.5.2), in both families.
+const NOBODY: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+];

@@ -14,7 +14,7 @@ pub(crate) fn service_cidr_into(
     let mut ranges = Vec::new();
     for (index, text) in spec.cidrs.iter().flatten().enumerate() {
         let field = format!("spec.cidrs[{index}]");
-        ranges.extend(findings.take_or_fail(&field, text, range));
+        ranges.extend(findings.take_noted(&field, range(text)));
     }
     podway_intent::ServiceCidr {
         name: shared(object.metadata.name.as_ref()),

@@ -79,7 +79,7 @@ fn first_address(
             )),
         };
         let field = format!("{at}.addresses[{index}]");
-        first = first.or(findings.take_leniently(&field, text, parse));
+        first = first.or(findings.take_noted(&field, parse(text)));
     }
     first
 }

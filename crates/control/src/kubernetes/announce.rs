@@ -1,12 +1,14 @@
 //! Tells the cluster that a node's dataplane is ready: by the node's condition, and by taking away the taint that
 //! kept pods off it until then.
 
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::client::Body;
 use serde_json::{Value, json};
+
+use super::complain::CREATE_EVENT;
 
 /// The condition that is set, as other network plugins do.
 const CONDITION: &str = "NetworkUnavailable";
@@ -40,10 +42,38 @@ pub enum AnnounceError {
 
 /// A request of an announcement, as RBAC calls it.
 #[derive(Clone, Copy)]
-struct Asked {
-    verb: &'static str,
-    resource: &'static str,
+pub(super) struct Asked {
+    pub(super) verb: &'static str,
+    pub(super) resource: &'static str,
 }
+
+/// What an API server answers.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) value: Value,
+}
+
+impl Answer {
+    /// What it gives; an error if it is a refusal.
+    pub(super) fn succeeded(self, asked: Asked) -> Result<Value, AnnounceError> {
+        if self.status.is_success() {
+            return Ok(self.value);
+        }
+        let Asked { verb, resource } = asked;
+        let message = self.value["message"].as_str().unwrap_or("no reason given");
+        Err(AnnounceError::Refused {
+            verb,
+            resource,
+            problem: format!("{} ({message})", self.status),
+        })
+    }
+}
+
+/// Which kinds there are; everybody who is known may ask.
+pub(super) const DISCOVER: Asked = Asked {
+    verb: "get",
+    resource: "API groups",
+};
 
 const GET_NODE: Asked = Asked {
     verb: "get",
@@ -59,9 +89,9 @@ const PATCH_STATUS: Asked = Asked {
 };
 
 impl Announcer {
-    /// What an announcement asks an API server for: resources and verbs, as RBAC calls them.
+    /// What an API server is asked for beside what is watched: resources and verbs, as RBAC calls them.
     pub fn rights() -> impl Iterator<Item = (&'static str, &'static str)> {
-        [GET_NODE, PATCH_NODE, PATCH_STATUS]
+        [GET_NODE, PATCH_NODE, PATCH_STATUS, CREATE_EVENT]
             .into_iter()
             .map(|asked| (asked.resource, asked.verb))
     }
@@ -105,6 +135,16 @@ impl Announcer {
         path: &str,
         content: Option<(&str, Value)>,
     ) -> Result<Value, AnnounceError> {
+        self.send(method, path, content).await?.succeeded(asked)
+    }
+
+    /// Sends a request with a content of a type.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<(&str, Value)>,
+    ) -> Result<Answer, AnnounceError> {
         let mut request = Request::builder().method(method).uri(path);
         let mut body = Body::empty();
         if let Some((content_type, value)) = content {
@@ -117,17 +157,8 @@ impl Announcer {
         let status = answer.status();
         let bytes = Limited::new(answer.into_body(), ANSWER).collect().await;
         let bytes = bytes.map_err(|error| unreachable(&*error))?.to_bytes();
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if status.is_success() {
-            return Ok(value);
-        }
-        let Asked { verb, resource } = asked;
-        let message = value["message"].as_str().unwrap_or("no reason given");
-        Err(AnnounceError::Refused {
-            verb,
-            resource,
-            problem: format!("{status} ({message})"),
-        })
+        let value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Answer { status, value })
     }
 }
 

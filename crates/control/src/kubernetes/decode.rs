@@ -8,16 +8,17 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, Namespace, Node, Pod, PodIP, PodSpec, PodStatus, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use podway_intent::{Change, Key, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Kind;
 use super::intern::Interner;
-use crate::{ClusterNetworkPolicy, Problem, Problems, convert};
+use crate::convert::{self, Converted};
+use crate::{PolicyObject, Problem, Problems};
 
 /// How the title of an object ends that doesn't say its name.
 pub(super) const NAMELESS: &str = " without a name";
@@ -27,9 +28,12 @@ pub(super) struct Decoded {
     pub(super) key: Key,
     /// Differs if the object does.
     pub(super) version: u64,
-    /// `None` if it is not for us to care about; the problems if it can't be used.
-    pub(super) fact: Result<Option<Change>, Problems>,
+    /// `None` if it is not for us to care about; the problems if it can't be read.
+    pub(super) fact: Fact,
 }
+
+/// What an object says.
+pub(super) type Fact = Result<Option<Converted<Change>>, Problems>;
 
 /// What every object has, however malformed the rest of it.
 #[derive(Deserialize)]
@@ -57,40 +61,41 @@ pub(super) fn decode(
     texts: &mut Interner,
 ) -> Decoded {
     let title = title(kind, &key);
-    let fact = match kind {
+    let fact: Fact = match kind {
         Kind::Node => read(&title, json, |it: &Node| {
-            convert::node(it).map(|it| Some(Change::Node(it)))
+            Ok(Some(convert::node(it).map(Change::Node)))
         }),
         Kind::Namespace => read(&title, json, |it: &Namespace| {
-            convert::namespace(it).map(|it| Some(Change::Namespace(it)))
+            Ok(Some(convert::namespace(it).map(Change::Namespace)))
         }),
         Kind::Pod => read(&title, json, |it: &TrimmedPod| {
-            let pod = convert::pod(&it.whole())?;
-            Ok(Some(Change::Pod(texts.share(pod))))
+            let pod = convert::pod(&it.whole());
+            Ok(Some(pod.map(|it| Change::Pod(texts.share(it)))))
         }),
         Kind::Service => read(&title, json, |it: &Service| {
-            Ok(convert::service(it)?.map(Change::Service))
+            Ok(convert::service(it).map(|it| it.map(Change::Service)))
         }),
         Kind::EndpointSlice => read(&title, json, |it: &EndpointSlice| {
             let slice = convert::endpoint_slice(it)?;
-            Ok(slice.map(|it| Change::EndpointSlice(texts.share_slice(it))))
+            let shared = |it| Change::EndpointSlice(texts.share_slice(it));
+            Ok(slice.map(|it| it.map(shared)))
         }),
-        Kind::NetworkPolicy => read(&title, json, |it: &NetworkPolicy| {
-            convert::network_policy(it).map(|it| Some(Change::NetworkPolicy(it)))
-        }),
-        Kind::ClusterNetworkPolicy => read(&title, json, |it: &ClusterNetworkPolicy| {
-            convert::cluster_network_policy(it).map(|it| Some(Change::ClusterNetworkPolicy(it)))
-        }),
+        Kind::NetworkPolicy => {
+            let policy = convert::network_policy(&policy(json));
+            Ok(Some(policy.map(Change::NetworkPolicy)))
+        }
+        Kind::ClusterNetworkPolicy => {
+            let policy = convert::cluster_network_policy(&policy(json));
+            Ok(Some(policy.map(Change::ClusterNetworkPolicy)))
+        }
         Kind::ServiceCidr => read(&title, json, |it: &ServiceCIDR| {
-            convert::service_cidr(it).map(|it| Some(Change::ServiceCidr(it)))
+            Ok(Some(convert::service_cidr(it).map(Change::ServiceCidr)))
         }),
     };
     // The same texts as the object's, for there are many of them.
     let key = match &fact {
-        Ok(Some(Change::Pod(pod))) => Key::Pod(pod.name.clone()),
-        Ok(Some(Change::Service(service))) => Key::Service(service.name.clone()),
-        Ok(Some(Change::EndpointSlice(slice))) => Key::EndpointSlice(slice.name.clone()),
-        Ok(_) | Err(_) => key,
+        Ok(Some(converted)) => converted.reading.value.key(),
+        Ok(None) | Err(_) => key,
     };
     Decoded { key, version, fact }
 }
@@ -123,6 +128,12 @@ pub(super) fn head(kind: Kind, json: &str) -> Result<(Key, u64), Problem> {
         Kind::ServiceCidr => Key::ServiceCidr(name),
     };
     Ok((key, hasher.finish()))
+}
+
+/// The object's uid; empty if it has none.
+pub(super) fn uid(json: &str) -> String {
+    let head: Result<Head, _> = serde_json::from_str(json);
+    head.map_or_else(|_| String::new(), |head| head.metadata.uid)
 }
 
 /// Such as `Service shop/web`.
@@ -179,11 +190,7 @@ pub(super) fn trimmed(kind: Kind, json: &str) -> serde_json::Result<String> {
     serde_json::to_string(&object)
 }
 
-fn read<T: DeserializeOwned>(
-    title: &str,
-    json: &str,
-    convert: impl FnOnce(&T) -> Result<Option<Change>, Problems>,
-) -> Result<Option<Change>, Problems> {
+fn read<T: DeserializeOwned>(title: &str, json: &str, convert: impl FnOnce(&T) -> Fact) -> Fact {
     let mut input = serde_json::Deserializer::from_str(json);
     match serde_path_to_error::deserialize(&mut input) {
         Ok(object) => convert(&object),
@@ -191,6 +198,22 @@ fn read<T: DeserializeOwned>(
             let field = error.path().to_string();
             Err(Problems(vec![problem(title, &field, error.inner())]))
         }
+    }
+}
+
+/// A policy as it is written; of metadata that can't be read, the name counts.
+fn policy(json: &str) -> PolicyObject {
+    let mut fields: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
+    let metadata = fields.remove("metadata").unwrap_or_default();
+    let text = |field: &str| metadata[field].as_str().map(str::to_owned);
+    let name = || ObjectMeta {
+        name: text("name"),
+        namespace: text("namespace"),
+        ..ObjectMeta::default()
+    };
+    PolicyObject {
+        metadata: serde_json::from_value(metadata.clone()).unwrap_or_else(|_| name()),
+        fields,
     }
 }
 
@@ -322,14 +345,15 @@ mod tests {
             "volumes":[{"name":"v","emptyDir":{}}]},
             "status":{"phase":"Running","podIP":"10.0.0.9","podIPs":[{"ip":"10.0.0.9"},{"ip":"fd00::9"}],"conditions":[]}}"#;
         let whole: Pod = serde_json::from_str(json).expect("a pod");
-        let expected = convert::pod(&whole).expect("legal");
-        let names: Vec<&str> = expected.ports.iter().map(|port| &*port.name).collect();
+        let expected = convert::pod(&whole);
+        let pod = &expected.reading.value;
+        let names: Vec<&str> = pod.ports.iter().map(|port| &*port.name).collect();
         assert_eq!(
-            (names, expected.phase),
+            (names, pod.phase),
             (vec!["http", "side"], PodPhase::Leaving)
         );
-        let fact = decoded(Kind::Pod, json).fact.expect("legal");
-        assert_eq!(fact, Some(Change::Pod(expected)));
+        let fact = decoded(Kind::Pod, json).fact;
+        assert_eq!(fact, Ok(Some(expected.map(Change::Pod))));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
-use super::decode::{decode, head};
+use super::complain::{Complaint, Complaints};
+use super::decode::{decode, head, uid};
 use super::intern::Interner;
 use super::kept::{self, Keeper, Said};
 use super::kind::Presence;
@@ -37,6 +38,8 @@ pub(super) struct Step {
     pub(super) trouble: Option<String>,
     /// All that is wrong with the kind's objects now.
     pub(super) problems: Vec<Problem>,
+    /// How many objects of the kind are not as they are written.
+    pub(super) not_as_written: usize,
     pub(super) teller: Teller,
 }
 
@@ -69,6 +72,7 @@ pub(super) struct Follow {
     /// What keeps us from the server, if anything does.
     trouble: Option<String>,
     recovery: Recovery,
+    complaints: Complaints,
     /// When the server was last heard.
     heard: Instant,
     /// Since when it does not answer as it should.
@@ -79,6 +83,13 @@ pub(super) struct Follow {
     /// Where facts are kept, and those that are not there yet.
     keeper: Option<Keeper>,
     lines: Vec<u8>,
+}
+
+/// Where what is learnt goes, and who else learns.
+pub(super) struct Ends {
+    pub(super) steps: mpsc::Sender<Step>,
+    pub(super) recovery: Recovery,
+    pub(super) complaints: Complaints,
 }
 
 /// Nobody takes steps any more.
@@ -94,12 +105,12 @@ enum Ended {
 }
 
 impl Follow {
-    pub(super) fn new(
-        talk: Talk,
-        pace: Pace,
-        seed: u64,
-        (steps, recovery): (mpsc::Sender<Step>, Recovery),
-    ) -> Follow {
+    pub(super) fn new(talk: Talk, pace: Pace, seed: u64, ends: Ends) -> Follow {
+        let Ends {
+            steps,
+            recovery,
+            complaints,
+        } = ends;
         Follow {
             known: Known::new(talk.kind),
             texts: Interner::new(),
@@ -109,6 +120,7 @@ impl Follow {
             absent: 0,
             trouble: None,
             recovery,
+            complaints,
             heard: Instant::now(),
             away_since: None,
             teller: Teller::Nobody,
@@ -301,8 +313,18 @@ impl Follow {
         if self.known.has(&key, version) {
             return None;
         }
-        let decoded = decode(kind, (key, version), json, &mut self.texts);
-        let change = self.known.take(decoded)?;
+        let decoded = decode(kind, (key.clone(), version), json, &mut self.texts);
+        let change = self.known.take(decoded);
+        if let Some(problem) = self.known.problem(&key) {
+            self.complaints.tell(Complaint {
+                kind,
+                uid: uid(json),
+                version,
+                message: problem.in_object(),
+                key,
+            });
+        }
+        let change = change?;
         self.note(&change, json);
         Some(change)
     }
@@ -501,6 +523,7 @@ impl Follow {
             version: self.version.clone(),
             trouble: self.trouble.clone(),
             problems: self.known.problems(),
+            not_as_written: self.known.problem_count(),
             teller: match self.trouble {
                 Some(_) if self.teller == Teller::File => Teller::FileAlone,
                 Some(_) | None => self.teller,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use podway_intent::Key;
+
 /// A kind of object that an API server is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -49,6 +51,21 @@ impl Kind {
 
     /// What the watch does with a kind, as RBAC calls it.
     pub const VERBS: [&str; 2] = ["list", "watch"];
+
+    /// The kind of an object; `None` of what no API server tells of.
+    pub(crate) fn of(key: &Key) -> Option<Kind> {
+        match key {
+            Key::Node(_) => Some(Kind::Node),
+            Key::Namespace(_) => Some(Kind::Namespace),
+            Key::Pod(_) => Some(Kind::Pod),
+            Key::Service(_) => Some(Kind::Service),
+            Key::EndpointSlice(_) => Some(Kind::EndpointSlice),
+            Key::NetworkPolicy(_) => Some(Kind::NetworkPolicy),
+            Key::ClusterNetworkPolicy(_) => Some(Kind::ClusterNetworkPolicy),
+            Key::ServiceCidr(_) => Some(Kind::ServiceCidr),
+            Key::Attachment(_) | Key::Neighbour(_) | Key::Setup => None,
+        }
+    }
 
     /// The kind as manifests spell it.
     pub fn name(self) -> &'static str {

@@ -7,6 +7,7 @@ use podway_intent::{Change, Key};
 use super::Kind;
 use super::decode::{Decoded, NAMELESS, title};
 use crate::Problem;
+use crate::convert::{Before, Converted, Trust};
 
 /// Problems of one kind that are told at most.
 const TOLD: usize = 50;
@@ -35,7 +36,9 @@ struct Entry {
 enum Standing {
     /// A version of it is in force.
     InForce,
-    /// No version of it is: it is not ours, or was never right.
+    /// What closes all that it may be about is: no version of it was ever understood (N19).
+    Closed,
+    /// No version of it is: it is not ours, or was never readable.
     LeftOut,
 }
 
@@ -52,7 +55,7 @@ impl Known {
     /// True if no object is in force.
     pub(super) fn is_empty(&self) -> bool {
         let mut entries = self.entries.values();
-        !entries.any(|entry| entry.standing == Standing::InForce)
+        !entries.any(|entry| entry.standing != Standing::LeftOut)
     }
 
     /// True if this version of the object was taken before; that it was listed is noted.
@@ -69,20 +72,30 @@ impl Known {
     pub(super) fn take(&mut self, decoded: Decoded) -> Option<Change> {
         let Decoded { key, version, fact } = decoded;
         let before = self.entries.get(&key).map(|entry| entry.standing);
-        let was_in_force = before == Some(Standing::InForce);
+        let before = before.unwrap_or(Standing::LeftOut);
         let (standing, change) = match fact {
-            Ok(Some(change)) => {
-                self.mended(&key);
-                (Standing::InForce, Some(change))
+            Ok(Some(converted)) => {
+                let Converted { reading, problems } = converted;
+                let good = Before::of(before == Standing::InForce);
+                self.told(&key, problems, reading.trust.consequence(good));
+                match (reading.trust, good) {
+                    (Trust::Understood, _) => (Standing::InForce, Some(reading.value)),
+                    (Trust::Closed, Before::Never) => (Standing::Closed, Some(reading.value)),
+                    (Trust::Closed, Before::Understood) => (Standing::InForce, None),
+                }
             }
             Ok(None) => {
-                self.mended(&key);
-                let gone = was_in_force.then(|| Change::Gone(key.clone()));
-                (Standing::LeftOut, gone)
+                self.told(&key, Vec::new(), "");
+                let gone = before != Standing::LeftOut;
+                (Standing::LeftOut, gone.then(|| Change::Gone(key.clone())))
             }
             Err(problems) => {
-                self.wrong(&key, problems.0, was_in_force);
-                (before.unwrap_or(Standing::LeftOut), None)
+                let consequence = match before {
+                    Standing::InForce | Standing::Closed => "its last good version stays in force",
+                    Standing::LeftOut => "it is left out",
+                };
+                self.told(&key, problems.0, consequence);
+                (before, None)
             }
         };
         let list = self.list;
@@ -102,9 +115,9 @@ impl Known {
 
     /// The object is gone.
     pub(super) fn remove(&mut self, key: Key) -> Option<Change> {
-        self.mended(&key);
+        self.told(&key, Vec::new(), "");
         let entry = self.entries.remove(&key)?;
-        (entry.standing == Standing::InForce).then_some(Change::Gone(key))
+        (entry.standing != Standing::LeftOut).then_some(Change::Gone(key))
     }
 
     /// A list of all objects begins.
@@ -126,25 +139,33 @@ impl Known {
         gone.filter_map(|key| self.remove(key)).collect()
     }
 
+    /// What is wrong with an object, the first of it.
+    pub(super) fn problem(&self, key: &Key) -> Option<&Problem> {
+        match self.problems.is_empty() {
+            true => None,
+            false => self.problems.get(&title(self.kind, key)),
+        }
+    }
+
+    /// How many objects are not as they are written.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
+    }
+
     /// What is wrong with objects, the first of it.
     pub(super) fn problems(&self) -> Vec<Problem> {
         self.problems.values().take(TOLD).cloned().collect()
     }
 
-    fn mended(&mut self, key: &Key) {
-        if !self.problems.is_empty() {
-            self.problems.remove(&title(self.kind, key));
+    /// Notes what is wrong with an object now, the first of it, and what happens for it.
+    fn told(&mut self, key: &Key, problems: Vec<Problem>, consequence: &str) {
+        match problems.into_iter().next() {
+            Some(first) => {
+                let title = title(self.kind, key);
+                self.problems.insert(title, first.with(consequence));
+            }
+            None if self.problems.is_empty() => {}
+            None => drop(self.problems.remove(&title(self.kind, key))),
         }
-    }
-
-    fn wrong(&mut self, key: &Key, problems: Vec<Problem>, was_in_force: bool) {
-        let Some(mut first) = problems.into_iter().next() else {
-            return;
-        };
-        first.message += match was_in_force {
-            true => ": its last good version stays in force",
-            false => ": it is left out",
-        };
-        self.problems.insert(title(self.kind, key), first);
     }
 }

@@ -5,9 +5,11 @@
 
 mod announce;
 mod backoff;
+mod complain;
 mod connect;
 mod decode;
 mod follow;
+mod foreign;
 mod intern;
 mod kept;
 mod kind;
@@ -21,20 +23,23 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use self::announce::{AnnounceError, Announcer};
+use self::complain::Complaints;
 pub use self::connect::ConnectError;
-use self::follow::{Follow, Step};
+use self::follow::{Ends, Follow, Step};
 pub use self::kind::Kind;
 use self::recall::Recall;
 use self::recovery::Recovery;
 use self::talk::Talk;
-use crate::{Batch, Problem, Standing};
+use crate::{Batch, Problem, Standing, Unenforced};
 
 /// Steps of all kinds that wait at most.
 const STEPS: usize = 64;
+/// How much more rarely it is looked which policies others are to enforce than whether a kind that was absent is there.
+const LOOKS: u32 = 60;
 /// Changes that are handed over at once, about.
 const CHANGES: usize = 4096;
 
@@ -89,8 +94,11 @@ pub struct Kubernetes {
     /// The resource versions up to which kinds are known.
     versions: BTreeMap<Kind, String>,
     problems: BTreeMap<Kind, Vec<Problem>>,
+    not_as_written: BTreeMap<Kind, usize>,
     /// What keeps the server's word of a kind from us.
     troubles: BTreeMap<Kind, String>,
+    /// Policies that others are to enforce (N20).
+    unenforced: watch::Receiver<Vec<Unenforced>>,
     recall: Recall,
     /// Ends with this value.
     _tasks: JoinSet<()>,
@@ -104,6 +112,7 @@ impl Kubernetes {
         let (client, server) = connect::client(settings.kubeconfig.as_deref()).await?;
         let (sender, steps) = mpsc::channel(STEPS);
         let recovery = Recovery::new();
+        let (complaints, to_tell) = Complaints::new();
         let follows = Kind::ALL.map(|kind| {
             let talk = Talk {
                 kind,
@@ -111,7 +120,11 @@ impl Kubernetes {
                 patience: settings.pace.patience,
             };
             let seed = RandomState::new().hash_one(kind);
-            let ends = (sender.clone(), recovery.clone());
+            let ends = Ends {
+                steps: sender.clone(),
+                recovery: recovery.clone(),
+                complaints: complaints.clone(),
+            };
             Follow::new(talk, settings.pace, seed, ends)
         });
         let (follows, recall) = match &settings.kept {
@@ -122,12 +135,22 @@ impl Kubernetes {
         for follow in follows {
             tasks.spawn(follow.run());
         }
+        let announcer = Announcer {
+            client: client.clone(),
+        };
+        tasks.spawn(complain::tell(announcer.clone(), to_tell));
+        let (found, unenforced) = watch::channel(Vec::new());
+        let every = settings.pace.absent * LOOKS;
+        let seed = RandomState::new().hash_one("unenforced");
+        tasks.spawn(foreign::look(announcer, every, seed, found));
         Ok(Kubernetes {
             client,
             steps,
             versions: BTreeMap::new(),
             problems: BTreeMap::new(),
+            not_as_written: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            unenforced,
             recall,
             _tasks: tasks,
         })
@@ -152,6 +175,7 @@ impl Kubernetes {
                 None => std::future::pending().await,
             },
             () = self.recall.overdue() => self.recall.count(),
+            Ok(()) = self.unenforced.changed() => {}
         }
         while batch.changes.len() < CHANGES
             && let Ok(step) = self.steps.try_recv()
@@ -160,11 +184,20 @@ impl Kubernetes {
         }
         let problems = self.problems.values().flatten();
         let known = self.recall.problems().iter().chain(problems).cloned();
-        batch.problems = known.chain(told(&self.troubles)).collect();
+        let unenforced = self
+            .unenforced
+            .borrow()
+            .iter()
+            .map(nobodys)
+            .collect::<Vec<_>>();
+        let known = known.chain(told(&self.troubles)).chain(unenforced);
+        batch.problems = known.collect();
         let versions = self.versions.iter();
         batch.versions = versions
             .map(|(kind, version)| (kind.name(), version.clone()))
             .collect();
+        let counts = self.not_as_written.iter();
+        batch.not_as_written = counts.map(|(kind, count)| (kind.name(), *count)).collect();
         batch.facts = self.recall.facts();
         batch.standing = match self.versions.len() == Kind::ALL.len() && self.recall.counts() {
             true => Standing::Whole,
@@ -180,6 +213,7 @@ impl Kubernetes {
             self.versions.insert(step.kind, version);
         }
         self.problems.insert(step.kind, step.problems);
+        self.not_as_written.insert(step.kind, step.not_as_written);
         let was_away = !self.troubles.is_empty();
         match step.trouble {
             Some(trouble) => drop(self.troubles.insert(step.kind, trouble)),
@@ -189,6 +223,17 @@ impl Kubernetes {
             tracing::info!("the API server answers again, for all kinds");
         }
         self.recall.heard(step.kind, step.teller);
+    }
+}
+
+/// Policies that nobody enforces, as a problem.
+fn nobodys(unenforced: &Unenforced) -> Problem {
+    Problem {
+        file: "".into(),
+        line: 0,
+        object: String::new(),
+        field: String::new(),
+        message: unenforced.to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::Place;
+use crate::{Place, unenforced};
 
 /// What was left out so far.
 #[derive(Default)]
@@ -32,16 +32,6 @@ const TEMPLATES: [&str; 4] = [
     "/spec/jobTemplate/spec/template/spec/containers",
     "/spec/podTemplate/spec/containers",
     "/template/spec/containers",
-];
-
-/// Whose policies are about traffic, whatever their kinds are called.
-const GROUPS: [&str; 6] = [
-    "policy.networking.k8s.io",
-    "projectcalico.org",
-    "cilium.io",
-    "antrea.io",
-    "security.istio.io",
-    "policy.linkerd.io",
 ];
 
 impl Aside {
@@ -86,8 +76,7 @@ impl Aside {
 
 fn weight(kind: &str, api_version: &str, value: &Value) -> Weight {
     let group = api_version.split('/').next().unwrap_or_default();
-    let is_known = GROUPS.iter().any(|known| group.ends_with(known));
-    let is_policy = kind.contains("NetworkPolicy") || (is_known && kind.contains("Policy"));
+    let is_policy = unenforced::is_policy(group, kind);
     let has_template = TEMPLATES
         .iter()
         .any(|pointer| value.pointer(pointer).is_some());

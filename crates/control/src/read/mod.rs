@@ -1,7 +1,7 @@
 //! Manifests from files: every object of a directory that matters, or everything that is wrong with them.
 
 mod aside;
-mod typed;
+pub(crate) mod typed;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,15 +9,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::aside::Aside;
+use crate::object::is_stored;
 use crate::problem::Lines;
 use crate::validate::validate;
 use crate::yaml::{self, Document};
-use crate::{Located, Object, Place, Problem, Problems, Workload};
+use crate::{
+    ClusterNetworkPolicy, Located, Object, Place, PolicyObject, Problem, Problems, Workload,
+};
 
 /// Bytes that a file of manifests may have.
 const MAX_FILE: u64 = 64 << 20;
@@ -246,9 +250,11 @@ fn object(
         "Service" => Object::Service(boxed(value, kind, place)?),
         "EndpointSlice" => Object::EndpointSlice(boxed(value, kind, place)?),
         "Endpoints" => Object::Endpoints(boxed(value, kind, place)?),
-        "NetworkPolicy" => Object::NetworkPolicy(boxed(value, kind, place)?),
+        "NetworkPolicy" => Object::NetworkPolicy(policy::<NetworkPolicy>(value, kind, place)?),
+        "ClusterNetworkPolicy" => {
+            Object::ClusterNetworkPolicy(policy::<ClusterNetworkPolicy>(value, kind, place)?)
+        }
         "ServiceCIDR" => Object::ServiceCidr(boxed(value, kind, place)?),
-        "ClusterNetworkPolicy" => Object::ClusterNetworkPolicy(boxed(value, kind, place)?),
         _ => Object::Workload(workload(value, kind, place)?.into()),
     };
     let is_cluster_wide = object.is_cluster_wide();
@@ -267,6 +273,20 @@ fn boxed<T: DeserializeOwned + Serialize>(
     place: &Place,
 ) -> Result<Box<T>, Vec<Problem>> {
     typed::typed(value, kind, place).map(Box::new)
+}
+
+/// The policy as it is written; one that no API server gave out has to be of the type.
+fn policy<T: DeserializeOwned + Serialize>(
+    value: Value,
+    kind: &str,
+    place: &Place,
+) -> Result<Box<PolicyObject>, Vec<Problem>> {
+    let policy: Box<PolicyObject> = boxed(value, kind, place)?;
+    if !is_stored(&policy.metadata) {
+        let value = serde_json::to_value(&policy).unwrap_or_default();
+        typed::typed::<T>(value, kind, place)?;
+    }
+    Ok(policy)
 }
 
 fn workload(value: Value, kind: &str, place: &Place) -> Result<Workload, Vec<Problem>> {

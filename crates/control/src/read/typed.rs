@@ -81,7 +81,8 @@ fn at<'a>(value: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
     })
 }
 
-fn unread(path: &str, given: &Value, known: &Value, unknown: &mut Vec<String>) {
+/// Adds the paths of the fields that are given and not known.
+pub(crate) fn unread(path: &str, given: &Value, known: &Value, unknown: &mut Vec<String>) {
     if let (Value::Object(given), Value::Object(known)) = (given, known) {
         for (key, value) in given {
             match known.get(key) {
@@ -99,7 +100,7 @@ fn unread(path: &str, given: &Value, known: &Value, unknown: &mut Vec<String>) {
 }
 
 /// Serde's words in ours.
-fn type_message(message: &str, field: &str) -> String {
+pub(crate) fn type_message(message: &str, field: &str) -> String {
     let Some((found, expected)) = message.split_once(", expected ") else {
         return message.to_owned();
     };

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// How long something may take that must happen: failing, not a measure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything at once, so that tests don't wait.
 pub(crate) const QUICK: Pace = Pace {
@@ -140,7 +140,8 @@ impl View {
         }
     }
 
-    async fn step(&mut self) {
+    /// Takes what comes next.
+    pub(crate) async fn step(&mut self) {
         let batch = self.kubernetes.next().await;
         for change in &batch.changes {
             self.cluster.apply(change.clone());

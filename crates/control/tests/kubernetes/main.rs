@@ -2,6 +2,7 @@
 
 mod announces;
 mod bench;
+mod closes;
 mod follows;
 mod keeps;
 mod memory;

@@ -245,21 +245,22 @@ fn members(world: &World, service: &Service, port: &ServicePort, v4: bool) -> Ve
                 match all.iter_mut().find(|it| it.address == member.address) {
                     None => all.push(member),
                     Some(known) => {
-                        let local = known.local || member.local;
                         let rank = |serving| {
                             [
                                 Serving::No,
-                                Serving::Unready,
                                 Serving::Terminating,
+                                Serving::Unready,
                                 Serving::Ready,
                             ]
                             .iter()
                             .position(|it| *it == serving)
                         };
+                        if rank(member.serving) == rank(known.serving) {
+                            known.local |= member.local;
+                        }
                         if rank(member.serving) > rank(known.serving) {
                             *known = member;
                         }
-                        known.local = local;
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! Who stands behind a service port, and which of them a packet may be given.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,7 +38,9 @@ enum Hints {
 }
 
 impl<'a> Members<'a> {
-    /// What the slices say; what several say of one backend merges to the best (S15).
+    /// What the slices say; of what several say of one backend the best counts, and where that is (S15).
+    ///
+    /// An address may be a new pod's already while its last owner still ends on another node: that one is nowhere.
     pub(super) fn of(
         slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
         port: &ServicePort,
@@ -68,10 +71,10 @@ impl<'a> Members<'a> {
                         entry,
                     };
                     let merged = members.entry(backend).or_insert(member);
-                    merged.place = merged.place.max(place);
-                    if readiness(entry.serving) > readiness(merged.serving) {
-                        merged.serving = entry.serving;
-                        merged.entry = entry;
+                    match readiness(entry.serving).cmp(&readiness(merged.serving)) {
+                        Ordering::Less => {}
+                        Ordering::Equal => merged.place = merged.place.max(place),
+                        Ordering::Greater => *merged = member,
                     }
                 }
             }
@@ -148,11 +151,12 @@ fn hinted_at_zone(entry: &Endpoint, site: &Site) -> bool {
     zone.is_some_and(|zone| entry.zone_hints.contains(zone))
 }
 
+/// What goes before what; who terminates goes last, for its address may be somebody else's (Kubernetes #135593).
 fn readiness(serving: Serving) -> u8 {
     match serving {
         Serving::No => 0,
-        Serving::Unready => 1,
-        Serving::Terminating => 2,
+        Serving::Terminating => 1,
+        Serving::Unready => 2,
         Serving::Ready => 3,
     }
 }

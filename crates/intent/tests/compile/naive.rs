@@ -157,6 +157,23 @@ pub(crate) fn serves(
             }
         }
     }
+    // Of those at one address the best count.
+    let rank = |serving| {
+        let order = [
+            Serving::No,
+            Serving::Terminating,
+            Serving::Unready,
+            Serving::Ready,
+        ];
+        order.iter().position(|it| *it == serving)
+    };
+    let others = all.clone();
+    all.retain(|it| {
+        let mut same = others
+            .iter()
+            .filter(|other| (other.0, other.1) == (it.0, it.1));
+        same.all(|other| rank(other.2) <= rank(it.2))
+    });
     let everywhere = usable(&all);
     let local = |it: &&(IpAddr, u16, Serving, bool)| {
         all.iter()

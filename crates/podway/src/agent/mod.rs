@@ -446,7 +446,7 @@ impl Agent {
         }
         let before = self.facts.source_problems();
         for problem in batch.problems.iter().filter(|it| !before.contains(it)) {
-            tracing::warn!(%problem, "the last good state of the source stays in force");
+            tracing::warn!(%problem, "the source is not in order");
         }
         if batch.problems.is_empty() && !before.is_empty() {
             tracing::info!("the source is in order again");

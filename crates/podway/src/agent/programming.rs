@@ -18,6 +18,7 @@ pub(super) struct Programming {
     /// Resource versions that were taken in, and those that workers have.
     taken: BTreeMap<&'static str, String>,
     in_force: BTreeMap<&'static str, String>,
+    not_as_written: BTreeMap<&'static str, usize>,
     /// When events came that workers don't have yet.
     waiting: Vec<Instant>,
     latency: Latency,
@@ -29,6 +30,7 @@ impl Programming {
             facts: Facts::Told,
             taken: BTreeMap::new(),
             in_force: BTreeMap::new(),
+            not_as_written: BTreeMap::new(),
             waiting: Vec::new(),
             latency: Latency::new(),
         }
@@ -44,6 +46,7 @@ impl Programming {
         let is_behind = !self.waiting.is_empty() || self.taken != self.in_force;
         self.facts = batch.facts;
         self.taken.clone_from(&batch.versions);
+        self.not_as_written.clone_from(&batch.not_as_written);
         let room = WAITING - self.waiting.len();
         self.waiting.extend(batch.received.iter().take(room));
         if batch.changes.is_empty() && !is_behind {
@@ -59,6 +62,11 @@ impl Programming {
             self.latency.record(now - received);
         }
         self.in_force.clone_from(&self.taken);
+    }
+
+    /// How many objects of each kind are not as they are written.
+    pub(super) fn not_as_written(&self) -> Value {
+        json!(self.not_as_written)
     }
 
     /// Resource versions in force, by kind.

@@ -186,6 +186,7 @@ impl Agent {
             .map(|(index, busy)| (index.to_string(), json!({"busy": busy})))
             .collect();
         json!({
+            "not_as_written": self.programming.not_as_written(),
             "workers": workers,
             "ports": ports,
             "xdp": xdp,

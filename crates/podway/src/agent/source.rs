@@ -29,11 +29,13 @@ pub(super) async fn open(config: &Config) -> Result<Opened, AgentError> {
                 }
                 AgentError::Source(problems)
             })?;
+            let problems = directory.problems().to_vec();
             let (sender, batches) = mpsc::channel(BATCHES);
             tokio::spawn(async move { while sender.send(directory.next().await).await.is_ok() {} });
             Ok(Opened {
                 first: Batch {
                     changes,
+                    problems,
                     ..Batch::default()
                 },
                 batches,

@@ -72,6 +72,10 @@ impl ServiceRanges {
 
     /// What is wrong with where services have their addresses.
     pub(crate) fn problems(&self) -> Option<Problem> {
+        // Where nothing says which addresses are services', none is outside.
+        if self.ranges.is_empty() {
+            return None;
+        }
         let (address, services) = self.outside.first_key_value()?;
         let more = self.outside.len() - 1;
         let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();

@@ -189,6 +189,8 @@ proptest! {
         prop_assert_eq!(&original.problems, &vec![]);
         let original = original.value();
         let (policy, path) = broken(path, &junk, beside);
+        // A whole spec of other fields is another policy: it says nothing of egress, which this one isolates (N2).
+        prop_assume!(path != "/spec" || beside || !junk.is_object());
         let converted = read(policy);
         prop_assert!(!converted.problems.is_empty(), "{} is not named", path);
         if converted.reading.trust == Trust::Closed {

@@ -276,7 +276,7 @@ fn r3_nothing_leaves_by_a_port_of_the_hosts_own_sockets() {
     ] {
         for number in 0..8 {
             let dialled = key(protocol, ("10.244.1.10", 4_000), (OUTSIDE, 80 + number));
-            let sent = across(&mut nodes, 0, CLIENT, &packet(CLIENT, &dialled, 2, b""));
+            let sent = nodes[0].send(CLIENT, &packet(CLIENT, &dialled, 2, b""));
             assert_eq!(sent.verdict, Verdict::Transmit(UPLINK));
             let port = key_of(&sent.bytes).source_port;
             assert!(fits.contains(&port), "{protocol} {port}");

@@ -58,7 +58,7 @@ pub(super) async fn make(
             let change = LinkUnspec::new_with_index(end.ifindex).mtu(mtu).up();
             let request = handle.link().change(change.build()).execute();
             done(&format!("set {name} up with an MTU of {mtu}"), request).await?;
-            end.mtu = mtu;
+            (end.mtu, end.is_up) = (mtu, true);
         }
         ends.push(end);
     }

@@ -503,6 +503,6 @@ fn d10_the_program_lets_go_before_workers_forget_and_takes_once_all_know() {
     let steps = steps(&world.in_force, &desired(&world.facts, &world.tables));
     assert_eq!(
         words(&steps),
-        ["narrow", "publish", "await", "widen", "listen"]
+        ["narrow", "publish", "await", "widen", "listen", "look"]
     );
 }

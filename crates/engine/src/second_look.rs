@@ -257,10 +257,11 @@ fn is_unserved(snapshot: &Snapshot, seen: &Seen) -> bool {
 }
 
 /// Whether a service has come for what went on as it was because nothing matched: it claims what nobody has answered
-/// (F19), and datagrams that somebody has as soon as it has an endpoint (F3).
+/// (F19), and datagrams that somebody has as soon as it has an endpoint (F3). Ports that it doesn't have it leaves alone,
+/// as kube-proxy does.
 fn is_awaited(snapshot: &Snapshot, seen: &Seen, arrival: Arrival) -> bool {
     let original = &seen.pair.original;
-    let claimed = || !matches!(frontend(snapshot, arrival, original), Ok(None));
+    let claimed = || matches!(frontend(snapshot, arrival, original), Ok(Some(_)));
     seen.remembered
         .awaits_service(original.protocol, seen.track)
         && match seen.track.is_answered() {

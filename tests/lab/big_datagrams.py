@@ -43,5 +43,11 @@ if not six:
     for mode in (WANT, INTERFACE):
         with connected(mode) as it:
             it.send(body)
-            assert it.recv(4000) == body, "came back damaged"
+            try:
+                back = it.recv(4000)
+            except TimeoutError:
+                # The server's stack was told of the way back with its first answer (R6), and cuts the next itself.
+                it.send(body)
+                back = it.recv(4000)
+            assert back == body, "came back damaged"
     print("cut and put together")

@@ -168,10 +168,11 @@ fn agents_run_on_every_node_before_pods_do_and_with_as_little_as_they_need() {
         let dropped = limits.capabilities.expect("few").drop;
         assert_eq!(dropped, Some(vec!["ALL".to_owned()]));
     }
-    let readme = fs::read_to_string(install::path("../../README.md")).expect("there");
+    let operations = install::path("../../docs/operations.md");
+    let reasons = fs::read_to_string(operations).expect("there");
     for capability in install::capabilities() {
         let row = format!("| `{capability}` |");
-        assert!(readme.contains(&row), "the reason for {capability}");
+        assert!(reasons.contains(&row), "the reason for {capability}");
     }
 }
 

@@ -133,7 +133,8 @@ fn r3_f10_a_local_port_range_that_overlaps_is_named_and_mixes_nothing_up() {
     let world = serve(&lab, "world", "9100");
     for range in ["10240 65535", "61000 65535"] {
         set(&lab, &format!("net.ipv4.ip_local_port_range={range}"));
-        let is_named = || problems(&lab).contains("ip_local_port_range");
+        let named = format!("ip_local_port_range, {},", range.replace(' ', "-"));
+        let is_named = || problems(&lab).contains(&named);
         assert!(eventually(SOON, is_named), "{range}: {}", problems(&lab));
         for from in [NODE, "shop/client"] {
             let script = "import socket
@@ -260,9 +261,8 @@ fn r4_what_others_change_of_ours_on_the_host_is_back_soon_and_counted() {
     let lab = Lab::up(&root().join("config/lab"));
     let pod = lab.address("shop/client", |address| !address.contains(':'));
     let pod6 = lab.address("shop/client", |address| address.contains(':'));
-    let dials = || {
-        lab.pings(NODE, &pod) && lab.pings(NODE, &pod6) && lab.gets(NODE, "http://10.96.0.30/1000")
-    };
+    let dials =
+        || lab.pings(NODE, &pod) && lab.pings(NODE, &pod6) && lab.gets(NODE, "http://10.96.0.20/");
     assert!(eventually(SOON, dials), "at first");
     let sysctl = |settings: &str| format!("sysctl -qw {settings}");
     for (what, script) in [
@@ -313,9 +313,11 @@ fn r4_an_uplink_that_flaps_or_changes_is_followed() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
+    // A pod of the other node, whose policies let this node in.
+    let reads = "exec 3<>/dev/tcp/10.96.0.9/9000 && head -c 1000 <&3 >/dev/null";
     let far = || {
-        lab.gets("shop/client", "http://10.96.0.30/1000")
-            && lab.gets(NODE, "http://10.96.0.30/1000")
+        let node = lab.exec(NODE, &["timeout", "2", "bash", "-c", reads]);
+        node.status.success() && lab.gets("shop/client", "http://10.96.0.30/1000")
     };
     assert!(eventually(SOON, far), "at first");
     for script in [

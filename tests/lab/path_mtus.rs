@@ -115,6 +115,14 @@ fn learns(lab: &Lab, from: &str, host: &str, mtu: u32) {
     assert!(said.contains(&format!("learnt {mtu}")), "{said}");
 }
 
+/// Has pods' own stacks forget what they learnt, which they keep for ten minutes.
+fn forget_learnt(lab: &Lab, pods: &[&str]) {
+    for pod in pods {
+        lab.must(pod, &["ip", "route", "flush", "cache"]);
+        lab.must(pod, &["ip", "-6", "route", "flush", "cache"]);
+    }
+}
+
 fn serves(lab: &Lab, target: &str) -> [Child; 2] {
     let program = podway();
     let program = program.to_str().expect("UTF-8");
@@ -162,6 +170,7 @@ fn shrinks_and_grows(family: &str, far_node: &str, headers: u32, full: &str) {
     assert!(counter(&lab, "node1", "drop/tunnel-too-big") > 0);
 
     router_takes(&lab, "1500");
+    forget_learnt(&lab, &["default/web1", "default/web3"]);
     let under_way = Transfer::begin(&lab, "default/web1", v6);
     let knows_none = || narrow_paths(&lab, "node1").is_empty();
     assert!(
@@ -310,11 +319,7 @@ fn r6_uploads_pass_a_hop_of_1400_behind_which_fragments_are_dropped() {
             "{:?}",
             narrow_paths(lab, "node1")
         );
-        // Pods' own stacks keep for ten minutes what they learnt.
-        for pod in ["default/client", "default/near"] {
-            lab.must(pod, &["ip", "route", "flush", "cache"]);
-            lab.must(pod, &["ip", "-6", "route", "flush", "cache"]);
-        }
+        forget_learnt(lab, &["default/client", "default/near"]);
         Transfer::begin(lab, "default/near", host).end();
         assert!(narrow_paths(lab, "node1").is_empty(), "no error came");
     }

@@ -43,6 +43,23 @@ pub struct Namespace {
     file: File,
 }
 
+/// Makes the directory a mount that is shared, as `ip netns add` does first: did that come later, it would hide the mounts
+/// that are there already, and their names could not be removed any more.
+fn share_directory() -> io::Result<()> {
+    const NOTHING: Option<&str> = None;
+    fs::create_dir_all(DIRECTORY)?;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(NOTHING, DIRECTORY, NOTHING, flags, NOTHING)
+    };
+    if share().is_err() {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(DIRECTORY), DIRECTORY, NOTHING, flags, NOTHING)?;
+        share()?;
+    }
+    Ok(())
+}
+
 impl Namespace {
     /// The namespace that a path leads to: a mount such as /run/netns/NAME, or /proc/PID/ns/net.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, NamespaceError> {
@@ -65,7 +82,7 @@ impl Namespace {
     /// A new namespace of that name, with its loopback down, as `ip netns add` makes it.
     pub fn create(name: &str) -> Result<Self, NamespaceError> {
         let path = Path::new(DIRECTORY).join(name);
-        let made = fs::create_dir_all(DIRECTORY).and_then(|()| File::create_new(&path));
+        let made = share_directory().and_then(|()| File::create_new(&path));
         if let Err(source) = made {
             return Err(NamespaceError {
                 path,

@@ -130,28 +130,34 @@ fn r3_f10_a_local_port_range_that_overlaps_is_named_and_mixes_nothing_up() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
-    let world = serve(&lab, "world", "9100");
-    for range in ["10240 65535", "61000 65535"] {
+    for (range, port) in [("10240 65535", "9100"), ("61000 65535", "9101")] {
+        let world = serve(&lab, "world", port);
         set(&lab, &format!("net.ipv4.ip_local_port_range={range}"));
         let named = format!("ip_local_port_range, {},", range.replace(' ', "-"));
         let is_named = || problems(&lab).contains(&named);
         assert!(eventually(SOON, is_named), "{range}: {}", problems(&lab));
         for from in [NODE, "shop/client"] {
-            let script = "import socket
+            let script = "import socket, sys
 for number in range(60):
-    s = socket.create_connection(('192.168.50.254', 9100), 2)
+    s = socket.create_connection(('192.168.50.254', int(sys.argv[1])), 2)
     s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
     assert s.recv(1)
     s.close()";
-            lab.must(from, &["python3", "-c", script]);
+            // It is named before tables and program follow.
+            let all = || {
+                lab.exec(from, &["python3", "-c", script, port])
+                    .status
+                    .success()
+            };
+            assert!(eventually(SOON, all), "{range}: {from}");
         }
+        drop(world);
     }
     set(&lab, "net.ipv4.ip_local_port_range=32768 60999");
     let is_mended = || !problems(&lab).contains("ip_local_port_range");
     assert!(eventually(SOON, is_mended), "{}", problems(&lab));
     let reserved = ["sysctl", "-n", "net.ipv4.ip_local_reserved_ports"];
     assert_eq!(lab.must(NODE, &reserved).trim(), "61000-65535");
-    drop(world);
 }
 
 #[test]

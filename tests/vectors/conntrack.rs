@@ -118,7 +118,7 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
         forward: snapshot.routes.hop(&translated.target),
         backward: arrival.hop(),
         service,
-        wire: None,
+        last_hop: None,
         known: Default::default(),
     };
     let shared = Shared::brief();

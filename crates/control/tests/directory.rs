@@ -46,6 +46,9 @@ fn names(changes: &[Change]) -> Vec<String> {
             | Change::ServiceCidr(_)
             | Change::Attachment(_)
             | Change::Neighbour(..)
+            | Change::Route(..)
+            | Change::LinkNeighbour(..)
+            | Change::OwnAddress(_)
             | Change::Setup(_)
             | Change::Gone(_) => format!("{change:?}"),
         })

@@ -16,6 +16,8 @@ pub enum Event {
     Waits,
     /// An answer of our own took a packet's place.
     Answered,
+    /// An answer that no way leads to the target.
+    Unreachable,
     /// A packet of a remembered flow.
     Hit,
     /// A packet that a decision was made for.
@@ -46,6 +48,7 @@ impl Event {
         Event::Made,
         Event::Waits,
         Event::Answered,
+        Event::Unreachable,
         Event::Hit,
         Event::Miss,
         Event::Remembered,
@@ -66,6 +69,7 @@ impl Event {
             Event::Made => "made",
             Event::Waits => "waits",
             Event::Answered => "answered",
+            Event::Unreachable => "unreachable",
             Event::Hit => "flow-hit",
             Event::Miss => "flow-miss",
             Event::Remembered => "flow-remembered",

@@ -1,8 +1,8 @@
 //! What becomes of a new flow: one pure function for the packet path, for `explain` and for a dry run.
 
 use podway_tables::{
-    Backend, Client, Direction, EndpointId, FrontendKind, Hop, Judgement, PeerId, RuleId,
-    ServiceId, Snapshot,
+    Backend, Client, Direction, EndpointId, Exit, FrontendKind, Hop, Judgement, NextHopId, NoWay,
+    PeerId, RuleId, ServiceId, Snapshot,
 };
 use podway_wire::icmp::IcmpError;
 use podway_wire::{Addr, FlowKey, Icmp, Parsed, Protocol};
@@ -31,7 +31,7 @@ impl Arrival {
             Arrival::Endpoint(id) => Hop::Endpoint(id),
             Arrival::Host => Hop::Host,
             Arrival::Peer(id) => Hop::Peer(id),
-            Arrival::World => Hop::World,
+            Arrival::World => Hop::WORLD,
         }
     }
 
@@ -137,7 +137,7 @@ impl Decision {
 pub(crate) fn endpoint_of(hop: Hop) -> Option<EndpointId> {
     match hop {
         Hop::Endpoint(id) => Some(id),
-        Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World => None,
+        Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World(_) => None,
     }
 }
 
@@ -168,10 +168,10 @@ fn run(
         Some(frontend) => choose(snapshot, frontend, affinity, decision)?,
         None => Source::Own,
     };
-    let hop = snapshot.routes.hop(&decision.translated.target);
+    let hop = snapshot.hop(&decision.translated.target);
     decision.hop = Some(hop);
     judge_egress(snapshot, decision)?;
-    reachable(parsed, decision, hop)?;
+    reachable(snapshot, parsed, decision, hop)?;
     decision.source = source_nat(snapshot, decision, hop, source)?;
     match decision.source {
         SourceNat::Keep => {}
@@ -216,7 +216,12 @@ fn is_node(snapshot: &Snapshot, key: &FlowKey) -> bool {
     is_node_at(snapshot, snapshot.routes.hop(&key.target), &key.target)
 }
 
-fn reachable(parsed: &Parsed, decision: &Decision, hop: Hop) -> Result<(), Stop> {
+fn reachable(
+    snapshot: &Snapshot,
+    parsed: &Parsed,
+    decision: &Decision,
+    hop: Hop,
+) -> Result<(), Stop> {
     const NO_ROUTE: Result<(), Stop> = Err(Stop::Drop(DropReason::NoRoute));
     let served = decision.backend.is_some();
     match (hop, decision.arrival) {
@@ -225,10 +230,30 @@ fn reachable(parsed: &Parsed, decision: &Decision, hop: Hop) -> Result<(), Stop>
         (Hop::Gateway, _) => NO_ROUTE,
         // No transit: what came from outside goes to this node or nowhere, unless a service sends it on.
         (Hop::Peer(_), Arrival::Peer(_) | Arrival::World) if !served => NO_ROUTE,
-        (Hop::World, Arrival::Host | Arrival::Peer(_) | Arrival::World) if !served => NO_ROUTE,
+        (Hop::World(_), Arrival::Host | Arrival::Peer(_) | Arrival::World) if !served => NO_ROUTE,
         // S10: what came to a port of this node that is no service's is the node's own.
         (Hop::Host, Arrival::Host) if !served => NO_ROUTE,
-        (Hop::Endpoint(_) | Hop::Host | Hop::Peer(_) | Hop::World, _) => Ok(()),
+        (Hop::World(id), _) => leads_out(snapshot, id),
+        (Hop::Endpoint(_) | Hop::Host | Hop::Peer(_), _) => Ok(()),
+    }
+}
+
+/// Whether a way out of the cluster can be taken.
+fn leads_out(snapshot: &Snapshot, id: NextHopId) -> Result<(), Stop> {
+    match snapshot.world.exit(id) {
+        Some(Exit::To(_)) => Ok(()),
+        Some(Exit::Refused(why)) => Err(no_way(*why)),
+        None => Err(no_way(NoWay::NoRoute)),
+    }
+}
+
+/// What the sender of a packet is told that no way is open to (R1): what the kernel would tell it.
+pub(crate) fn no_way(why: NoWay) -> Stop {
+    match why {
+        NoWay::NoRoute => Stop::Reply(Reply::Error(IcmpError::NetUnreachable)),
+        NoWay::Unreachable => Stop::Reply(Reply::Error(IcmpError::HostUnreachable)),
+        NoWay::Prohibited => Stop::Reply(Reply::Error(IcmpError::Prohibited)),
+        NoWay::Blackhole => Stop::Drop(DropReason::Blackhole),
     }
 }
 
@@ -319,8 +344,13 @@ pub(crate) fn egress_question(decision: &Decision) -> Option<Question> {
 pub(crate) fn ingress_question(snapshot: &Snapshot, decision: &Decision) -> Option<Question> {
     let endpoint = decision.target_endpoint()?;
     let source = decision.original.source;
-    let own = snapshot.node.addresses.contains(&source) || source.ip().is_loopback();
-    let own_node = decision.arrival == Arrival::Host && own;
+    // Nobody else's link-local address gets here: routers send none on.
+    let is_own = || {
+        snapshot.routes.hop(&source) == Hop::Host
+            || source.is_link_local()
+            || source.ip().is_loopback()
+    };
+    let own_node = decision.arrival == Arrival::Host && is_own();
     let translated = &decision.translated;
     (!own_node && decision.source_endpoint() != Some(endpoint)).then(|| Question {
         endpoint,

@@ -1,13 +1,14 @@
 //! The last steps of the walk: TTL, size, Ethernet addresses, tunnel.
 
-use podway_tables::{Hop, Node, Peer, PortId, Snapshot, Via};
+use podway_tables::{Exit, Hop, NoWay, Node, Peer, PortId, Snapshot, Via};
 use podway_wire::cut::Cut;
 use podway_wire::icmp::IcmpError;
 use podway_wire::vxlan::{self, Outer};
 use podway_wire::{Addr, Family, Fragment, Frame, Mac, Parsed, Protocol, edit};
 
 use crate::DropReason;
-use crate::decide::{Reply, Stop};
+use crate::decide::{Reply, Stop, no_way};
+use crate::remember::LastHop;
 
 /// A hop resolved to a device and the Ethernet addresses to put on.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +35,15 @@ struct Tunnel<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Towards {
     pub(crate) hop: Hop,
-    pub(crate) family: Family,
-    /// Whom on the wire, if that was learnt; else the default gateway.
-    pub(crate) wire: Option<Mac>,
+    /// Whom its flow's packets came from on the wire, if they did.
+    pub(crate) last_hop: Option<LastHop>,
     /// Chooses the tunnel's source port.
     pub(crate) entropy: u64,
 }
 
 /// Resolves where a packet goes to a device.
 #[inline(always)]
-pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>, DropReason> {
+pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>, Stop> {
     let node = &snapshot.node;
     let hop = towards.hop;
     let plain = |port, target, mtu| Egress {
@@ -56,27 +56,31 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
     };
     match hop {
         Hop::Endpoint(id) => {
-            let endpoint = snapshot.endpoint(id).ok_or(DropReason::NoSuchPod)?;
-            let port = endpoint.port.ok_or(DropReason::PodNotAttached)?;
+            let endpoint = snapshot
+                .endpoint(id)
+                .ok_or(Stop::Drop(DropReason::NoSuchPod))?;
+            let port = endpoint
+                .port
+                .ok_or(Stop::Drop(DropReason::PodNotAttached))?;
             Ok(plain(port, endpoint.mac, endpoint.mtu))
         }
         Hop::Host => {
-            let port = node.host.ok_or(DropReason::NoRoute)?;
+            let port = node.host.ok_or(Stop::Drop(DropReason::NoRoute))?;
             Ok(plain(port, node.host_mac, node.host_mtu))
         }
         Hop::Peer(id) => {
-            let peer = snapshot.peer(id).ok_or(DropReason::NoRoute)?;
-            let port = node.uplink.ok_or(DropReason::NoRoute)?;
-            let next_hop = || peer.next_hop.ok_or(DropReason::NoNeighbour);
+            let peer = snapshot.peer(id).ok_or(Stop::Drop(DropReason::NoRoute))?;
+            let port = peer.port.ok_or(Stop::Drop(DropReason::NoRoute))?;
+            let next_hop = || peer.next_hop.ok_or(Stop::Drop(DropReason::NoNeighbour));
             match peer.via {
                 Via::Vxlan => {}
                 Via::Direct => {
                     return Ok(Egress {
-                        source: node.uplink_mac,
+                        source: peer.source_mac,
                         ..plain(port, next_hop()?, peer.mtu)
                     });
                 }
-                Via::Nothing => return Err(DropReason::OffSubnet),
+                Via::Nothing => return Err(Stop::Drop(DropReason::OffSubnet)),
             }
             let tunnel = Tunnel {
                 node,
@@ -90,17 +94,44 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
                 ..inside
             })
         }
-        Hop::World => {
-            let port = node.uplink.ok_or(DropReason::NoRoute)?;
-            let gateway = node.world.of(towards.family);
-            let target = towards.wire.or(gateway).ok_or(DropReason::NoNeighbour)?;
+        Hop::World(id) => {
+            let next = match snapshot.world.exit(id) {
+                Some(Exit::To(next)) => next,
+                Some(Exit::Refused(why)) => return Err(no_way(*why)),
+                None => {
+                    return back(snapshot, hop, towards.last_hop)
+                        .ok_or_else(|| no_way(NoWay::NoRoute));
+                }
+            };
+            // Answers go to whom the flow's packets come from, and need not wait until the way back is resolved.
+            let learnt = towards.last_hop.filter(|last| last.port == next.port);
+            let target = learnt.map(|last| last.mac).or(next.mac);
             Ok(Egress {
-                source: node.uplink_mac,
-                ..plain(port, target, node.uplink_mtu)
+                source: next.source_mac,
+                ..plain(
+                    next.port,
+                    target.ok_or(Stop::Drop(DropReason::NoNeighbour))?,
+                    next.mtu,
+                )
             })
         }
-        Hop::Gateway | Hop::Unallocated => Err(DropReason::NoRoute),
+        Hop::Gateway | Hop::Unallocated => Err(Stop::Drop(DropReason::NoRoute)),
     }
+}
+
+/// The way back to whom a flow's packets come from on the wire, where no route leads there.
+#[cold]
+fn back(snapshot: &Snapshot, hop: Hop, last_hop: Option<LastHop>) -> Option<Egress<'_>> {
+    let LastHop { port, mac } = last_hop?;
+    let uplink = snapshot.world.uplink(port)?;
+    Some(Egress {
+        hop,
+        port,
+        target: mac,
+        source: uplink.mac,
+        mtu: uplink.mtu,
+        tunnel: None,
+    })
 }
 
 /// How a packet fits where it goes.
@@ -209,7 +240,7 @@ impl Tunnel<'_> {
         let Tunnel { node, peer, .. } = self;
         Outer {
             target_mac: self.next_hop,
-            source_mac: node.uplink_mac,
+            source_mac: peer.source_mac,
             source: peer.source,
             target: peer.vtep,
             source_port: self.source_port,
@@ -254,7 +285,7 @@ impl Egress<'_> {
     #[inline]
     pub(crate) fn leads_out(&self) -> bool {
         match self.hop {
-            Hop::Peer(_) | Hop::World => true,
+            Hop::Peer(_) | Hop::World(_) => true,
             Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => false,
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use podway_state::{Counters, FlowTable, Fragments, PathMtus};
 use podway_tables::{Hop, PortId, Snapshot};
+use podway_wire::icmp::IcmpError;
 use podway_wire::unfinished::Completed;
 use podway_wire::{
-    Addr, Family, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, macs, neighbour, reset,
+    Addr, Family, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded, icmp, neighbour, reset,
 };
 
 use crate::allowance::Allowance;
@@ -22,6 +23,7 @@ use crate::related::related;
 use crate::segment_size::{longest, offer};
 use crate::sums::Watched;
 use crate::track::{Timeouts, begins};
+use crate::wants::Wants;
 use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Portless, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
@@ -107,6 +109,7 @@ pub struct Engine {
     watched: Watched,
     /// What the first look at a batch found, packet by packet.
     received: Vec<Received>,
+    wants: Wants,
 }
 
 /// What the first look at a packet found.
@@ -147,6 +150,7 @@ impl Engine {
             errors: Allowance::new(ERRORS_PER_S),
             watched: Watched::new(),
             received: vec![Received::NOTHING; BATCH],
+            wants: Wants::default(),
         }
     }
 
@@ -158,6 +162,11 @@ impl Engine {
     /// The last flows that observed policies would have stopped.
     pub fn observed(&self) -> Vec<Observed> {
         self.flows.observed()
+    }
+
+    /// Neighbours that packets were for since this was last asked, and that the kernel is to resolve.
+    pub fn wanted(&mut self) -> &mut Wants {
+        &mut self.wants
     }
 
     /// Decides on every packet and edits it; `now_ms` is of any clock, and may wrap.
@@ -312,11 +321,16 @@ impl Engine {
                     self.count(Event::HostOwn);
                     hit = None;
                 }
+                self.wants
+                    .note(moment.snapshot, way.hop, &way.translated.target);
                 (way, fresh)
             }
         };
-        let towards = way.towards(parsed.family, hash);
-        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
+        let towards = way.towards(hash);
+        let egress = egress(moment.snapshot, towards).inspect_err(|_| {
+            self.wants
+                .note(moment.snapshot, way.hop, &way.translated.target)
+        })?;
         let limits = || match egress.leads_out() {
             true => Limits {
                 path: self.path_mtu(moment, &egress, &way.translated.target),
@@ -420,8 +434,8 @@ impl Engine {
         if let Some(mtu) = mtu.filter(|_| speaks_of_the_wire(snapshot, arrival)) {
             self.lower(&self.paths.plain, &embedded.key.target, mtu, moment);
         }
-        let towards = way.towards(parsed.family, embedded.key.entropy());
-        let egress = egress(snapshot, towards).map_err(Stop::Drop)?;
+        let towards = way.towards(embedded.key.entropy());
+        let egress = egress(snapshot, towards)?;
         match fit(&packet.frame, parsed, &egress, || egress.limits())? {
             Fit::Whole | Fit::Loose => {}
             Fit::Cut(_) => return Err(Stop::Drop(DropReason::TooBig)),
@@ -463,11 +477,10 @@ impl Engine {
         self.count(Event::HostOwn);
         let towards = Towards {
             hop: Hop::Host,
-            family: parsed.family,
-            wire: None,
+            last_hop: None,
             entropy: 0,
         };
-        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
+        let egress = egress(moment.snapshot, towards)?;
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
 
@@ -482,7 +495,7 @@ impl Engine {
         reply: Reply,
     ) -> Result<PortId, DropReason> {
         let snapshot = moment.snapshot;
-        let wire = macs(packet.frame.bytes()).map(|(_, source)| source);
+        let last_hop = packet.last_hop();
         let answer = match reply {
             Reply::Echo => {
                 icmp::echo_reply(packet.frame.bytes_mut(), parsed);
@@ -504,17 +517,25 @@ impl Engine {
                 }
                 let sender = speaker(snapshot, arrival, parsed.family);
                 let sender = sender.ok_or(DropReason::Unanswered)?;
-                icmp::error(&mut packet.frame, parsed, &sender, kind)
-                    .map_err(|_| DropReason::NoHeadroom)?
+                let answer = icmp::error(&mut packet.frame, parsed, &sender, kind)
+                    .map_err(|_| DropReason::NoHeadroom)?;
+                match kind {
+                    IcmpError::NetUnreachable
+                    | IcmpError::HostUnreachable
+                    | IcmpError::Prohibited => self.count(Event::Unreachable),
+                    IcmpError::TimeExceeded
+                    | IcmpError::PortUnreachable
+                    | IcmpError::TooBig { .. } => {}
+                }
+                answer
             }
         };
         let towards = Towards {
             hop: arrival.hop(),
-            family: parsed.family,
-            wire,
+            last_hop,
             entropy: parsed.key.entropy(),
         };
-        let egress = egress(snapshot, towards)?;
+        let egress = egress(snapshot, towards).map_err(|_| DropReason::Unanswered)?;
         self.count(Event::Answered);
         self.send(packet, &answer, &egress)
     }
@@ -545,7 +566,10 @@ impl Engine {
                 return Err(DropReason::Spoofed);
             }
         }
-        if !snapshot.node.gateways.contains(&question.target) {
+        // A pod answers the node's link-local addresses on its own wire.
+        let is_own =
+            question.target.is_link_local() && snapshot.routes.hop(&question.target) == Hop::Host;
+        if !is_own && !snapshot.node.gateways.contains(&question.target) {
             return Err(DropReason::NeighbourIgnored);
         }
         match parsed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podway_state::{Counters, FlowTable, Hit, INHERITED, NewFlow, Refused};
 use podway_tables::{Backend, Hop, Snapshot};
-use podway_wire::{Addr, Family, FlowKey, Mac, Parsed, Protocol, macs};
+use podway_wire::{Addr, FlowKey, Parsed, Protocol};
 
 use crate::affinity::{self, Client, Stays};
 use crate::count::event_index;
@@ -14,7 +14,7 @@ use crate::emit::Towards;
 use crate::engine::{Existing, Moment, Settings, Shared};
 use crate::inherit::inherited;
 use crate::judged::Judged;
-use crate::remember::{Known, Remembered};
+use crate::remember::{Known, LastHop, Remembered};
 use crate::second_look::{Pair, Second, Seen, second_look};
 use crate::segment_size::{begins_midstream, is_large, shown};
 use crate::serve::{self, SourceNat};
@@ -29,18 +29,17 @@ pub(crate) struct Way {
     pub(crate) translated: FlowKey,
     /// Where it goes.
     pub(crate) hop: Hop,
-    /// Whom on the wire, if that was learnt.
-    pub(crate) wire: Option<Mac>,
+    /// Whom the flow's packets came from on the wire, if they did.
+    pub(crate) last_hop: Option<LastHop>,
 }
 
 impl Way {
-    /// Where that is, for a packet of this family; `entropy` is its flow's.
+    /// Where that is; `entropy` is its flow's.
     #[inline]
-    pub(crate) fn towards(&self, family: Family, entropy: u64) -> Towards {
+    pub(crate) fn towards(&self, entropy: u64) -> Towards {
         Towards {
             hop: self.hop,
-            family,
-            wire: self.wire,
+            last_hop: self.last_hop,
             entropy,
         }
     }
@@ -85,7 +84,7 @@ impl Portless {
     /// What a remembered flow is of it; `None` if it has ports, or doesn't leave under this node's address.
     pub fn of(original: &FlowKey, translated: &FlowKey, forward: Hop) -> Option<Portless> {
         let numbered = original.protocol.has_ports() || translated.source_port != 0;
-        let ours = forward == Hop::World && original.source != translated.source;
+        let ours = matches!(forward, Hop::World(_)) && original.source != translated.source;
         let is_packets = original.protocol != affinity::PROTOCOL;
         (ours && is_packets && !numbered).then_some(Portless {
             peer: translated.target,
@@ -178,10 +177,10 @@ impl Flows {
             return Ok(None);
         };
         let way = Remembered::way(&words, hit.direction);
-        Ok(way.map(|(hop, wire)| Way {
+        Ok(way.map(|(hop, last_hop)| Way {
             translated: FlowKey::of_words(hit.other).reverse(),
             hop,
-            wire,
+            last_hop,
         }))
     }
 
@@ -233,20 +232,20 @@ impl Flows {
                 timeout_s,
             });
         let hop = decision.hop.ok_or(Stop::Drop(DropReason::NoRoute))?;
-        let wire = match arrival {
-            Arrival::World => macs(packet.frame.bytes()).map(|(_, source)| source),
+        let last_hop = match arrival {
+            Arrival::World => packet.last_hop(),
             Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => None,
         };
         let remembered = Remembered {
             known: Known::of(snapshot, &decision, hop),
-            ..Remembered::of(&decision, hop, wire)
+            ..Remembered::of(snapshot, &decision, hop, last_hop)
         };
         let source = decision.source;
         let translated = decision.translated;
         let way = Way {
             translated,
             hop,
-            wire: None,
+            last_hop: None,
         };
         let fresh = Fresh {
             remembered,
@@ -402,6 +401,10 @@ impl Flows {
                 let current = decision.sequence != INHERITED
                     && remembered.is_current(snapshot, decision.sequence)
                     && !remembered.awaits_service(key.protocol, track);
+                let remembered = match current {
+                    true => remembered,
+                    false => remembered.rerouted(snapshot, &pair),
+                };
                 let second = match current {
                     true => Second::Holds,
                     false => {

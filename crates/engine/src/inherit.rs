@@ -23,26 +23,33 @@ pub(crate) fn inherited(snapshot: &Snapshot, pair: &Pair, words: [u64; 4]) -> Op
         Some(earlier) => earlier.service.is_some(),
         None => original.target != translated.target,
     };
+    // Ports are others, too, but for the one uplink that each agent begins with.
+    let last_hop = earlier.and_then(|earlier| earlier.last_hop);
+    let last_hop = last_hop.filter(|last| snapshot.node.uplink == Some(last.port));
     Some(Remembered {
         forward: found(snapshot, &translated.target, earlier.map(|it| it.forward))?,
         backward: match earlier.map(|it| it.backward) {
             // A peer that dialled from the wire has the peer's address.
-            Some(same @ (Hop::Host | Hop::World)) => same,
+            Some(Hop::Host) => Hop::Host,
+            Some(Hop::World(_)) => match last_hop {
+                Some(last) => last.way_back(snapshot, &original.source),
+                None => Hop::World(snapshot.world.next_hop(&original.source)),
+            },
             pod @ (Some(Hop::Endpoint(_) | Hop::Peer(_) | Hop::Gateway | Hop::Unallocated)
             | None) => found(snapshot, &original.source, pod)?,
         },
         service: served.then(|| service(snapshot, original)).flatten(),
-        wire: earlier.and_then(|earlier| earlier.wire),
+        last_hop,
         known: earlier.map_or_else(Default::default, |earlier| earlier.known),
     })
 }
 
 /// Where an address is now; `None` if that is elsewhere altogether: what was for a pod must not leave the cluster.
 fn found(snapshot: &Snapshot, addr: &Addr, earlier: Option<Hop>) -> Option<Hop> {
-    let now = snapshot.routes.hop(addr);
+    let now = snapshot.hop(addr);
     let is_pod = |hop: Hop| match hop {
         Hop::Endpoint(_) | Hop::Peer(_) => Some(true),
-        Hop::Host | Hop::World => Some(false),
+        Hop::Host | Hop::World(_) => Some(false),
         Hop::Gateway | Hop::Unallocated => None,
     };
     let was_pod = earlier.map_or(is_pod(now), is_pod);

@@ -27,6 +27,7 @@ mod serve;
 mod source_port;
 mod sums;
 mod track;
+mod wants;
 
 pub use count::{COUNTERS, Event, counter_names, drop_index, event_index};
 pub use decide::{Arrival, Decision, Reply, Stop, decide};
@@ -37,6 +38,7 @@ pub use observed::Observed;
 pub use packet::{BATCH, Batch, Edge, MADE, Packet, Parts, Spares, Verdict};
 pub use path_mtu::Paths;
 pub use reason::DropReason;
-pub use remember::{Known, Remembered};
+pub use remember::{Known, LastHop, Remembered};
 pub use serve::{SourceNat, affinity};
 pub use track::{Heading, Timeouts, Track};
+pub use wants::{Want, Wants};

@@ -2,10 +2,10 @@
 
 use arrayvec::ArrayVec;
 use podway_tables::PortId;
-use podway_wire::Frame;
 use podway_wire::cut::Cut;
+use podway_wire::{Frame, macs};
 
-use crate::DropReason;
+use crate::{DropReason, LastHop};
 
 /// How many packets a batch holds at most.
 pub const BATCH: usize = 64;
@@ -40,6 +40,13 @@ pub enum Parts {
 }
 
 impl<'a> Packet<'a> {
+    /// Who handed it to us on the wire.
+    pub(crate) fn last_hop(&self) -> Option<LastHop> {
+        let (_, mac) = macs(self.frame.bytes())?;
+        let port = self.ingress;
+        Some(LastHop { port, mac })
+    }
+
     /// A packet that has come in; nothing is decided about it.
     pub fn received(frame: Frame<'a>, ingress: PortId) -> Packet<'a> {
         Packet {

@@ -66,9 +66,11 @@ reasons! {
     NoSuchPod = "no-such-pod",
     /// No route leads to the address.
     NoRoute = "no-route",
+    /// A route of the host's of type `blackhole` leads there.
+    Blackhole = "blackhole",
     /// The pod is known, but its device isn't attached.
     PodNotAttached = "pod-not-attached",
-    /// The peer's Ethernet address is not resolved yet.
+    /// The Ethernet address of the peer, the gateway or the neighbour is not resolved yet.
     NoNeighbour = "no-neighbour",
     /// The peer is in none of the uplink's subnets, and there is no tunnel to it.
     OffSubnet = "off-subnet",

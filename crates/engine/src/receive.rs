@@ -125,7 +125,7 @@ fn from_host(snapshot: &Snapshot, carries: Carries, parsed: &Parsed) -> Result<K
     }
     let source = &parsed.key.source;
     let may_send = match snapshot.routes.hop(source) {
-        Hop::Host | Hop::World | Hop::Gateway => true,
+        Hop::Host | Hop::World(_) | Hop::Gateway => true,
         Hop::Peer(id) => is_node(snapshot, id, source),
         Hop::Endpoint(_) | Hop::Unallocated => false,
     };
@@ -178,7 +178,7 @@ fn untunnelled(
     key: &FlowKey,
 ) -> Result<Arrival, DropReason> {
     let id = match snapshot.routes.hop(&key.source) {
-        Hop::World => return Ok(Arrival::World),
+        Hop::World(_) => return Ok(Arrival::World),
         Hop::Peer(id) => id,
         Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {
             return Err(DropReason::Spoofed);
@@ -187,7 +187,7 @@ fn untunnelled(
     let peer = snapshot.peer(id).ok_or(DropReason::Spoofed)?;
     if peer.addresses.contains(&key.source) {
         let target = snapshot.routes.hop(&key.target);
-        if matches!(target, Hop::Host | Hop::World) {
+        if matches!(target, Hop::Host | Hop::World(_)) {
             return Ok(Arrival::World);
         }
     }

@@ -1,9 +1,10 @@
 //! A flow entry is a remembered decision: how one is packed into the words that the flow table keeps.
 
-use podway_tables::{Direction, EndpointId, Hop, PeerId, ServiceId, Snapshot};
+use podway_tables::{Direction, EndpointId, Hop, NextHopId, PeerId, PortId, ServiceId, Snapshot};
 use podway_wire::{Addr, Mac, Protocol};
 
 use crate::decide::{Decision, endpoint_of};
+use crate::second_look::Pair;
 use crate::serve::is_node_at;
 use crate::track::Track;
 
@@ -16,8 +17,8 @@ pub struct Remembered {
     pub backward: Hop,
     /// The service that chose the backend.
     pub service: Option<ServiceId>,
-    /// Whom the first packet came from on the wire, if it came from there: replies go back to it.
-    pub wire: Option<Mac>,
+    /// Whom the first packet came from on the wire, if it came from there.
+    pub last_hop: Option<LastHop>,
     /// Which of its ends were known by name.
     pub known: Known,
 }
@@ -49,19 +50,68 @@ pub(crate) fn is_known(snapshot: &Snapshot, addr: &Addr, hop: Hop) -> bool {
         Hop::Peer(_) => {
             snapshot.policies.identity(addr).is_some() || is_node_at(snapshot, hop, addr)
         }
-        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World => false,
+        Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World(_) => false,
+    }
+}
+
+/// Who handed a packet to us on the wire: replies go back there where no route says better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastHop {
+    /// The uplink.
+    pub port: PortId,
+    /// The sender's Ethernet address.
+    pub mac: Mac,
+}
+
+impl LastHop {
+    /// The way back to `addr`: the host's own, if that leads by the same uplink, and else to whom it came from.
+    pub(crate) fn way_back(self, snapshot: &Snapshot, addr: &Addr) -> Hop {
+        let id = snapshot.world.next_hop(addr);
+        match snapshot.world.to(id) {
+            Some(next) if next.port == self.port => Hop::World(id),
+            Some(_) | None => Hop::WORLD,
+        }
     }
 }
 
 impl Remembered {
     /// What to keep of a decision to forward.
-    pub fn of(decision: &Decision, hop: Hop, wire: Option<Mac>) -> Remembered {
+    pub(crate) fn of(
+        snapshot: &Snapshot,
+        decision: &Decision,
+        hop: Hop,
+        last_hop: Option<LastHop>,
+    ) -> Remembered {
+        let back = last_hop.map(|last| last.way_back(snapshot, &decision.original.source));
         Remembered {
             forward: hop,
-            backward: decision.arrival.hop(),
+            backward: back.unwrap_or(decision.arrival.hop()),
             service: decision.service,
-            wire,
+            last_hop,
             known: Known::default(),
+        }
+    }
+
+    /// The same by the ways out of the cluster that there are now (R1).
+    pub(crate) fn rerouted(self, snapshot: &Snapshot, pair: &Pair) -> Remembered {
+        let way = |addr: &Addr| Hop::World(snapshot.world.next_hop(addr));
+        let forward = match self.forward {
+            Hop::World(_) => way(&pair.translated.target),
+            hop @ (Hop::Endpoint(_)
+            | Hop::Peer(_)
+            | Hop::Host
+            | Hop::Gateway
+            | Hop::Unallocated) => hop,
+        };
+        let backward = match (self.backward, self.last_hop) {
+            (Hop::World(_), Some(last)) => last.way_back(snapshot, &pair.original.source),
+            (Hop::World(_), None) => way(&pair.original.source),
+            (hop, _) => hop,
+        };
+        Remembered {
+            forward,
+            backward,
+            ..self
         }
     }
 
@@ -71,7 +121,8 @@ impl Remembered {
         let hops = u64::from(hop_word(self.forward)) << 32 | u64::from(hop_word(self.backward));
         let service = self.service.map_or(0, |id| u64::from(id.0) + 1);
         let known = u64::from(self.known.source) | u64::from(self.known.target) << 1;
-        [hops, service, self.wire.map_or(0, mac_word), known]
+        let last_hop = self.last_hop.map_or(0, last_hop_word);
+        [hops, service, last_hop, known]
     }
 
     /// What [`Remembered::words`] packed; `None` of words that it can't have made.
@@ -81,7 +132,7 @@ impl Remembered {
             forward: word_hop((words[0] >> 32) as u32)?,
             backward: word_hop(words[0] as u32)?,
             service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
-            wire: word_mac(words[2]),
+            last_hop: word_last_hop(words[2]),
             known: Known {
                 source: words[3] & 1 != 0,
                 target: words[3] & 2 != 0,
@@ -94,17 +145,17 @@ impl Remembered {
     pub(crate) fn way(
         words: &[u64; 4],
         direction: podway_state::Direction,
-    ) -> Option<(Hop, Option<Mac>)> {
+    ) -> Option<(Hop, Option<LastHop>)> {
         let hop = match direction {
             podway_state::Direction::Original => words[0] >> 32,
             podway_state::Direction::Reply => words[0],
         };
         let hop = word_hop(hop as u32)?;
-        let wire = match hop {
-            Hop::World => word_mac(words[2]),
+        let last_hop = match hop {
+            Hop::World(_) => word_last_hop(words[2]),
             Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => None,
         };
-        Some((hop, wire))
+        Some((hop, last_hop))
     }
 
     /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3, F19).
@@ -113,7 +164,7 @@ impl Remembered {
     pub(crate) fn awaits_service(&self, protocol: Protocol, track: Track) -> bool {
         self.service.is_none()
             && (protocol == Protocol::UDP || !track.is_answered())
-            && matches!(self.forward, Hop::World | Hop::Host | Hop::Peer(_))
+            && matches!(self.forward, Hop::World(_) | Hop::Host | Hop::Peer(_))
     }
 
     /// True if nothing that decided it can have changed after `decided`, a snapshot's sequence number.
@@ -130,7 +181,8 @@ impl Remembered {
         let hop = |hop: Hop| match hop {
             Hop::Endpoint(id) => snapshot.endpoint(id).map(|endpoint| endpoint.generation),
             Hop::Peer(id) => snapshot.peer(id).map(|peer| peer.generation),
-            Hop::Host | Hop::Gateway | Hop::Unallocated | Hop::World => Some(0),
+            Hop::World(_) => Some(snapshot.world.generation),
+            Hop::Host | Hop::Gateway | Hop::Unallocated => Some(0),
         };
         let service = match self.service {
             Some(id) => snapshot
@@ -145,17 +197,21 @@ impl Remembered {
     }
 }
 
-const MAC: u64 = 1 << 48;
+/// The highest bit says that there is one; the port has the other fifteen before the Ethernet address.
+const LAST_HOP: u64 = 1 << 63;
 
-fn mac_word(mac: Mac) -> u64 {
-    let [a, b, c, d, e, f] = mac.0;
-    MAC | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+fn last_hop_word(last: LastHop) -> u64 {
+    let [a, b, c, d, e, f] = last.mac.0;
+    let [high, low] = last.port.0.to_be_bytes();
+    LAST_HOP | u64::from_be_bytes([high, low, a, b, c, d, e, f])
 }
 
 #[inline]
-fn word_mac(word: u64) -> Option<Mac> {
-    let [_, _, a, b, c, d, e, f] = word.to_be_bytes();
-    (word & MAC != 0).then_some(Mac([a, b, c, d, e, f]))
+fn word_last_hop(word: u64) -> Option<LastHop> {
+    let [high, low, a, b, c, d, e, f] = word.to_be_bytes();
+    let port = PortId(u16::from_be_bytes([high & 0x7f, low]));
+    let mac = Mac([a, b, c, d, e, f]);
+    (word & LAST_HOP != 0).then_some(LastHop { port, mac })
 }
 
 const ENDPOINT: u32 = 1 << 28;
@@ -168,7 +224,7 @@ fn hop_word(hop: Hop) -> u32 {
         Hop::Endpoint(id) => ENDPOINT | id.0,
         Hop::Peer(id) => PEER | u32::from(id.0),
         Hop::Host => HOST,
-        Hop::World => WORLD,
+        Hop::World(id) => WORLD | id.0,
         Hop::Gateway | Hop::Unallocated => 0,
     }
 }
@@ -180,7 +236,7 @@ fn word_hop(word: u32) -> Option<Hop> {
         ENDPOINT => Some(Hop::Endpoint(EndpointId(id))),
         PEER => Some(Hop::Peer(PeerId(id as u16))),
         HOST => Some(Hop::Host),
-        WORLD => Some(Hop::World),
+        WORLD => Some(Hop::World(NextHopId(id))),
         _ => None,
     }
 }

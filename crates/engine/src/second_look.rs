@@ -131,8 +131,8 @@ impl Seen {
     /// What is there of the end that a packet leads to.
     fn presence(&self, snapshot: &Snapshot, end: &End) -> Presence {
         let there = match end.hop {
-            Hop::World => true,
-            Hop::Host => is_host(snapshot, &end.addr),
+            Hop::World(_) => self.is_same(snapshot, end),
+            Hop::Host => self.is_same(snapshot, end),
             Hop::Endpoint(_) => self.is_same(snapshot, end),
             Hop::Peer(_) => {
                 // Who has sent its FIN knows what it does: its node has the last word.
@@ -151,7 +151,7 @@ impl Seen {
                     None => Presence::Detached,
                 }
             }
-            (true, Hop::World | Hop::Host | Hop::Peer(_) | Hop::Gateway | Hop::Unallocated) => {
+            (true, Hop::World(_) | Hop::Host | Hop::Peer(_) | Hop::Gateway | Hop::Unallocated) => {
                 Presence::There
             }
         }
@@ -160,8 +160,15 @@ impl Seen {
     /// F11: whether an end is who it was, though it may be about to go.
     fn is_same(&self, snapshot: &Snapshot, end: &End) -> bool {
         match end.hop {
-            Hop::World => true,
-            Hop::Host => is_host(snapshot, &end.addr),
+            Hop::World(_) => match end.sends {
+                Heading::Forward => true,
+                Heading::Backward => self.is_out_there(snapshot, end),
+            },
+            Hop::Host => match end.sends {
+                Heading::Forward => is_host(snapshot, &end.addr),
+                // R2: an address that has left this node is to be found on the wire.
+                Heading::Backward => snapshot.routes.hop(&end.addr) == Hop::Host,
+            },
             // Not by its address, which may be another pod's by now, on another node.
             Hop::Endpoint(id) => snapshot.endpoint(id).is_some_and(|endpoint| {
                 let same_pod = self.decided == INHERITED || endpoint.since <= self.decided;
@@ -170,6 +177,20 @@ impl Seen {
             Hop::Peer(_) => snapshot.routes.hop(&end.addr) == end.hop,
             Hop::Gateway | Hop::Unallocated => false,
         }
+    }
+}
+
+impl Seen {
+    /// Whether what a flow leads to outside of the cluster is still there, and answers to it still come here (R2).
+    fn is_out_there(&self, snapshot: &Snapshot, end: &End) -> bool {
+        let Pair {
+            original,
+            translated,
+            ..
+        } = &self.pair;
+        let is_own = |addr: &Addr| snapshot.routes.hop(addr) == Hop::Host;
+        let answers_come = translated.source == original.source || is_own(&translated.source);
+        !is_own(&end.addr) && answers_come
     }
 }
 
@@ -225,7 +246,7 @@ fn arrival(backward: Hop) -> Option<Arrival> {
         Hop::Endpoint(id) => Some(Arrival::Endpoint(id)),
         Hop::Peer(id) => Some(Arrival::Peer(id)),
         Hop::Host => Some(Arrival::Host),
-        Hop::World => Some(Arrival::World),
+        Hop::World(_) => Some(Arrival::World),
         Hop::Gateway | Hop::Unallocated => None,
     }
 }
@@ -233,7 +254,7 @@ fn arrival(backward: Hop) -> Option<Arrival> {
 /// True of an address that the host answers for, or forwards for.
 fn is_host(snapshot: &Snapshot, addr: &Addr) -> bool {
     match snapshot.routes.hop(addr) {
-        Hop::Host | Hop::World | Hop::Gateway => true,
+        Hop::Host | Hop::World(_) | Hop::Gateway => true,
         Hop::Endpoint(_) | Hop::Peer(_) | Hop::Unallocated => false,
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn is_large(snapshot: &Snapshot, hop: Hop) -> bool {
             endpoint.is_some_and(|endpoint| endpoint.mtu > snapshot.node.uplink_mtu)
         }
         Hop::Host => snapshot.node.host_mtu > snapshot.node.uplink_mtu,
-        Hop::Peer(_) | Hop::World | Hop::Gateway | Hop::Unallocated => false,
+        Hop::Peer(_) | Hop::World(_) | Hop::Gateway | Hop::Unallocated => false,
     }
 }
 

@@ -154,7 +154,10 @@ pub(crate) fn source_nat(
     if served && *target == original.source {
         return Ok(SourceNat::Hairpin(gateway()?));
     }
-    if hop == Hop::World {
+    if let Hop::World(id) = hop {
+        // R1: the address that the route prefers.
+        let preferred = snapshot.world.to(id).and_then(|next| next.source);
+        let own = preferred.map_or(own, Ok);
         let exempt = |addr: &Addr| {
             let mut ranges = node.masquerade_exempt.iter();
             ranges.any(|range| range.contains(&addr.ip()))
@@ -174,7 +177,7 @@ pub(crate) fn source_nat(
         };
     }
     // What comes from an address of ours has it already.
-    let ours = *arrival == Arrival::Host && node.addresses.contains(&original.source);
+    let ours = *arrival == Arrival::Host && snapshot.routes.hop(&original.source) == Hop::Host;
     match source {
         Source::Node if !ours => Ok(SourceNat::Masquerade(own?)),
         Source::Node | Source::Own => Ok(SourceNat::Keep),
@@ -196,7 +199,7 @@ pub(crate) fn is_node_at(snapshot: &Snapshot, hop: Hop, addr: &Addr) -> bool {
         Hop::Peer(id) => snapshot
             .peer(id)
             .is_some_and(|peer| peer.addresses.contains(addr)),
-        Hop::Endpoint(_) | Hop::Gateway | Hop::Unallocated | Hop::World => false,
+        Hop::Endpoint(_) | Hop::Gateway | Hop::Unallocated | Hop::World(_) => false,
     }
 }
 

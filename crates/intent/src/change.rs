@@ -7,8 +7,8 @@ use std::sync::Arc;
 use podway_wire::Mac;
 
 use crate::{
-    Attachment, ClusterNetworkPolicy, EndpointSlice, Name, Namespace, NetworkPolicy, Node,
-    NodeSetup, Pod, Service, ServiceCidr,
+    Attachment, ClusterNetworkPolicy, EndpointSlice, HostRoute, LinkAddress, Name, Namespace,
+    NetworkPolicy, Node, NodeSetup, Pod, Resolved, RouteKey, Service, ServiceCidr,
 };
 
 /// What an object is, and which: the key under which a [`crate::Cluster`] keeps it.
@@ -34,6 +34,12 @@ pub enum Key {
     Attachment(Name),
     /// A next hop by the address it leads to.
     Neighbour(IpAddr),
+    /// A route of the host's.
+    Route(RouteKey),
+    /// A neighbour on a device's wire.
+    LinkNeighbour(LinkAddress),
+    /// An address of this node's.
+    OwnAddress(IpAddr),
     /// The node's set-up.
     Setup,
 }
@@ -51,6 +57,9 @@ impl fmt::Display for Key {
             Key::ServiceCidr(name) => write!(f, "servicecidr {name}"),
             Key::Attachment(pod) => write!(f, "attachment of pod {pod}"),
             Key::Neighbour(addr) => write!(f, "neighbour {addr}"),
+            Key::Route(key) => write!(f, "route {}", key.range),
+            Key::LinkNeighbour(key) => write!(f, "neighbour {}", key.address),
+            Key::OwnAddress(addr) => write!(f, "address {addr}"),
             Key::Setup => f.write_str("node set-up"),
         }
     }
@@ -79,6 +88,12 @@ pub enum Change {
     Attachment(Attachment),
     /// The kernel resolved the next hop towards an address of a peer.
     Neighbour(IpAddr, Mac),
+    /// The host has this route.
+    Route(RouteKey, HostRoute),
+    /// The kernel knows a neighbour on a device's wire.
+    LinkNeighbour(LinkAddress, Resolved),
+    /// A device of the node's has this address.
+    OwnAddress(IpAddr),
     /// The node is made of this.
     Setup(NodeSetup),
     /// This is gone.
@@ -99,6 +114,9 @@ impl Change {
             Change::ServiceCidr(it) => Key::ServiceCidr(it.name.clone()),
             Change::Attachment(attachment) => Key::Attachment(attachment.pod.clone()),
             Change::Neighbour(address, _) => Key::Neighbour(*address),
+            Change::Route(key, _) => Key::Route(*key),
+            Change::LinkNeighbour(key, _) => Key::LinkNeighbour(*key),
+            Change::OwnAddress(address) => Key::OwnAddress(*address),
             Change::Setup(_) => Key::Setup,
             Change::Gone(key) => key.clone(),
         }

@@ -10,8 +10,8 @@ use podway_tables::SharedMap;
 use podway_wire::Mac;
 
 use crate::{
-    Attachment, Change, ClusterNetworkPolicy, EndpointSlice, Key, Labels, Name, Namespace,
-    NetworkPolicy, Node, NodeSetup, Pod, Service, ServiceCidr,
+    Attachment, Change, ClusterNetworkPolicy, EndpointSlice, HostRoute, Key, Labels, LinkAddress,
+    Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, Resolved, RouteKey, Service, ServiceCidr,
 };
 
 /// The label that every namespace has, whatever its source says.
@@ -33,6 +33,9 @@ pub struct Cluster {
     pub(crate) service_cidrs: SharedMap<Arc<str>, Arc<ServiceCidr>>,
     pub(crate) attachments: SharedMap<Name, Arc<Attachment>>,
     pub(crate) neighbours: SharedMap<IpAddr, Mac>,
+    pub(crate) routes: SharedMap<RouteKey, HostRoute>,
+    pub(crate) link_neighbours: SharedMap<LinkAddress, Resolved>,
+    pub(crate) own_addresses: SharedMap<IpAddr, ()>,
     pub(crate) setup: Option<Arc<NodeSetup>>,
 }
 
@@ -54,6 +57,11 @@ impl Cluster {
             Change::Neighbour(addr, mac) => {
                 self.neighbours.insert(addr, mac);
             }
+            Change::Route(key, route) => drop(self.routes.insert(key, route)),
+            Change::LinkNeighbour(key, resolved) => {
+                self.link_neighbours.insert(key, resolved);
+            }
+            Change::OwnAddress(addr) => drop(self.own_addresses.insert(addr, ())),
             Change::Setup(it) => self.setup = Some(Arc::new(it)),
             Change::Gone(key) => self.forget(&key),
         }
@@ -151,6 +159,18 @@ impl Cluster {
         self.neighbours.get(addr).copied()
     }
 
+    /// What the node's kernel says of the world, as the changes that make it so.
+    pub fn host_facts(&self) -> Vec<Change> {
+        let routes = self.routes.iter();
+        let neighbours = self.link_neighbours.iter();
+        let own = self.own_addresses.iter();
+        routes
+            .map(|(key, route)| Change::Route(*key, *route))
+            .chain(neighbours.map(|(key, it)| Change::LinkNeighbour(*key, *it)))
+            .chain(own.map(|(ip, ())| Change::OwnAddress(*ip)))
+            .collect()
+    }
+
     /// What this node is made of; `None` until the agent has said so.
     pub fn setup(&self) -> Option<&NodeSetup> {
         self.setup.as_deref()
@@ -168,6 +188,9 @@ impl Cluster {
             Key::ServiceCidr(name) => drop(self.service_cidrs.remove(name)),
             Key::Attachment(pod) => drop(self.attachments.remove(pod)),
             Key::Neighbour(addr) => drop(self.neighbours.remove(addr)),
+            Key::Route(key) => drop(self.routes.remove(key)),
+            Key::LinkNeighbour(key) => drop(self.link_neighbours.remove(key)),
+            Key::OwnAddress(addr) => drop(self.own_addresses.remove(addr)),
             Key::Setup => self.setup = None,
         }
     }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use podway_tables::{FrontendKind, Port, PortId, PortKind, Slots, Snapshot};
+use podway_tables::{FrontendKind, Hop, Port, PortId, PortKind, Slots, Snapshot};
 
 use crate::address::single;
+use crate::host::with_default_ways;
 use crate::lingering::Lingering;
 use crate::pods::PodTable;
 use crate::policies::PolicyTable;
@@ -15,7 +16,11 @@ use crate::round::{Round, Touched};
 use crate::service_ranges::{Ranges, ServiceRanges};
 use crate::services::ServiceTable;
 use crate::topology::Topology;
+use crate::world::WorldTable;
 use crate::{Cluster, Compiled, Key, Names, Plan, Problem};
+
+/// Addresses of this node's at which the XDP program knows what is ours; further ones are the host's alone.
+const OWN_ADDRESSES: usize = 4096;
 
 /// Compiles a cluster for one node and remembers what it made of it, so that the next time costs only what changed.
 ///
@@ -27,6 +32,7 @@ pub struct Compiler {
     lingering: Lingering,
     snapshot: Snapshot,
     names: Names,
+    world: WorldTable,
     topology: Topology,
     pods: PodTable,
     ranges: ServiceRanges,
@@ -43,6 +49,7 @@ impl Compiler {
             lingering: Lingering::default(),
             snapshot: Snapshot::default(),
             names: Names::default(),
+            world: WorldTable::default(),
             topology: Topology::default(),
             pods: PodTable::default(),
             ranges: ServiceRanges::default(),
@@ -53,7 +60,7 @@ impl Compiler {
 
     /// Tables for the cluster as it now is; their sequence number is one more than that of the last ones.
     pub fn compile(&mut self, cluster: &Cluster) -> Compiled {
-        let cluster = &self.lingering.in_force(cluster, &self.node);
+        let cluster = &with_default_ways(&self.lingering.in_force(cluster, &self.node));
         let before = std::mem::replace(&mut self.last, cluster.clone());
         self.snapshot.sequence += 1;
         let round = Round {
@@ -64,6 +71,7 @@ impl Compiler {
             touched: Touched::between(&before, cluster),
         };
         let (snapshot, names) = (&mut self.snapshot, &mut self.names);
+        self.world.update(&round, &mut snapshot.world);
         let moved = self.topology.update(&round, snapshot, &mut names.peers);
         let addresses = self.pods.update(
             &round,
@@ -110,8 +118,12 @@ impl Compiler {
         let uplink = setup.and_then(|setup| setup.uplink).map(|(id, _, _)| id);
         let host = setup.and_then(|setup| setup.host).map(|(id, _, _)| id);
         let fixed = uplink.map(|id| (id, PortKind::Uplink, "uplink"));
+        let more = setup.map_or(&[][..], |setup| &setup.uplinks).iter();
+        let more = more.filter(|it| Some(it.port) != uplink);
+        let more = more.map(|it| (it.port, PortKind::Uplink, "uplink"));
         for (id, kind, name) in fixed
             .into_iter()
+            .chain(more)
             .chain(host.map(|id| (id, PortKind::Host, "host")))
         {
             place(&mut ports, id, kind);
@@ -138,6 +150,24 @@ impl Compiler {
         problems
     }
 
+    /// This node's own addresses outside of its ranges: as many as the XDP program takes, those of the Node object first.
+    fn own_outside(&self, cluster: &Cluster) -> Vec<IpAddr> {
+        let node = cluster.node(&self.node);
+        let ranges = node.map_or(&[][..], |node| &node.pod_ranges);
+        let services = self.ranges.ranges();
+        let is_told = |ip: &IpAddr| node.is_some_and(|node| node.addresses.contains(ip));
+        let mut own = self.topology.own().to_vec();
+        own.retain(|ip| {
+            !ranges
+                .iter()
+                .chain(services)
+                .any(|range| range.contains(ip))
+        });
+        own.sort_by_key(|ip| !is_told(ip));
+        own.truncate(OWN_ADDRESSES);
+        own
+    }
+
     fn plan(&self, cluster: &Cluster) -> Plan {
         let own = cluster.node(&self.node);
         let ranges: Vec<IpNet> = own.map_or_else(Vec::new, |own| own.pod_ranges.clone());
@@ -149,14 +179,13 @@ impl Compiler {
         local.extend(ranges.iter().map(IpNet::trunc));
         let setup = cluster.setup();
         local.extend(self.ranges.taken(cluster));
-        let addresses = own.map_or(&[][..], |own| &own.addresses);
         let nodes = cluster.nodes.iter().flat_map(|(_, node)| &node.addresses);
         let nodes: HashSet<&IpAddr> = nodes.collect();
         let mut node_ports = BTreeSet::new();
         let mut own_ports = BTreeSet::new();
         for (key, kind) in self.services.outward() {
             let address = key.addr.ip();
-            let is_own = addresses.contains(&address);
+            let is_own = self.snapshot.routes.hop(&key.addr) == Hop::Host;
             if is_own || address.is_loopback() {
                 own_ports.insert((address, key.protocol, key.port));
             }
@@ -172,8 +201,8 @@ impl Compiler {
             }
         }
         Plan {
+            node_addresses: self.own_outside(cluster),
             local: local.into_iter().collect(),
-            node_addresses: own.map_or_else(Vec::new, |own| own.addresses.clone()),
             direct: self.topology.direct().to_vec(),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
             node_ports: node_ports.into_iter().collect(),

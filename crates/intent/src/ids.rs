@@ -7,6 +7,7 @@ use std::hash::Hash;
 #[derive(Debug)]
 pub(crate) struct Ids<K> {
     of: HashMap<K, u32>,
+    keys: Vec<Option<K>>,
     free: BTreeSet<u32>,
     next: u32,
 }
@@ -15,6 +16,7 @@ impl<K> Default for Ids<K> {
     fn default() -> Self {
         Ids {
             of: HashMap::new(),
+            keys: Vec::new(),
             free: BTreeSet::new(),
             next: 0,
         }
@@ -30,6 +32,10 @@ impl<K: Hash + Eq + Clone> Ids<K> {
         let id = self.free.pop_first().unwrap_or(self.next);
         self.next = self.next.max(id + 1);
         self.of.insert(key.clone(), id);
+        if self.keys.len() <= id as usize {
+            self.keys.resize(id as usize + 1, None);
+        }
+        self.keys[id as usize] = Some(key.clone());
         (id, Assigned::Now)
     }
 
@@ -38,9 +44,15 @@ impl<K: Hash + Eq + Clone> Ids<K> {
         self.of.get(key).copied()
     }
 
+    /// The key with an id.
+    pub(crate) fn key(&self, id: u32) -> Option<&K> {
+        self.keys.get(id as usize)?.as_ref()
+    }
+
     /// Takes the id of a key back.
     pub(crate) fn release(&mut self, key: &K) -> Option<u32> {
         let id = self.of.remove(key)?;
+        self.keys[id as usize] = None;
         self.free.insert(id);
         Some(id)
     }
@@ -72,5 +84,6 @@ mod tests {
         assert_eq!(ids.assign(&'c'), (0, Assigned::Now));
         assert_eq!(ids.assign(&'a'), (2, Assigned::Now));
         assert_eq!((ids.of(&'b'), ids.of(&'x')), (Some(1), None));
+        assert_eq!((ids.key(1), ids.key(9)), (Some(&'b'), None));
     }
 }

@@ -379,7 +379,7 @@ pub struct Attachment {
 /// What this node is made of, as the agent found it: the one fact that no cluster object gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSetup {
-    /// The uplink's port, Ethernet address and MTU in bytes.
+    /// The port, Ethernet address and MTU in bytes of the uplink that leads to the other nodes.
     pub uplink: Option<(podway_tables::PortId, Mac, u32)>,
     /// The host port, the Ethernet address of the host's end, and the MTU in bytes.
     pub host: Option<(podway_tables::PortId, Mac, u32)>,
@@ -405,8 +405,10 @@ pub struct NodeSetup {
     pub cluster_ip_masquerade: podway_tables::ClusterIpMasquerade,
     /// Ranges outside of the cluster to which pods send with their own addresses.
     pub masquerade_exempt: Vec<IpNet>,
-    /// The uplink's default gateways.
+    /// The uplink's default gateways: the only ways out while no routes of the host's are known.
     pub world: podway_tables::NextHops,
+    /// The devices that the host's routes may lead to.
+    pub uplinks: Vec<crate::Uplink>,
     /// The first and last source port of what leaves under this node's address; `None`: nothing does.
     pub snat_ports: Option<(u16, u16)>,
     /// Those of them that are the host's: it has sockets there, or picks from them (R3).

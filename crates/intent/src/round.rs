@@ -1,8 +1,9 @@
 //! What one compilation starts from: the facts before and now, and what differs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::{Cluster, Name};
+use crate::{Cluster, LinkAddress, Name, RouteKey};
 
 /// One compilation.
 pub(crate) struct Round<'a> {
@@ -23,6 +24,9 @@ pub(crate) struct Touched {
     pub(crate) policies: Vec<Name>,
     pub(crate) cluster_policies: Vec<Arc<str>>,
     pub(crate) attachments: Vec<Name>,
+    pub(crate) own_addresses: Vec<IpAddr>,
+    pub(crate) routes: Vec<RouteKey>,
+    pub(crate) link_neighbours: Vec<LinkAddress>,
     pub(crate) underlay: Underlay,
 }
 
@@ -47,6 +51,9 @@ impl Touched {
             policies: sorted(now.policies.changed(&before.policies)),
             cluster_policies: sorted(now.cluster_policies.changed(&before.cluster_policies)),
             attachments: sorted(now.attachments.changed(&before.attachments)),
+            own_addresses: sorted(now.own_addresses.changed(&before.own_addresses)),
+            routes: sorted(now.routes.changed(&before.routes)),
+            link_neighbours: sorted(now.link_neighbours.changed(&before.link_neighbours)),
             underlay: match same {
                 true => Underlay::Same,
                 false => Underlay::Different,

@@ -61,7 +61,9 @@ impl ServiceRanges {
             true => BTreeSet::new(),
             false => {
                 let nodes = cluster.nodes.iter();
-                nodes.flat_map(|(_, node)| node.addresses.clone()).collect()
+                let own = cluster.own_addresses.iter().map(|(ip, ())| *ip);
+                let told = nodes.flat_map(|(_, node)| node.addresses.clone());
+                told.chain(own).collect()
             }
         };
         let single = self.outside.keys().copied();

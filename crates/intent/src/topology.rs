@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use podway_tables::{Hop, Peer, PeerId, PrefixMap, Slots, Snapshot, Via};
-use podway_wire::Addr;
+use podway_tables::{Hop, Peer, PeerId, PortId, PrefixMap, Slots, Snapshot, Via, World};
+use podway_wire::{Addr, Mac};
 
 use crate::address::gateway;
 use crate::ids::Ids;
@@ -24,6 +24,10 @@ pub(crate) struct Topology {
     addresses: BTreeMap<Addr, Hop>,
     /// The pod ranges of nodes that send directly, in order.
     direct: Vec<IpNet>,
+    /// Addresses that are this node's own, in order.
+    own: Vec<IpAddr>,
+    /// Of the ways to nodes, and of their ranges and addresses.
+    peer_problems: Vec<Problem>,
     problems: Vec<Problem>,
 }
 
@@ -35,18 +39,25 @@ impl Topology {
         snapshot: &mut Snapshot,
         names: &mut Slots<Arc<str>>,
     ) -> Outcome {
-        if round.touched.nodes.is_empty() && round.touched.underlay == Underlay::Same {
+        let touched = &round.touched;
+        let same_world = touched.routes.is_empty() && touched.link_neighbours.is_empty();
+        let same_nodes = touched.nodes.is_empty() && touched.own_addresses.is_empty();
+        if same_nodes && same_world && touched.underlay == Underlay::Same {
+            return Outcome::Same;
+        }
+        self.peer_problems.clear();
+        self.set_peers(round, snapshot, names);
+        self.set_direct(snapshot);
+        if same_nodes && touched.underlay == Underlay::Same {
             return Outcome::Same;
         }
         self.problems.clear();
-        self.set_peers(round, snapshot, names);
-        self.set_direct(snapshot);
         set_node(round, snapshot);
         let ranges = self.ranges(round);
         snapshot.routes.set_ranges(ranges);
         let addresses = self.node_addresses(round);
         let before = std::mem::replace(&mut self.addresses, addresses);
-        match round.touched.nodes.is_empty() {
+        match same_nodes {
             true => Outcome::Same,
             false => Outcome::Moved(before.into_keys().collect()),
         }
@@ -73,9 +84,14 @@ impl Topology {
         &self.direct
     }
 
+    /// The addresses that are this node's own, in order.
+    pub(crate) fn own(&self) -> &[IpAddr] {
+        &self.own
+    }
+
     /// What is wrong with nodes.
     pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> {
-        self.problems.iter().cloned()
+        self.peer_problems.iter().chain(&self.problems).cloned()
     }
 
     fn set_peers(
@@ -86,13 +102,13 @@ impl Topology {
     ) {
         let mut wanted = BTreeMap::new();
         for node in others(round) {
-            let peer = peer(round, node);
+            let peer = peer(round, node, &snapshot.world);
             let problem = match peer.as_ref().map(|peer| (peer.via, peer.vtep)) {
                 Some((Via::Vxlan | Via::Direct, _)) => None,
                 Some((Via::Nothing, vtep)) => Some(far(round, &vtep)),
                 None => Some("no tunnel leads there: it and this node need InternalIP addresses of one family".into()),
             };
-            self.problems.extend(problem.map(|text| Problem {
+            self.peer_problems.extend(problem.map(|text| Problem {
                 object: Key::Node(node.name.clone()),
                 text,
             }));
@@ -118,7 +134,7 @@ impl Topology {
             let (id, _) = self.peers.assign(&name);
             let Ok(place) = u16::try_from(id) else {
                 self.peers.release(&name);
-                self.problems.push(Problem {
+                self.peer_problems.push(Problem {
                     object: Key::Node(name),
                     text: "no tunnel leads there: more than 65 536 nodes".into(),
                 });
@@ -165,17 +181,26 @@ impl Topology {
     /// The addresses of nodes and of our gateways; ours go first, then those of nodes in the order of names.
     fn node_addresses(&mut self, round: &Round<'_>) -> BTreeMap<Addr, Hop> {
         let mut hops = BTreeMap::new();
+        let kernels = &round.now.own_addresses;
         if let Some(own) = round.now.nodes.get(round.node) {
-            hops.extend(own.addresses.iter().map(|ip| (Addr::from(*ip), Hop::Host)));
+            let told = own.addresses.iter();
+            let there = told.filter(|ip| kernels.is_empty() || kernels.get(*ip).is_some());
+            hops.extend(there.map(|ip| (Addr::from(*ip), Hop::Host)));
             for range in &own.pod_ranges {
                 hops.entry(gateway(range).into()).or_insert(Hop::Gateway);
             }
         }
+        // R2: whatever Nodes say, an address that a device here has is this node's.
+        for (ip, ()) in kernels.iter() {
+            hops.entry(Addr::from(*ip)).or_insert(Hop::Host);
+        }
+        let own = hops.iter().filter(|(_, hop)| **hop == Hop::Host);
+        self.own = own.map(|(addr, _)| addr.ip()).collect();
         for node in others(round) {
-            let hop = self.peer(&node.name).map_or(Hop::World, Hop::Peer);
+            let hop = self.peer(&node.name).map_or(Hop::WORLD, Hop::Peer);
             for ip in &node.addresses {
                 let taken = hops.get(&Addr::from(*ip));
-                if taken.is_some_and(|taken| *taken != hop) {
+                if taken.is_some_and(|taken| *taken != hop) && kernels.get(ip).is_none() {
                     self.problems.push(Problem {
                         object: Key::Node(node.name.clone()),
                         text: format!("address {ip} is another node's too; correct one of them"),
@@ -184,7 +209,7 @@ impl Topology {
                 hops.entry(Addr::from(*ip)).or_insert(hop);
             }
         }
-        hops.retain(|_, hop| *hop != Hop::World);
+        hops.retain(|_, hop| *hop != Hop::WORLD);
         hops
     }
 
@@ -243,7 +268,7 @@ fn others<'a>(round: &Round<'a>) -> Vec<&'a Arc<Node>> {
 }
 
 /// The way to a node: in the family of our first address if it has that, else in the other.
-fn peer(round: &Round<'_>, node: &Node) -> Option<Peer> {
+fn peer(round: &Round<'_>, node: &Node, world: &World) -> Option<Peer> {
     let own = round.now.nodes.get(round.node)?;
     let (source, vtep) = own.addresses.iter().find_map(|source| {
         let mut theirs = node.addresses.iter();
@@ -252,15 +277,51 @@ fn peer(round: &Round<'_>, node: &Node) -> Option<Peer> {
     })?;
     let setup = round.now.setup();
     let via = setup.map_or_else(Via::default, |setup| via(setup, vtep));
+    let way = Way::to(round, *vtep, world);
     Some(Peer {
         vtep: (*vtep).into(),
         via,
-        mtu: setup.map_or(0, |setup| mtu(setup, via, vtep)),
+        mtu: mtu(way.mtu, via, vtep),
         addresses: node.addresses.iter().copied().map(Addr::from).collect(),
         source: (*source).into(),
-        next_hop: round.now.neighbour(vtep),
+        port: way.port,
+        source_mac: way.source_mac,
+        next_hop: way.next_hop,
         generation: 0,
     })
+}
+
+/// How packets get onto the wire to another node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    port: Option<PortId>,
+    source_mac: Mac,
+    next_hop: Option<Mac>,
+    mtu: u32,
+}
+
+impl Way {
+    /// By the route that the host has to it, or else by the uplink.
+    fn to(round: &Round<'_>, vtep: IpAddr, world: &World) -> Way {
+        let resolved = round.now.neighbour(&vtep);
+        let uplink = round.now.setup().and_then(|setup| setup.uplink);
+        if let Some(next) = world.to(world.next_hop(&vtep.into())) {
+            // On the uplink the kernel was asked about this very node.
+            let asked = resolved.filter(|_| uplink.is_some_and(|(port, _, _)| port == next.port));
+            return Way {
+                port: Some(next.port),
+                source_mac: next.source_mac,
+                next_hop: asked.or(next.mac),
+                mtu: next.mtu,
+            };
+        }
+        uplink.map_or_else(Way::default, |(port, source_mac, mtu)| Way {
+            port: Some(port),
+            source_mac,
+            next_hop: resolved,
+            mtu,
+        })
+    }
 }
 
 /// What is wrong with a node that nothing leads to.
@@ -295,7 +356,6 @@ fn set_node(round: &Round<'_>, snapshot: &mut Snapshot) {
     node.host_mtu = setup.host.map_or(0, |(_, _, mtu)| mtu);
     node.cluster_ip_masquerade = setup.cluster_ip_masquerade;
     node.masquerade_exempt.clone_from(&setup.masquerade_exempt);
-    node.world = setup.world;
     node.snat_ports = setup.snat_ports;
     node.host_ports = setup.host_ports.clone();
     node.uplink_mtu = setup.uplink.map_or(0, |(_, _, mtu)| mtu);

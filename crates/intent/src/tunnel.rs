@@ -78,14 +78,13 @@ pub(crate) fn via(setup: &NodeSetup, vtep: &IpAddr) -> Via {
     }
 }
 
-/// The largest IP packet that gets to the node at `vtep` in one piece, in bytes.
-pub(crate) fn mtu(setup: &NodeSetup, via: Via, vtep: &IpAddr) -> u32 {
-    let uplink = setup.uplink.map_or(0, |(_, _, mtu)| mtu);
+/// The largest IP packet that gets to the node at `vtep` in one piece over a wire with this MTU, in bytes.
+pub(crate) fn mtu(wire: u32, via: Via, vtep: &IpAddr) -> u32 {
     let overhead = match via {
         Via::Vxlan => vxlan::overhead(Addr::from(*vtep).family()) as u32,
         Via::Direct | Via::Nothing => 0,
     };
-    uplink.saturating_sub(overhead)
+    wire.saturating_sub(overhead)
 }
 
 #[cfg(test)]

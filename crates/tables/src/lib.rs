@@ -15,6 +15,7 @@ mod shared_map;
 mod slots;
 mod snapshot;
 mod verdicts;
+mod world;
 
 pub use backends::{Backend, Backends};
 pub use policies::{
@@ -26,10 +27,9 @@ pub use service::{Choice, Client, Frontend, FrontendKind, Reach, Refusal, Servic
 pub use services::{Found, Services};
 pub use shared_map::SharedMap;
 pub use slots::Slots;
-pub use snapshot::{
-    ClusterIpMasquerade, Endpoint, NextHops, Node, Peer, Port, PortKind, Snapshot, Via,
-};
+pub use snapshot::{ClusterIpMasquerade, Endpoint, Node, Peer, Port, PortKind, Snapshot, Via};
 pub use verdicts::{Effect, Peers, PortMatch, Rank, Rule, Tier, Verdicts};
+pub use world::{Exit, Leads, NextHop, NextHopId, NextHops, NoWay, Upkeep, Uplink, World};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use podway_wire::Addr;
 
-use crate::{EndpointId, PeerId, PrefixMap, SharedMap};
+use crate::{EndpointId, NextHopId, PeerId, PrefixMap, SharedMap};
 
 /// Where a packet goes next.
 // Two words: copies in smaller pieces stall whoever reads them as words.
@@ -22,8 +22,13 @@ pub enum Hop {
     Gateway,
     /// An address of this node's pod ranges that no pod has, or of a peer's that we don't know.
     Unallocated,
-    /// An address outside the cluster.
-    World,
+    /// An address outside the cluster, and the way there if it was looked for.
+    World(NextHopId),
+}
+
+impl Hop {
+    /// Outside of the cluster, wherever that leads.
+    pub const WORLD: Hop = Hop::World(NextHopId::NONE);
 }
 
 /// Longest-prefix match from addresses to hops; whole addresses are apart from ranges and looked at first.
@@ -34,7 +39,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Where `addr` is; [`Hop::World`] if no route covers it.
+    /// Where `addr` is; [`Hop::WORLD`] if that is outside of the cluster: the way there is [`crate::Snapshot::hop`]'s to say.
     #[inline]
     pub fn hop(&self, addr: &Addr) -> Hop {
         if let Some(hop) = self.addresses.get(addr) {
@@ -46,7 +51,7 @@ impl Routes {
     /// Where `addr` is by the ranges alone.
     #[inline]
     pub fn range_hop(&self, addr: &Addr) -> Hop {
-        self.ranges.longest(addr).copied().unwrap_or(Hop::World)
+        self.ranges.longest(addr).copied().unwrap_or(Hop::WORLD)
     }
 
     /// Routes one address, or with `None` leaves it to the ranges; gives what was there.
@@ -89,7 +94,7 @@ mod tests {
         assert_eq!(routes.hop(&pod), Hop::Endpoint(EndpointId(4)));
         assert_eq!(routes.hop(&Addr::v4([10, 1, 0, 8])), Hop::Peer(PeerId(1)));
         assert_eq!(routes.hop(&Addr::v4([10, 2, 0, 8])), Hop::Unallocated);
-        assert_eq!(routes.hop(&Addr::v4([11, 0, 0, 1])), Hop::World);
+        assert_eq!(routes.hop(&Addr::v4([11, 0, 0, 1])), Hop::WORLD);
         assert_eq!(routes.hop(&Addr::v6([0xfd; 16])), Hop::Peer(PeerId(6)));
         assert_eq!(
             routes.set_address(pod, None),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use podway_wire::{Addr, Family, Mac, Protocol};
 
-use crate::{EndpointId, PeerId, Policies, PortId, Routes, Services};
+use crate::{EndpointId, Hop, PeerId, Policies, PortId, Routes, Services, World};
 
 /// The compiled state that workers read; immutable once published.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub peers: Vec<Option<Peer>>,
     /// Where addresses are.
     pub routes: Routes,
+    /// Where addresses outside of the cluster are.
+    pub world: World,
     /// Virtual addresses and who stands behind them.
     pub services: Services,
     /// Who may talk to whom.
@@ -62,8 +64,6 @@ pub struct Node {
     pub cluster_ip_masquerade: ClusterIpMasquerade,
     /// Where pods' packets go with the pods' own addresses, outside of the cluster.
     pub masquerade_exempt: Vec<IpNet>,
-    /// The way out of the cluster.
-    pub world: NextHops,
 }
 
 /// Whose packets to cluster addresses get the node's address as their source.
@@ -76,26 +76,6 @@ pub enum ClusterIpMasquerade {
     All,
     /// None (kube-proxy when it can't tell pods from others).
     None,
-}
-
-/// The Ethernet addresses of the uplink's default gateways; `None` without one, or until it is resolved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHops {
-    /// For IPv4.
-    pub v4: Option<Mac>,
-    /// For IPv6.
-    pub v6: Option<Mac>,
-}
-
-impl NextHops {
-    /// The gateway of a family.
-    #[inline]
-    pub fn of(&self, family: Family) -> Option<Mac> {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-    }
 }
 
 impl Node {
@@ -176,6 +156,10 @@ pub struct Peer {
     pub addresses: Vec<Addr>,
     /// The local address that our tunnel packets carry.
     pub source: Addr,
+    /// The uplink that leads there.
+    pub port: Option<PortId>,
+    /// That uplink's own Ethernet address.
+    pub source_mac: Mac,
     /// The next hop's Ethernet address as the kernel's neighbour table has it; `None` until it is resolved.
     pub next_hop: Option<Mac>,
     /// When anything about it last changed.
@@ -183,6 +167,18 @@ pub struct Peer {
 }
 
 impl Snapshot {
+    /// Where `addr` is, and the way there if that is outside of the cluster.
+    pub fn hop(&self, addr: &Addr) -> Hop {
+        match self.routes.hop(addr) {
+            Hop::World(_) => Hop::World(self.world.next_hop(addr)),
+            hop @ (Hop::Endpoint(_)
+            | Hop::Peer(_)
+            | Hop::Host
+            | Hop::Gateway
+            | Hop::Unallocated) => hop,
+        }
+    }
+
     /// The port, if there is one with this id.
     #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {

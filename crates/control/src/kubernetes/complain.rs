@@ -82,6 +82,9 @@ async fn create(announcer: &Announcer, complaint: &Complaint) -> Result<(), Anno
         | Key::ServiceCidr(_)
         | Key::Attachment(_)
         | Key::Neighbour(_)
+        | Key::Route(_)
+        | Key::LinkNeighbour(_)
+        | Key::OwnAddress(_)
         | Key::Setup => return Ok(()),
     };
     let kind = complaint.kind;

@@ -150,8 +150,12 @@ pub(super) fn title(kind: Kind, key: &Key) -> String {
         | Key::EndpointSlice(name)
         | Key::NetworkPolicy(name)
         | Key::Attachment(name) => format!("{kind} {name}"),
-        Key::Neighbour(address) => format!("{kind} {address}"),
-        Key::Setup => kind.to_string(),
+        // No source tells of these.
+        Key::Neighbour(_)
+        | Key::Route(_)
+        | Key::LinkNeighbour(_)
+        | Key::OwnAddress(_)
+        | Key::Setup => kind.to_string(),
     }
 }
 

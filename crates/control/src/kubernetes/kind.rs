@@ -63,7 +63,12 @@ impl Kind {
             Key::NetworkPolicy(_) => Some(Kind::NetworkPolicy),
             Key::ClusterNetworkPolicy(_) => Some(Kind::ClusterNetworkPolicy),
             Key::ServiceCidr(_) => Some(Kind::ServiceCidr),
-            Key::Attachment(_) | Key::Neighbour(_) | Key::Setup => None,
+            Key::Attachment(_)
+            | Key::Neighbour(_)
+            | Key::Route(_)
+            | Key::LinkNeighbour(_)
+            | Key::OwnAddress(_)
+            | Key::Setup => None,
         }
     }
 

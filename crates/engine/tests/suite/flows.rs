@@ -228,17 +228,7 @@ fn timeouts_end_flows_by_what_is_known_of_them() {
 #[test]
 fn f3_udp_that_nothing_matched_is_a_services_as_soon_as_it_has_an_endpoint() {
     let [mut node, _] = two_nodes(&[]);
-    let Change::Setup(setup) = crate::world::setup(1) else {
-        panic!("a set-up")
-    };
-    node.change([Change::Setup(podway_intent::NodeSetup {
-        world: podway_tables::NextHops {
-            v4: Some(podway_wire::Mac([2; 6])),
-            v6: None,
-        },
-        snat_ports: Some((61_000, 61_063)),
-        ..setup
-    })]);
+    node.change(crate::world::way_out(1, podway_wire::Mac([2; 6])));
     let Change::Service(mut outward) = service("dns", 5) else {
         panic!("a service")
     };

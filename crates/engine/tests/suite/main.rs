@@ -19,5 +19,6 @@ mod policies;
 mod portless;
 mod refusals;
 mod restart;
+mod routes;
 mod segment_sizes;
 mod world;

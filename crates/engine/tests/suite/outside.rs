@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use podway_engine::{DropReason, Verdict};
 use podway_intent::{Affinity, Change, IpMode, Key, NodeSetup, Service, TrafficPolicy};
-use podway_tables::{NextHops, PortId};
+use podway_tables::PortId;
 use podway_wire::{FlowKey, Mac, Protocol, TCP_RST, macs};
 
 use crate::world::{
-    TestNode, UPLINK, across, addr, key, key_of, name, packet, parsed, pod_mac, service, setup,
-    slice, two_nodes,
+    TestNode, UPLINK, across, addr, key, key_of, name, packet, parsed, pod_mac, service, slice,
+    two_nodes, way_out,
 };
 
 const CLIENT: PortId = PortId(2);
@@ -54,19 +54,7 @@ pub(crate) fn nodes(more: &[Change]) -> [TestNode; 2] {
     let mut number = 0;
     two_nodes(more).map(|mut node| {
         number += 1;
-        let Change::Setup(setup) = setup(number) else {
-            panic!("a set-up")
-        };
-        let world = NextHops {
-            v4: Some(GATEWAY),
-            v6: Some(GATEWAY),
-        };
-        let snat_ports = Some((61_000, 61_063));
-        node.change([Change::Setup(NodeSetup {
-            world,
-            snat_ports,
-            ..setup
-        })]);
+        node.change(way_out(number, GATEWAY));
         node
     })
 }
@@ -249,17 +237,12 @@ fn f5_a_client_of_a_pod_that_is_gone_is_reset() {
 
 #[test]
 fn r3_nothing_leaves_by_a_port_of_the_hosts_own_sockets() {
-    let mut nodes = nodes(&[]);
-    let Change::Setup(setup) = setup(1) else {
+    let [mut node, _] = nodes(&[]);
+    let Some(Change::Setup(setup)) = way_out(1, GATEWAY).pop() else {
         panic!("a set-up")
     };
     let own = |protocol, first| (first..=61_062).map(move |port| (protocol, port));
-    nodes[0].change([Change::Setup(NodeSetup {
-        world: NextHops {
-            v4: Some(GATEWAY),
-            v6: Some(GATEWAY),
-        },
-        snat_ports: Some((61_000, 61_063)),
+    node.change([Change::Setup(NodeSetup {
         host_ports: Arc::new(
             own(Protocol::TCP, 61_000)
                 .chain(own(Protocol::UDP, 61_050))
@@ -276,7 +259,7 @@ fn r3_nothing_leaves_by_a_port_of_the_hosts_own_sockets() {
     ] {
         for number in 0..8 {
             let dialled = key(protocol, ("10.244.1.10", 4_000), (OUTSIDE, 80 + number));
-            let sent = nodes[0].send(CLIENT, &packet(CLIENT, &dialled, 2, b""));
+            let sent = node.send(CLIENT, &packet(CLIENT, &dialled, 2, b""));
             assert_eq!(sent.verdict, Verdict::Transmit(UPLINK));
             let port = key_of(&sent.bytes).source_port;
             assert!(fits.contains(&port), "{protocol} {port}");

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use podway_engine::{DropReason, Existing, Verdict};
-use podway_intent::{Affinity, Change, Key, NodeSetup};
+use podway_intent::{Affinity, Change, Key};
 use podway_state::{FlowTable, Resumed};
-use podway_tables::{NextHops, PortId};
+use podway_tables::PortId;
 use podway_wire::{FlowKey, Mac, Protocol};
 
 use crate::world::{
-    TestNode, UPLINK, attachment, ingress_policy, key, key_of, name, packet, pod, service, setup,
-    slice, two_nodes,
+    TestNode, UPLINK, attachment, ingress_policy, key, key_of, name, packet, pod, service, slice,
+    two_nodes, way_out,
 };
 
 const CLIENT: PortId = PortId(2);
@@ -39,18 +39,7 @@ fn started(memory: &'static [AtomicU64], first: &[Change], more: &[Change]) -> (
     for change in first {
         node.cluster.apply(change.clone());
     }
-    let Change::Setup(setup) = setup(1) else {
-        panic!("a set-up")
-    };
-    let gateway = Some(Mac([2, 0, 0, 0, 9, 9]));
-    node.change([Change::Setup(NodeSetup {
-        world: NextHops {
-            v4: gateway,
-            v6: gateway,
-        },
-        snat_ports: Some((61_000, 61_063)),
-        ..setup
-    })]);
+    node.change(way_out(1, Mac([2, 0, 0, 0, 9, 9])));
     (node, resumed)
 }
 

@@ -8,13 +8,13 @@ use podway_engine::{
     Timeouts, Verdict, counter_names, event_index,
 };
 use podway_intent::{
-    Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, Labels,
-    Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, PodNetwork, PodPhase, PolicyPeer,
-    PolicyPort, PolicyRule, Ports, Requirement, Selector, Service, ServicePort, Serving, SlicePort,
-    TrafficPolicy,
+    Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, HostRoute,
+    Labels, LinkAddress, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, PodNetwork,
+    PodPhase, PolicyPeer, PolicyPort, PolicyRule, Ports, Requirement, Resolved, RouteKey,
+    RouteLeads, Selector, Service, ServicePort, Serving, SlicePort, TrafficPolicy, Uplink,
 };
 use podway_state::{Counters, FlowTable};
-use podway_tables::PortId;
+use podway_tables::{PortId, Upkeep};
 use podway_wire::cut::parts;
 use podway_wire::{Addr, Content, FlowKey, Frame, Mac, Parsed, Protocol};
 
@@ -140,6 +140,49 @@ pub(crate) fn setup(number: u8) -> Change {
         ],
         ..NodeSetup::default()
     })
+}
+
+/// The device that the uplink is to the kernel.
+pub(crate) const WIRE: u32 = 7;
+
+/// What makes a way out of a node's set-up: source ports, and one gateway of each family.
+pub(crate) fn way_out(number: u8, gateway: Mac) -> Vec<Change> {
+    let Change::Setup(setup) = setup(number) else {
+        panic!("a set-up")
+    };
+    let (port, mac, mtu) = setup.uplink.expect("an uplink");
+    let uplink = Uplink {
+        port,
+        device: WIRE,
+        mac,
+        mtu,
+    };
+    let mut changes = Vec::new();
+    for (range, address) in [("0.0.0.0/0", "192.168.50.254"), ("::/0", "fe80::1")] {
+        let address = address.parse().expect("address");
+        let range = range.parse().expect("range");
+        let device = WIRE;
+        let route = HostRoute {
+            leads: RouteLeads::Gateway { device, address },
+            source: None,
+            mtu: None,
+        };
+        changes.push(Change::Route(RouteKey { table: 0, range }, route));
+        let resolved = Resolved {
+            mac: gateway,
+            upkeep: Upkeep::Kept,
+        };
+        changes.push(Change::LinkNeighbour(
+            LinkAddress { device, address },
+            resolved,
+        ));
+    }
+    changes.push(Change::Setup(NodeSetup {
+        uplinks: vec![uplink],
+        snat_ports: Some((61_000, 61_063)),
+        ..setup
+    }));
+    changes
 }
 
 /// Service `shop/NAME` at 10.96.0.LAST and fd96::LAST, TCP and UDP port 80.

@@ -52,7 +52,8 @@ impl Site {
         let setup = round.now.setup();
         let mut node_ports = match setup.map_or(&[][..], |setup| &setup.node_port_addresses) {
             [] => primary.clone(),
-            ranges => chosen(addresses, ranges),
+            // KEP-3866: of all addresses that the node has, whether or not its object names them.
+            ranges => chosen(&with_kernels(addresses, round), ranges),
         };
         match setup.map(|setup| setup.localhost_node_ports) {
             None | Some(LocalhostNodePorts::Closed) => {}
@@ -77,6 +78,14 @@ impl Site {
     fn allows(&self, ip: &IpAddr) -> bool {
         self.external_ips.iter().any(|range| range.contains(ip))
     }
+}
+
+/// The addresses that the Node object names, and then the others that the kernel has, in order.
+fn with_kernels(told: &[IpAddr], round: &Round<'_>) -> Vec<IpAddr> {
+    let kernels = round.now.own_addresses.iter().map(|(ip, ())| *ip);
+    let mut others: Vec<IpAddr> = kernels.filter(|ip| !told.contains(ip)).collect();
+    others.sort_unstable();
+    [told, &others].concat()
 }
 
 fn chosen(addresses: &[IpAddr], ranges: &[IpNet]) -> Vec<IpAddr> {

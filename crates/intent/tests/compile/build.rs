@@ -113,6 +113,16 @@ pub(crate) fn setup() -> NodeSetup {
     }
 }
 
+/// An uplink at a port that the kernel knows by this number.
+pub(crate) fn uplink(port: u16, device: u32, mtu: u32) -> Uplink {
+    Uplink {
+        port: PortId(port),
+        device,
+        mac: Mac([2, 1, 0, 0, 1, port as u8]),
+        mtu,
+    }
+}
+
 /// A service with one port, 80/TCP without a name.
 pub(crate) fn service(service: &str, cluster_ips: &str) -> Service {
     Service {

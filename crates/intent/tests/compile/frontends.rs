@@ -1,7 +1,7 @@
 //! Where services answer beside their cluster addresses, and whom each address leads to, row by row.
 
 use podway_intent::*;
-use podway_tables::{Client, Found, FrontendKind, Reach, Service as Table, ServiceKey};
+use podway_tables::{Client, Found, FrontendKind, Hop, Reach, Service as Table, ServiceKey};
 use podway_wire::Protocol;
 
 use crate::build::*;
@@ -106,6 +106,33 @@ fn s12_node_ports_answer_on_the_primary_addresses_or_on_the_chosen_ones() {
         found(&compiled, "127.0.0.1", 30_080),
         Some(FrontendKind::NodePort)
     );
+}
+
+#[test]
+fn s10_s12_a_balancers_address_on_a_device_is_the_services_at_its_ports_and_else_the_nodes() {
+    let chosen = with(|setup| setup.node_port_addresses = nets("198.51.100.0/24"));
+    let own = ["192.168.0.1", "198.51.100.1", "198.51.100.7"].map(ip);
+    let mut changes = vec![chosen, here(""), Change::Service(outward())];
+    changes.extend(own.map(Change::OwnAddress));
+    let compiled = compiled(changes);
+    let balancer = Some(FrontendKind::LoadBalancer);
+    assert_eq!(found(&compiled, "198.51.100.1", 80), balancer);
+    assert_eq!(found(&compiled, "198.51.100.1", 81), None);
+    let node_port = Some(FrontendKind::NodePort);
+    assert_eq!(
+        found(&compiled, "198.51.100.7", 30_080),
+        node_port,
+        "no Node names it"
+    );
+    let routes = &compiled.snapshot.routes;
+    assert!(own.iter().all(|ip| routes.hop(&(*ip).into()) == Hop::Host));
+    let plan = &compiled.plan;
+    assert!(
+        !plan.local.contains(&net("198.51.100.1/32")),
+        "only ports of it are ours"
+    );
+    assert!(plan.node_ports.contains(&(Protocol::TCP, 80)));
+    assert_eq!(plan.node_addresses, own);
 }
 
 #[test]

@@ -206,7 +206,9 @@ fn usable(all: &[(IpAddr, u16, Serving, bool)]) -> BTreeSet<(IpAddr, u16)> {
 /// Where an address is for a node, in the words of the view.
 pub(crate) fn hop(cluster: &Cluster, node: &str, addr: IpAddr) -> String {
     let own = cluster.node(node);
-    if own.is_some_and(|own| own.addresses.contains(&addr)) {
+    let kernels = own_addresses(cluster);
+    let is_there = kernels.is_empty() || kernels.contains(&addr);
+    if is_there && own.is_some_and(|own| own.addresses.contains(&addr)) {
         return "host".into();
     }
     let ranges = own.map_or(&[][..], |own| &own.pod_ranges);
@@ -215,6 +217,9 @@ pub(crate) fn hop(cluster: &Cluster, node: &str, addr: IpAddr) -> String {
         .any(|range| range.hosts().next() == Some(addr))
     {
         return "gateway".into();
+    }
+    if kernels.contains(&addr) {
+        return "host".into();
     }
     let nodes = cluster.nodes();
     let mut others = nodes.iter().filter(|it| it.name.as_ref() != node);
@@ -243,6 +248,18 @@ pub(crate) fn hop(cluster: &Cluster, node: &str, addr: IpAddr) -> String {
         }
         Some(_) => "unallocated".into(),
     }
+}
+
+/// The addresses that the node's kernel has.
+fn own_addresses(cluster: &Cluster) -> BTreeSet<IpAddr> {
+    let facts = cluster.host_facts().into_iter();
+    let own = facts.filter_map(|fact| {
+        let Change::OwnAddress(addr) = fact else {
+            return None;
+        };
+        Some(addr)
+    });
+    own.collect()
 }
 
 /// True if two nodes have addresses of one family.

@@ -245,6 +245,7 @@ fn s24_the_oldest_has_the_address_the_loser_is_reported_and_inherits() {
         ..service(name, VIP)
     };
     let mut facts = cluster([
+        Change::Setup(setup()),
         Change::Service(created("a/young", 20)),
         Change::Service(created("b/old", 10)),
         Change::Service(created("c/twin", 10)),
@@ -291,6 +292,7 @@ fn s25_endpoints_in_special_ranges_get_nothing_and_are_reported() {
         .map(|addr| endpoint(addr, "n2", Serving::Ready))
         .to_vec();
     let facts = cluster([
+        Change::Setup(setup()),
         Change::Service(web()),
         Change::EndpointSlice(one(endpoints)[0].clone()),
     ]);

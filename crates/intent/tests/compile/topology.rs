@@ -66,8 +66,8 @@ fn every_address_has_its_hop() {
         ("fd00::2", Hop::Peer(PeerId(0))),
         ("192.168.0.1", Hop::Host),
         ("fd00::1", Hop::Host),
-        ("10.250.0.3", Hop::World),
-        ("192.168.0.3", Hop::World),
+        ("10.250.0.3", Hop::WORLD),
+        ("192.168.0.3", Hop::WORLD),
     ] {
         assert_eq!(hop(addr), expected, "{addr}");
     }
@@ -204,8 +204,8 @@ fn a_peer_that_changes_its_way_or_goes_is_so_with_the_next_snapshot() {
     for (address, hop_now) in [
         ("10.244.2.10", Hop::Unallocated),
         ("10.250.0.2", Hop::Unallocated),
-        ("10.244.2.11", Hop::World),
-        ("192.168.0.2", Hop::World),
+        ("10.244.2.11", Hop::WORLD),
+        ("192.168.0.2", Hop::WORLD),
     ] {
         assert_eq!(hop(address), hop_now, "{address}");
     }
@@ -327,7 +327,7 @@ fn an_empty_cluster_compiles() {
     let compiled = compile(&Cluster::default(), "n1");
     assert_eq!(compiled.snapshot.sequence, 1);
     assert_eq!(compiled.plan, Plan::default());
-    assert_eq!(compiled.snapshot.routes.hop(&addr("10.0.0.1")), Hop::World);
+    assert_eq!(compiled.snapshot.routes.hop(&addr("10.0.0.1")), Hop::WORLD);
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub(crate) fn view(compiled: &Compiled) -> View {
     for probe in probes() {
         let hop = snapshot.routes.hop(&probe.into());
         view.insert(format!("hop {probe}"), hop_name(compiled, hop));
+        let world = &snapshot.world;
+        let exit = world.exit(world.next_hop(&probe.into()));
+        view.insert(format!("out to {probe}"), format!("{exit:?}"));
     }
     for vip in [
         "10.96.0.1",
@@ -67,8 +70,14 @@ pub(crate) fn view(compiled: &Compiled) -> View {
         assert_eq!(name.is_some(), peer.is_some());
         if let Some(peer) = peer {
             let text = format!(
-                "{} {} {:?} {:?} {}",
-                peer.vtep, peer.source, peer.next_hop, peer.via, peer.mtu
+                "{} {} {:?} {:?} {} {:?} {}",
+                peer.vtep,
+                peer.source,
+                peer.next_hop,
+                peer.via,
+                peer.mtu,
+                peer.port,
+                peer.source_mac
             );
             view.insert(format!("peer {}", name.unwrap_or("?")), text);
         }
@@ -131,7 +140,7 @@ pub(crate) fn hop_name(compiled: &Compiled, hop: Hop) -> String {
         Hop::Host => "host".into(),
         Hop::Gateway => "gateway".into(),
         Hop::Unallocated => "unallocated".into(),
-        Hop::World => "world".into(),
+        Hop::World(_) => "world".into(),
     }
 }
 

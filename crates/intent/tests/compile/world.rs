@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use podway_intent::*;
+use podway_tables::{NoWay, Upkeep};
 use podway_wire::{Mac, Protocol};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -286,8 +287,64 @@ fn gone() -> impl Strategy<Value = Change> {
         (0..PODS).prop_map(|number| Key::Attachment(name(&pod_name(number)))),
         (1u8..=3).prop_map(|number| Key::Neighbour(ip(&format!("192.168.0.{number}")))),
         cluster_policy_key(),
+        route_key().prop_map(Key::Route),
+        link_address().prop_map(Key::LinkNeighbour),
+        own_address().prop_map(Key::OwnAddress),
     ];
     key.prop_map(Change::Gone)
+}
+
+/// Routes whose ranges nest and repeat, in two tables; one that a probe is in.
+fn route_key() -> impl Strategy<Value = RouteKey> {
+    let ranges = [
+        "0.0.0.0/0",
+        "192.168.0.0/24",
+        "192.168.0.2/32",
+        "::/0",
+        "10.250.0.0/16",
+    ];
+    let range = select(ranges.map(net).to_vec());
+    (0u8..2, range).prop_map(|(table, range)| RouteKey { table, range })
+}
+
+fn host_route() -> impl Strategy<Value = HostRoute> {
+    let device = select(vec![7, 8, 9]);
+    let leads = (device, 0u8..6).prop_map(|(device, kind)| match kind {
+        0 | 1 => RouteLeads::Gateway {
+            device,
+            address: ip("192.168.0.3"),
+        },
+        2 | 3 => RouteLeads::Link { device },
+        4 => RouteLeads::Refused(NoWay::Prohibited),
+        _ => RouteLeads::Onwards,
+    });
+    let source = select(vec![None, Some(ip("192.168.0.1"))]);
+    let mtu = select(vec![None, Some(1400)]);
+    (leads, source, mtu).prop_map(|(leads, source, mtu)| HostRoute { leads, source, mtu })
+}
+
+fn link_address() -> impl Strategy<Value = LinkAddress> {
+    (select(vec![7, 8]), 1u8..=4).prop_map(|(device, number)| LinkAddress {
+        device,
+        address: ip(&format!("192.168.0.{number}")),
+    })
+}
+
+fn resolved() -> impl Strategy<Value = Resolved> {
+    let upkeep = select(vec![Upkeep::Kept, Upkeep::Unasked]);
+    (0u8..2, upkeep).prop_map(|(last, upkeep)| Resolved {
+        mac: Mac([2, 8, 0, 0, 0, last]),
+        upkeep,
+    })
+}
+
+fn own_address() -> impl Strategy<Value = std::net::IpAddr> {
+    select(vec![
+        ip("192.168.0.1"),
+        ip("192.168.0.2"),
+        ip("203.0.113.1"),
+        ip("10.244.1.1"),
+    ])
 }
 
 /// A change; `clash` in ten pods want an address that others want too.
@@ -301,6 +358,8 @@ pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
             setup.allowed_external_ips = vec![net("198.51.100.0/24")];
             setup.node_port_addresses = vec![net("192.168.0.0/29")];
         }
+        setup.uplinks = vec![build::uplink(0, 7, mtu), build::uplink(20, 8, 1500)];
+        setup.uplinks.truncate(1 + usize::from(allowed));
         setup.uplink = setup.uplink.map(|(port, mac, _)| (port, mac, mtu));
         Change::Setup(setup)
     });
@@ -322,6 +381,9 @@ pub(crate) fn change(clash: u32) -> impl Strategy<Value = Change> {
         5 => slice().prop_map(Change::EndpointSlice),
         3 => attachment,
         1 => neighbour,
+        6 => (route_key(), host_route()).prop_map(|(key, route)| Change::Route(key, route)),
+        3 => (link_address(), resolved()).prop_map(|(key, it)| Change::LinkNeighbour(key, it)),
+        1 => own_address().prop_map(Change::OwnAddress),
         1 => setup,
         6 => gone(),
     ]
@@ -370,6 +432,7 @@ pub(crate) fn facts(cluster: &Cluster) -> Vec<Change> {
                 .map(|mac| Change::Neighbour(addr, mac)),
         );
     }
+    all.extend(cluster.host_facts());
     all.extend(cluster.setup().cloned().map(Change::Setup));
     all
 }

@@ -142,7 +142,7 @@ impl Explainer {
             Hop::Endpoint(id) => names.endpoint(id).map(|pod| format!("pod:{pod}")),
             Hop::Peer(id) => names.peer(id).map(|node| format!("node:{node}")),
             Hop::Host => Some("host".to_owned()),
-            Hop::World => Some("uplink".to_owned()),
+            Hop::World(_) => Some("uplink".to_owned()),
             // The gateway answers by itself.
             Hop::Gateway | Hop::Unallocated => None,
         }
@@ -152,7 +152,7 @@ impl Explainer {
     fn way(&self, decision: &Decision) -> Option<String> {
         let id = match decision.hop? {
             Hop::Peer(id) => id,
-            Hop::Endpoint(_) | Hop::Host | Hop::World | Hop::Gateway | Hop::Unallocated => {
+            Hop::Endpoint(_) | Hop::Host | Hop::World(_) | Hop::Gateway | Hop::Unallocated => {
                 return None;
             }
         };
@@ -266,6 +266,16 @@ fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'st
             ("reject", "port-unreachable")
         }
         (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Echo)))) => ("forward", "gateway-echo"),
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::NetUnreachable))))) => {
+            ("reject", "net-unreachable")
+        }
+        (
+            Verdict::Transmit(_),
+            Some(Err(Stop::Reply(Reply::Error(IcmpError::HostUnreachable)))),
+        ) => ("reject", "host-unreachable"),
+        (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::Prohibited))))) => {
+            ("reject", "prohibited")
+        }
         (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::TimeExceeded))))) => {
             ("drop", "ttl-expired")
         }

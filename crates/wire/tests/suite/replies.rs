@@ -15,6 +15,9 @@ fn kinds() -> impl Strategy<Value = IcmpError> {
     prop_oneof![
         Just(IcmpError::TimeExceeded),
         Just(IcmpError::PortUnreachable),
+        Just(IcmpError::NetUnreachable),
+        Just(IcmpError::HostUnreachable),
+        Just(IcmpError::Prohibited),
         any::<u16>().prop_map(|mtu| IcmpError::TooBig { mtu }),
     ]
 }
@@ -74,9 +77,14 @@ proptest! {
         let (expected, rest) = match (family, kind) {
             (Family::V4, IcmpError::TimeExceeded) => ([11, 0], 0),
             (Family::V4, IcmpError::PortUnreachable) => ([3, 3], 0),
+            (Family::V4, IcmpError::NetUnreachable) => ([3, 0], 0),
+            (Family::V4, IcmpError::HostUnreachable) => ([3, 1], 0),
+            (Family::V4, IcmpError::Prohibited) => ([3, 13], 0),
             (Family::V4, IcmpError::TooBig { mtu }) => ([3, 4], u32::from(mtu)),
             (Family::V6, IcmpError::TimeExceeded) => ([3, 0], 0),
             (Family::V6, IcmpError::PortUnreachable) => ([1, 4], 0),
+            (Family::V6, IcmpError::NetUnreachable | IcmpError::HostUnreachable) => ([1, 0], 0),
+            (Family::V6, IcmpError::Prohibited) => ([1, 1], 0),
             (Family::V6, IcmpError::TooBig { mtu }) => ([2, 0], u32::from(mtu)),
         };
         prop_assert_eq!(&message[..2], &expected);

@@ -63,7 +63,11 @@ pub(in crate::kubernetes) fn put_gone(lines: &mut Vec<u8>, kind: Kind, key: &Key
         | Key::NetworkPolicy(name)
         | Key::Attachment(name) => named(name),
         // No source tells of these.
-        Key::Neighbour(_) | Key::Setup => return,
+        Key::Neighbour(_)
+        | Key::Route(_)
+        | Key::LinkNeighbour(_)
+        | Key::OwnAddress(_)
+        | Key::Setup => return,
     };
     let json = json!({"metadata": metadata}).to_string();
     put(lines, Said::Gone, kind, &json);

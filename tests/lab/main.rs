@@ -17,6 +17,7 @@ mod lives;
 mod matrix;
 mod path_mtus;
 mod policies;
+mod routes;
 mod services;
 mod shaper;
 mod transfers;

@@ -12,7 +12,7 @@ use podway_control::convert::{self, Converted};
 use podway_engine::Arrival;
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Key, Labels, LocalhostNodePorts, Name, Node, NodeSetup,
-    Pod, PodNetwork, PodPhase,
+    Pod, PodNetwork, PodPhase, Uplink, one_way_out,
 };
 use podway_tables::{ClusterIpMasquerade, PortId, PortKind};
 use podway_wire::{Addr, Mac};
@@ -20,6 +20,9 @@ use serde::Deserialize;
 
 use crate::dataplane::{GATEWAY, HOST, UPLINK, pod_mac};
 use crate::services::Probe;
+
+/// The uplink's number to the kernel.
+const WIRE: u32 = 7;
 
 /// The node that all rows are about.
 pub(crate) const NODE: &str = "test-node";
@@ -175,10 +178,19 @@ impl World {
             },
             // The rows are about services alone: what leaves the cluster without one is nothing to them.
             masquerade_exempt: everything(),
+            uplinks: vec![Uplink {
+                port: UPLINK,
+                device: WIRE,
+                mac: Mac([2, 0, 0, 0, 0, 2]),
+                mtu: 1500,
+            }],
             snat_ports: Some((50_000, 59_999)),
             ..NodeSetup::default()
         };
         self.facts.push((Key::Setup, Change::Setup(setup)));
+        let way_out = one_way_out(WIRE, GATEWAY);
+        self.facts
+            .extend(way_out.map(|change| (change.key(), change)));
     }
 
     fn add_nodes(&mut self, row: &Row, places: &BTreeMap<IpAddr, Arc<str>>) {

@@ -103,9 +103,9 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
                         .ok_or_else(|| no_way(NoWay::NoRoute));
                 }
             };
-            // Answers go to whom the flow's packets come from, and need not wait until the way back is resolved.
-            let learnt = towards.last_hop.filter(|last| last.port == next.port);
-            let target = learnt.map(|last| last.mac).or(next.mac);
+            // Answers need not wait until the way back is resolved: they go to whom the flow's packets come from.
+            let learnt = || towards.last_hop.filter(|last| last.port == next.port);
+            let target = next.mac.or_else(|| learnt().map(|last| last.mac));
             Ok(Egress {
                 source: next.source_mac,
                 ..plain(

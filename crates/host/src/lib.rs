@@ -12,6 +12,7 @@ mod namespace;
 mod netlink;
 pub mod node;
 mod offload;
+pub mod router;
 mod sockets;
 pub mod sysctl;
 mod veth;

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use podway_tables::{FrontendKind, Hop, Port, PortId, PortKind, Slots, Snapshot};
 
 use crate::address::single;
-use crate::host::with_default_ways;
 use crate::lingering::Lingering;
 use crate::pods::PodTable;
 use crate::policies::PolicyTable;
@@ -19,7 +18,7 @@ use crate::topology::Topology;
 use crate::world::WorldTable;
 use crate::{Cluster, Compiled, Key, Names, Plan, Problem};
 
-/// Addresses of this node's at which the XDP program knows what is ours; further ones are the host's alone.
+/// Addresses of this node's at which the XDP program knows what is ours (`addresses` of redirect.bpf.c).
 const OWN_ADDRESSES: usize = 4096;
 
 /// Compiles a cluster for one node and remembers what it made of it, so that the next time costs only what changed.
@@ -60,7 +59,7 @@ impl Compiler {
 
     /// Tables for the cluster as it now is; their sequence number is one more than that of the last ones.
     pub fn compile(&mut self, cluster: &Cluster) -> Compiled {
-        let cluster = &with_default_ways(&self.lingering.in_force(cluster, &self.node));
+        let cluster = &self.lingering.in_force(cluster, &self.node);
         let before = std::mem::replace(&mut self.last, cluster.clone());
         self.snapshot.sequence += 1;
         let round = Round {
@@ -99,11 +98,13 @@ impl Compiler {
         problems.extend(self.pods.problems(&self.topology));
         problems.extend(self.ranges.problems());
         problems.extend(self.services.problems());
+        let own = self.own_outside(cluster);
+        problems.extend(too_many(&own));
         problems.sort_unstable();
         problems.dedup();
         Compiled {
             snapshot: Arc::new(self.snapshot.clone()),
-            plan: self.plan(cluster),
+            plan: self.plan(cluster, own),
             names: self.names.clone(),
             problems,
         }
@@ -150,7 +151,7 @@ impl Compiler {
         problems
     }
 
-    /// This node's own addresses outside of its ranges: as many as the XDP program takes, those of the Node object first.
+    /// This node's own addresses outside of its ranges, those of the Node object first.
     fn own_outside(&self, cluster: &Cluster) -> Vec<IpAddr> {
         let node = cluster.node(&self.node);
         let ranges = node.map_or(&[][..], |node| &node.pod_ranges);
@@ -164,11 +165,11 @@ impl Compiler {
                 .any(|range| range.contains(ip))
         });
         own.sort_by_key(|ip| !is_told(ip));
-        own.truncate(OWN_ADDRESSES);
         own
     }
 
-    fn plan(&self, cluster: &Cluster) -> Plan {
+    fn plan(&self, cluster: &Cluster, mut node_addresses: Vec<IpAddr>) -> Plan {
+        node_addresses.truncate(OWN_ADDRESSES);
         let own = cluster.node(&self.node);
         let ranges: Vec<IpNet> = own.map_or_else(Vec::new, |own| own.pod_ranges.clone());
         let endpoints = self.snapshot.endpoints.iter().flatten();
@@ -201,7 +202,7 @@ impl Compiler {
             }
         }
         Plan {
-            node_addresses: self.own_outside(cluster),
+            node_addresses,
             local: local.into_iter().collect(),
             direct: self.topology.direct().to_vec(),
             tunnel_port: setup.map_or(0, |setup| setup.tunnel_port),
@@ -211,6 +212,18 @@ impl Compiler {
             snat_ports: setup.and_then(|setup| setup.snat_ports),
         }
     }
+}
+
+/// What is said of addresses that the XDP program has no room for.
+fn too_many(own: &[IpAddr]) -> Option<Problem> {
+    let first = own.get(OWN_ADDRESSES)?;
+    let all = own.len();
+    Some(Problem {
+        object: Key::OwnAddress(*first),
+        text: format!(
+            "the node has {all} addresses: services' ports answer from outside, and masqueraded connections work, at {OWN_ADDRESSES} of them; have fewer"
+        ),
+    })
 }
 
 /// Tables for a cluster and the node with this name, made from nothing.

@@ -6,10 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podway_tables::{NoWay, PortId, Upkeep};
 use podway_wire::Mac;
 
-use crate::{Change, Cluster, NodeSetup};
-
-/// The number of no device: the kernel counts from 1.
-const UNNUMBERED: u32 = 0;
+use crate::Change;
 
 /// A device of the node's that leads out of the cluster, and that the dataplane sends and receives by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,50 +80,29 @@ pub struct Resolved {
     pub upkeep: Upkeep,
 }
 
-/// The ways out of a node of which no routes are known: by its uplink to its default gateways.
-pub(crate) fn with_default_ways(cluster: &Cluster) -> Cluster {
-    let mut cluster = cluster.clone();
-    let Some(setup) = cluster
-        .setup()
-        .filter(|_| cluster.routes.is_empty())
-        .cloned()
-    else {
-        return cluster;
-    };
-    let Some((port, mac, mtu)) = setup.uplink else {
-        return cluster;
-    };
-    let world = setup.world;
-    let families: [(IpNet, IpAddr, Option<Mac>); 2] = [
-        (Ipv4Net::default().into(), [169, 254, 0, 1].into(), world.v4),
+/// What a kernel would say whose only ways out of the cluster are by one device, to one gateway that is resolved: for
+/// tables that are made without a kernel.
+pub fn one_way_out(device: u32, gateway: Mac) -> impl Iterator<Item = Change> {
+    let families: [(IpNet, IpAddr); 2] = [
+        (Ipv4Net::default().into(), [169, 254, 0, 1].into()),
         (
             Ipv6Net::default().into(),
             [0xfe80, 0, 0, 0, 0, 0, 0, 1].into(),
-            world.v6,
         ),
     ];
-    let device = UNNUMBERED;
-    for (range, address, gateway) in families {
-        let key = RouteKey { table: 0, range };
+    families.into_iter().flat_map(move |(range, address)| {
         let route = HostRoute {
             leads: RouteLeads::Gateway { device, address },
             source: None,
             mtu: None,
         };
-        cluster.apply(Change::Route(key, route));
-        if let Some(mac) = gateway {
-            let upkeep = Upkeep::Kept;
-            let neighbour = LinkAddress { device, address };
-            cluster.apply(Change::LinkNeighbour(neighbour, Resolved { mac, upkeep }));
-        }
-    }
-    let mut uplinks = setup.uplinks.clone();
-    uplinks.push(Uplink {
-        port,
-        device,
-        mac,
-        mtu,
-    });
-    cluster.apply(Change::Setup(NodeSetup { uplinks, ..setup }));
-    cluster
+        let resolved = Resolved {
+            mac: gateway,
+            upkeep: Upkeep::Kept,
+        };
+        [
+            Change::Route(RouteKey { table: 0, range }, route),
+            Change::LinkNeighbour(LinkAddress { device, address }, resolved),
+        ]
+    })
 }

@@ -33,6 +33,6 @@ pub use cluster_policy::*;
 pub use compiled::{Compiled, Names, Plan, PolicyName, Problem, RuleName, RulePlace};
 pub use compiler::{Compiler, compile};
 pub use effective::Effective;
-pub use host::{HostRoute, LinkAddress, Resolved, RouteKey, RouteLeads, Uplink};
+pub use host::{HostRoute, LinkAddress, Resolved, RouteKey, RouteLeads, Uplink, one_way_out};
 pub use objects::*;
 pub use tunnel::{Tunnel, UnknownTunnel};

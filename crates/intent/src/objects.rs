@@ -405,9 +405,7 @@ pub struct NodeSetup {
     pub cluster_ip_masquerade: podway_tables::ClusterIpMasquerade,
     /// Ranges outside of the cluster to which pods send with their own addresses.
     pub masquerade_exempt: Vec<IpNet>,
-    /// The uplink's default gateways: the only ways out while no routes of the host's are known.
-    pub world: podway_tables::NextHops,
-    /// The devices that the host's routes may lead to.
+    /// The devices that the host's routes may lead to, the uplink that leads to the other nodes among them.
     pub uplinks: Vec<crate::Uplink>,
     /// The first and last source port of what leaves under this node's address; `None`: nothing does.
     pub snat_ports: Option<(u16, u16)>,

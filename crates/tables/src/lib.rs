@@ -29,7 +29,7 @@ pub use shared_map::SharedMap;
 pub use slots::Slots;
 pub use snapshot::{ClusterIpMasquerade, Endpoint, Node, Peer, Port, PortKind, Snapshot, Via};
 pub use verdicts::{Effect, Peers, PortMatch, Rank, Rule, Tier, Verdicts};
-pub use world::{Exit, Leads, NextHop, NextHopId, NextHops, NoWay, Upkeep, Uplink, World};
+pub use world::{Exit, Leads, NextHop, NextHopId, NoWay, Upkeep, Uplink, World};
 
 /// A device that the dataplane receives from and sends to; its index in the XDP program's maps too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

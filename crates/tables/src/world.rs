@@ -72,15 +72,6 @@ pub enum Leads {
     Onwards,
 }
 
-/// The Ethernet addresses of the uplink's default gateways; `None` without one, or until it is resolved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHops {
-    /// For IPv4.
-    pub v4: Option<Mac>,
-    /// For IPv6.
-    pub v6: Option<Mac>,
-}
-
 /// An uplink: how what came by it is answered if no route leads back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uplink {
@@ -282,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longest_range_of_the_first_table_wins_as_in_a_scan(
+        fn r1_the_longest_range_of_the_first_table_wins_as_in_a_scan(
             routes in prop::collection::vec(route(), 0..40),
             gone in prop::collection::vec(0usize..40, 0..10),
             neighbours in prop::collection::vec((address(), 100u32..200), 0..10),

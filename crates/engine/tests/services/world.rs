@@ -5,8 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use podway_intent::*;
-use podway_tables::{ClusterIpMasquerade, NextHops, PortId};
+use podway_tables::{ClusterIpMasquerade, PortId};
 use podway_wire::{Mac, Protocol};
+
+/// The uplink's number to the kernel.
+const WIRE: u32 = 7;
 
 /// The node that decides.
 pub(crate) const HERE: &str = "n1";
@@ -126,6 +129,9 @@ impl World {
         }
         let setup = setup(dice);
         cluster.apply(Change::Setup(setup.clone()));
+        for change in one_way_out(WIRE, Mac([2, 9, 0, 0, 0, 0])) {
+            cluster.apply(change);
+        }
         let services: Vec<Service> = (0..8).map(|number| service(dice, number)).collect();
         let slices: Vec<EndpointSlice> = (0..20).map(|number| slice(dice, number)).collect();
         for service in &services {
@@ -182,10 +188,12 @@ fn setup(dice: &mut Dice) -> NodeSetup {
             ClusterIpMasquerade::None,
         ]),
         masquerade_exempt: ranges(dice.of(&["", "203.0.113.0/24"])),
-        world: NextHops {
-            v4: Some(Mac([2, 9, 0, 0, 0, 0])),
-            v6: None,
-        },
+        uplinks: vec![Uplink {
+            port: PortId(0),
+            device: WIRE,
+            mac: Mac([2, 1, 0, 0, 0, 0]),
+            mtu: 1500,
+        }],
         snat_ports: Some((50_000, 59_999)),
         ..NodeSetup::default()
     }

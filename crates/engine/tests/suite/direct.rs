@@ -155,7 +155,7 @@ fn s20_what_was_masqueraded_comes_back_to_the_node_that_did_it() {
         assert_eq!(key_of(&back.bytes), dialled.reverse());
         assert_eq!(
             macs(&back.bytes),
-            Some((Mac([2, 0, 0, 0, 8, 8]), uplink_mac(1)))
+            Some((Mac([2, 0, 0, 0, 9, 9]), uplink_mac(1)))
         );
     }
 }

@@ -95,7 +95,7 @@ fn send(node: &mut TestNode, flow: &FlowKey, flags: u8) -> (Verdict, Vec<u8>) {
 }
 
 #[test]
-fn the_longest_route_says_device_router_and_source() {
+fn r1_the_longest_route_says_device_router_and_source() {
     let mut node = two_uplinks();
     for (target, port, to, from, source) in [
         ("10.20.3.4", STORAGE, ROUTER, STORAGE_MAC, "10.9.0.1"),
@@ -129,7 +129,7 @@ fn the_longest_route_says_device_router_and_source() {
 }
 
 #[test]
-fn a_neighbour_is_sent_to_itself_and_asked_for_until_it_is_known() {
+fn r1_a_neighbour_is_sent_to_itself_and_asked_for_until_it_is_known() {
     let mut node = two_uplinks();
     for target in ["10.9.0.77", "fd09::77"] {
         let flow = out(target);
@@ -169,7 +169,7 @@ fn a_neighbour_is_sent_to_itself_and_asked_for_until_it_is_known() {
 }
 
 #[test]
-fn a_way_that_cant_be_taken_is_answered_as_the_kernel_would() {
+fn r1_a_way_that_cant_be_taken_is_answered_as_the_kernel_would() {
     let mut node = two_uplinks();
     node.change([
         route(
@@ -205,7 +205,7 @@ fn a_way_that_cant_be_taken_is_answered_as_the_kernel_would() {
 }
 
 #[test]
-fn flows_follow_a_default_route_that_goes_and_comes() {
+fn r1_flows_follow_a_default_route_that_goes_and_comes() {
     let mut node = two_uplinks();
     let flow = out("203.0.113.7");
     let (_, first) = send(&mut node, &flow, 2);
@@ -226,7 +226,7 @@ fn flows_follow_a_default_route_that_goes_and_comes() {
 }
 
 #[test]
-fn a_flow_whose_source_address_left_the_node_ends() {
+fn r1_a_flow_whose_source_address_left_the_node_ends() {
     let mut node = two_uplinks();
     let tcp = out("10.20.3.4");
     let udp = key(Protocol::UDP, ("10.244.1.10", 5_000), ("10.20.3.4", 53));
@@ -249,7 +249,7 @@ fn a_flow_whose_source_address_left_the_node_ends() {
 }
 
 #[test]
-fn what_came_by_an_uplink_is_answered_there_whatever_routes_say() {
+fn r1_what_came_by_an_uplink_is_answered_there_whatever_routes_say() {
     let mut node = two_uplinks();
     let dialled = key(Protocol::TCP, ("172.30.0.7", 5_000), ("198.51.100.5", 80));
     let mut syn = packet(STORAGE, &dialled, 2, b"");
@@ -268,7 +268,32 @@ fn what_came_by_an_uplink_is_answered_there_whatever_routes_say() {
 }
 
 #[test]
-fn an_address_is_the_nodes_as_long_as_a_device_has_it() {
+fn r1_answers_go_by_the_route_and_to_their_sender_until_that_is_resolved() {
+    let mut node = two_uplinks();
+    node.change([route("172.30.0.0/16", by(SECOND, "10.9.0.3"), None)]);
+    let dialled = key(Protocol::TCP, ("172.30.0.7", 5_000), ("198.51.100.5", 80));
+    let mut syn = packet(STORAGE, &dialled, 2, b"");
+    syn[6..12].copy_from_slice(&ROUTER.0);
+    let arrived = node.send(STORAGE, &syn);
+    let back = packet(WEB1, &key_of(&arrived.bytes).reverse(), 18, b"");
+    let to = |node: &mut TestNode| {
+        let sent = node.send(WEB1, &back);
+        assert_eq!(sent.verdict, Verdict::Transmit(STORAGE));
+        macs(&sent.bytes).map(|(to, _)| to)
+    };
+    assert_eq!(to(&mut node), Some(ROUTER), "nobody knows 10.9.0.3 yet");
+    node.change([resolved(SECOND, "10.9.0.3", NEIGHBOUR, Upkeep::Kept)]);
+    assert_eq!(to(&mut node), Some(NEIGHBOUR));
+    node.change([resolved(SECOND, "10.9.0.3", GATEWAY, Upkeep::Kept)]);
+    assert_eq!(
+        to(&mut node),
+        Some(GATEWAY),
+        "its successor has the address"
+    );
+}
+
+#[test]
+fn r2_an_address_is_the_nodes_as_long_as_a_device_has_it() {
     let mut node = two_uplinks();
     let vip = "192.168.50.100";
     let link = RouteLeads::Link { device: WIRE };
@@ -292,7 +317,7 @@ fn an_address_is_the_nodes_as_long_as_a_device_has_it() {
 }
 
 #[test]
-fn n13_probes_from_any_address_of_the_node_are_let_in() {
+fn n13_r2_probes_from_any_address_of_the_node_are_let_in() {
     let mut node = two_uplinks();
     node.change([
         ingress_policy("web1", None),

@@ -8,13 +8,13 @@ use podway_engine::{
     Timeouts, Verdict, counter_names, event_index,
 };
 use podway_intent::{
-    Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, HostRoute,
-    Labels, LinkAddress, Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, PodNetwork,
-    PodPhase, PolicyPeer, PolicyPort, PolicyRule, Ports, Requirement, Resolved, RouteKey,
-    RouteLeads, Selector, Service, ServicePort, Serving, SlicePort, TrafficPolicy, Uplink,
+    Affinity, Attachment, Change, Cluster, Compiled, Compiler, Endpoint, EndpointSlice, Labels,
+    Name, Namespace, NetworkPolicy, Node, NodeSetup, Pod, PodNetwork, PodPhase, PolicyPeer,
+    PolicyPort, PolicyRule, Ports, Requirement, Selector, Service, ServicePort, Serving, SlicePort,
+    TrafficPolicy, Uplink, one_way_out,
 };
 use podway_state::{Counters, FlowTable};
-use podway_tables::{PortId, Upkeep};
+use podway_tables::PortId;
 use podway_wire::cut::parts;
 use podway_wire::{Addr, Content, FlowKey, Frame, Mac, Parsed, Protocol};
 
@@ -157,26 +157,7 @@ pub(crate) fn way_out(number: u8, gateway: Mac) -> Vec<Change> {
         mac,
         mtu,
     };
-    let mut changes = Vec::new();
-    for (range, address) in [("0.0.0.0/0", "192.168.50.254"), ("::/0", "fe80::1")] {
-        let address = address.parse().expect("address");
-        let range = range.parse().expect("range");
-        let device = WIRE;
-        let route = HostRoute {
-            leads: RouteLeads::Gateway { device, address },
-            source: None,
-            mtu: None,
-        };
-        changes.push(Change::Route(RouteKey { table: 0, range }, route));
-        let resolved = Resolved {
-            mac: gateway,
-            upkeep: Upkeep::Kept,
-        };
-        changes.push(Change::LinkNeighbour(
-            LinkAddress { device, address },
-            resolved,
-        ));
-    }
+    let mut changes: Vec<Change> = one_way_out(WIRE, gateway).collect();
     changes.push(Change::Setup(NodeSetup {
         uplinks: vec![uplink],
         snat_ports: Some((61_000, 61_063)),

@@ -14,7 +14,9 @@ mod neighbours;
 mod pair;
 mod routes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+
+pub(crate) use self::neighbours::{ip_of, is_kept, is_managed, keep, mac_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,7 +27,6 @@ use crate::{Heard, KernelEvents, NetlinkError, Network, pod_of_alias};
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use podway_intent::Tunnel;
-use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
@@ -99,8 +100,6 @@ pub struct Seen {
     pub subnets: Vec<IpNet>,
     /// The next hop's Ethernet address for each tunnel end that is resolved.
     pub next_hops: BTreeMap<IpAddr, Mac>,
-    /// The uplink's default gateways, as far as they are resolved.
-    pub world: NextHops,
     /// What others had changed of ours, and is as it was.
     pub mended: Vec<Mend>,
     /// What is not as it should be, in words.
@@ -235,17 +234,16 @@ impl Node {
                 dataplane: self.dataplane.clone(),
                 subnets: Vec::new(),
                 next_hops: BTreeMap::new(),
-                world: NextHops::default(),
                 mended,
                 problems,
             });
         };
         self.uplink.clone_from(&uplink);
-        let (gateways, subnets) = routes::of_uplink(self.network.handle(), uplink.ifindex).await?;
-        let known = neighbours::reconcile(
+        let subnets = routes::subnets(self.network.handle(), uplink.ifindex).await?;
+        let next_hops = neighbours::reconcile(
             self.network.handle(),
             &uplink,
-            (wanted, &gateways),
+            wanted,
             &mut self.managed,
             &mut problems,
         )
@@ -255,8 +253,7 @@ impl Node {
             host: self.host.clone(),
             dataplane: self.dataplane.clone(),
             subnets,
-            next_hops: known.peers,
-            world: known.world,
+            next_hops,
             mended,
             problems,
         })

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use futures_util::StreamExt;
-use podway_tables::NextHops;
 use podway_wire::Mac;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
@@ -13,38 +12,28 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteVia};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{Device, NodeError, Wanted};
+use crate::NetlinkError;
 use crate::ask::{collect, done, within};
 
-/// The Ethernet addresses that are known.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Of the next hop to each tunnel end.
-    pub(super) peers: BTreeMap<IpAddr, Mac>,
-    /// Of the default gateways.
-    pub(super) world: NextHops,
-}
-
-/// Has the kernel resolve the next hop to each wanted node, and the gateways; gives those it knows.
+/// Has the kernel resolve the next hop to each wanted node; gives those it knows.
 ///
 /// `managed` are the next hops that we asked for; those that no node needs any more are given back.
 pub(super) async fn reconcile(
     handle: &Handle,
     uplink: &Device,
-    (wanted, gateways): (&Wanted, &[IpAddr]),
+    wanted: &Wanted,
     managed: &mut BTreeSet<IpAddr>,
     problems: &mut Vec<String>,
-) -> Result<Known, NodeError> {
+) -> Result<BTreeMap<IpAddr, Mac>, NodeError> {
     let Wanted { vteps, direct, .. } = wanted;
-    if vteps.is_empty() && gateways.is_empty() && managed.is_empty() {
-        return Ok(Known::default());
+    if vteps.is_empty() && managed.is_empty() {
+        return Ok(BTreeMap::new());
     }
     let mut hops = BTreeMap::new();
     hops.extend(direct.iter().map(|vtep| (*vtep, *vtep)));
     for vtep in vteps.difference(direct) {
         match next_hop(handle, uplink, *vtep).await? {
-            Ok(hop) => {
-                hops.insert(*vtep, hop);
-            }
+            Ok(hop) => hops.extend(hop.map(|hop| (*vtep, hop))),
             Err(problem) => problems.push(problem),
         }
     }
@@ -56,10 +45,10 @@ pub(super) async fn reconcile(
             .filter_map(|neighbour| Some((ip_of(&neighbour)?, neighbour)))
             .collect();
 
-    let needed: BTreeSet<IpAddr> = hops.values().chain(gateways).copied().collect();
+    let needed: BTreeSet<IpAddr> = hops.values().copied().collect();
     for hop in &needed {
         if !known.get(hop).is_some_and(is_kept) {
-            keep(handle, uplink, *hop).await?;
+            keep(handle, uplink.ifindex, *hop).await?;
         }
     }
     for hop in managed.difference(&needed) {
@@ -72,25 +61,18 @@ pub(super) async fn reconcile(
     }
     *managed = needed;
     let mac = |hop: &IpAddr| mac_of(known.get(hop)?);
-    let gateway = |v4: bool| gateways.iter().find(|ip| ip.is_ipv4() == v4);
-    Ok(Known {
-        peers: hops
-            .iter()
-            .filter_map(|(vtep, hop)| Some((*vtep, mac(hop)?)))
-            .collect(),
-        world: NextHops {
-            v4: gateway(true).and_then(mac),
-            v6: gateway(false).and_then(mac),
-        },
-    })
+    let resolved = hops.iter();
+    let resolved = resolved.filter_map(|(vtep, hop)| Some((*vtep, mac(hop)?)));
+    Ok(resolved.collect())
 }
 
-/// The address that the kernel's routes send packets for `target` to: a gateway's, or its own.
+/// The address that the kernel's routes send packets for `target` to: a gateway's, or its own; `None` if they lead by another
+/// device, whose neighbours the router knows.
 async fn next_hop(
     handle: &Handle,
     uplink: &Device,
     target: IpAddr,
-) -> Result<Result<IpAddr, String>, NodeError> {
+) -> Result<Result<Option<IpAddr>, String>, NodeError> {
     let length = if target.is_ipv4() { 32 } else { 128 };
     let question = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(target, length)
@@ -118,42 +100,35 @@ async fn next_hop(
             _ => (),
         }
     }
-    if device != Some(uplink.ifindex) {
-        return Ok(Err(format!(
-            "the route to the node at {target} does not lead through {}: set `uplink` to the device it leads through",
-            uplink.name
-        )));
-    }
-    Ok(Ok(hop))
+    Ok(Ok((device == Some(uplink.ifindex)).then_some(hop)))
 }
 
 /// Has the kernel resolve the neighbour, and probe it again whenever it becomes stale (NTF_EXT_MANAGED, Linux 5.16).
-async fn keep(handle: &Handle, uplink: &Device, hop: IpAddr) -> Result<(), NodeError> {
+pub(crate) async fn keep(handle: &Handle, ifindex: u32, hop: IpAddr) -> Result<(), NetlinkError> {
     let mut request = handle
         .neighbours()
-        .add(uplink.ifindex, hop)
+        .add(ifindex, hop)
         .state(NeighbourState::None)
         .replace();
     request
         .message_mut()
         .attributes
         .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-    let what = format!("resolve the neighbour {hop} on {}", uplink.name);
-    Ok(done(&what, request.execute()).await?)
+    done(&format!("resolve the neighbour {hop}"), request.execute()).await
 }
 
-fn is_managed(neighbour: &NeighbourMessage) -> bool {
+pub(crate) fn is_managed(neighbour: &NeighbourMessage) -> bool {
     neighbour.attributes.iter().any(|attribute| {
         matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
     })
 }
 
 /// True if the kernel keeps it resolved without our doing.
-fn is_kept(neighbour: &NeighbourMessage) -> bool {
+pub(crate) fn is_kept(neighbour: &NeighbourMessage) -> bool {
     is_managed(neighbour) || neighbour.header.state == NeighbourState::Permanent
 }
 
-fn mac_of(neighbour: &NeighbourMessage) -> Option<Mac> {
+pub(crate) fn mac_of(neighbour: &NeighbourMessage) -> Option<Mac> {
     match neighbour.header.state {
         NeighbourState::Reachable
         | NeighbourState::Stale
@@ -173,7 +148,7 @@ fn mac_of(neighbour: &NeighbourMessage) -> Option<Mac> {
         })
 }
 
-pub(super) fn ip_of(neighbour: &NeighbourMessage) -> Option<IpAddr> {
+pub(crate) fn ip_of(neighbour: &NeighbourMessage) -> Option<IpAddr> {
     neighbour
         .attributes
         .iter()

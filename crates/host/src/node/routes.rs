@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use podway_wire::{Addr, Mac};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -80,24 +80,15 @@ pub(super) async fn reconcile(
     Ok(())
 }
 
-/// The gateways of the default routes out of a device, for each family that of the least metric; and the ranges that it
-/// reaches without a gateway, in order.
-pub(super) async fn of_uplink(
-    handle: &Handle,
-    ifindex: u32,
-) -> Result<(Vec<IpAddr>, Vec<IpNet>), NodeError> {
-    let mut gateways = Vec::new();
+/// The ranges that a device reaches without a gateway, in order.
+pub(super) async fn subnets(handle: &Handle, ifindex: u32) -> Result<Vec<IpNet>, NodeError> {
     let mut subnets = BTreeSet::new();
     for question in all_families() {
         let dump = handle.route().get(question).execute();
         let routes = collect("list routes", dump).await?;
-        let ways = routes.iter().flat_map(default_ways);
-        let ours = ways.filter(|way| way.device == Some(ifindex));
-        let reachable = ours.filter_map(|way| Some((way.metric, way.gateway?)));
-        gateways.extend(reachable.min_by_key(|(metric, _)| *metric).map(|it| it.1));
         subnets.extend(routes.iter().filter_map(|route| subnet(route, ifindex)));
     }
-    Ok((gateways, subnets.into_iter().collect()))
+    Ok(subnets.into_iter().collect())
 }
 
 /// The device of the default route of the least metric, of IPv4 if there is one.
@@ -106,8 +97,7 @@ pub(super) async fn default_device(handle: &Handle) -> Result<Option<u32>, NodeE
         let dump = handle.route().get(question).execute();
         let routes = collect("list routes", dump).await?;
         let ways = routes.iter().flat_map(default_ways);
-        let devices = ways.filter_map(|way| Some((way.metric, way.device?)));
-        if let Some((_, device)) = devices.min_by_key(|(metric, _)| *metric) {
+        if let Some((_, device)) = ways.min_by_key(|(metric, _)| *metric) {
             return Ok(Some(device));
         }
     }
@@ -137,15 +127,8 @@ fn subnet(route: &RouteMessage, ifindex: u32) -> Option<IpNet> {
     (is_plain && !is_link_local && device == Some(ifindex)).then_some(range)
 }
 
-/// A way that a default route takes.
-struct Way {
-    metric: u32,
-    device: Option<u32>,
-    gateway: Option<IpAddr>,
-}
-
-/// The ways of a default route of the main table; none for other routes.
-fn default_ways(route: &RouteMessage) -> Vec<Way> {
+/// The metric and the device of each way of a default route of the main table; none for other routes.
+fn default_ways(route: &RouteMessage) -> Vec<(u32, u32)> {
     let header = &route.header;
     let usable = header.destination_prefix_length == 0
         && header.table == RouteHeader::RT_TABLE_MAIN
@@ -154,43 +137,18 @@ fn default_ways(route: &RouteMessage) -> Vec<Way> {
         return Vec::new();
     }
     let mut metric = 0;
-    let mut device = None;
-    let mut several = Vec::new();
+    let mut devices = Vec::new();
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::Oif(index) => device = Some(*index),
-            RouteAttribute::MultiPath(ways) => several.extend(ways.iter().map(|way| {
-                let gateway = way.attributes.iter().find_map(gateway_of);
-                (way.interface_index, gateway)
-            })),
+            RouteAttribute::Oif(index) => devices.push(*index),
+            RouteAttribute::MultiPath(ways) => {
+                devices.extend(ways.iter().map(|way| way.interface_index));
+            }
             _ => (),
         }
     }
-    if several.is_empty() {
-        let gateway = route.attributes.iter().find_map(gateway_of);
-        return vec![Way {
-            metric,
-            device,
-            gateway,
-        }];
-    }
-    // Of several ways one is enough: flows need not be spread.
-    let ways = several.into_iter();
-    ways.map(|(device, gateway)| Way {
-        metric,
-        device: Some(device),
-        gateway,
-    })
-    .collect()
-}
-
-fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
-        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
+    devices.into_iter().map(|device| (metric, device)).collect()
 }
 
 fn routes(wanted: &Wanted, large: Option<u32>, problems: &mut Vec<String>) -> Routes {

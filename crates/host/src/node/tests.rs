@@ -11,13 +11,13 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Two namespaces, the node's and a peer's, joined by `eth0` on both sides; gone when dropped.
-struct Wire {
+pub(crate) struct Wire {
     node: String,
     peer: String,
 }
 
 impl Wire {
-    fn new(test: &str) -> Wire {
+    pub(crate) fn new(test: &str) -> Wire {
         let wire = Wire {
             node: format!("podway-test-{test}-node"),
             peer: format!("podway-test-{test}-peer"),
@@ -48,7 +48,7 @@ impl Wire {
     }
 
     /// Runs a future inside the node's namespace.
-    fn inside<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F + Send) {
+    pub(crate) fn inside<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F + Send) {
         let namespace = Namespace::named(&self.node).expect("namespace");
         namespace
             .inside(|| {
@@ -72,7 +72,7 @@ impl Drop for Wire {
     }
 }
 
-fn ip(line: &str) -> String {
+pub(crate) fn ip(line: &str) -> String {
     let output = Command::new("ip")
         .args(line.split_whitespace())
         .output()
@@ -85,7 +85,7 @@ fn ip(line: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("not run: namespaces need root");
@@ -380,36 +380,5 @@ fn what_the_uplink_reaches_without_a_gateway_is_told_as_it_is_now() {
             subnets(seen),
             ["192.168.50.0/24", "192.168.60.0/26", "fd50::/64"]
         );
-    });
-}
-
-#[test]
-fn default_gateways_of_the_uplink_are_resolved_and_lost() {
-    if !is_root() {
-        return;
-    }
-    let wire = Wire::new("world");
-    wire.inside(|| async {
-        let mut node = Node::open(settings(1)).await.expect("made");
-        let none = wanted(&[], &[]);
-        let seen = node.reconcile(&none).await.expect("reconciled");
-        assert_eq!(seen.world, NextHops::default());
-        ip("route add default via 192.168.50.9 dev eth0 metric 50");
-        ip("route add default via 192.168.50.2 dev eth0 metric 10");
-        ip("route add default via fd50::2 dev eth0");
-        let mac = Some(Mac([2, 0, 0, 0, 0, 2]));
-        let both = NextHops { v4: mac, v6: mac };
-        let mut seen = node.reconcile(&none).await.expect("reconciled");
-        let start = Instant::now();
-        while seen.world != both && start.elapsed() < PATIENCE {
-            let _ = tokio::time::timeout(Duration::from_millis(100), node.changed()).await;
-            seen = node.reconcile(&none).await.expect("reconciled");
-        }
-        assert_eq!(seen.world, both, "the least metric counts");
-        assert!(ip("-d neigh show 192.168.50.2 dev eth0").contains("managed"));
-        ip("-6 route del default");
-        ip("route del default via 192.168.50.2");
-        let seen = node.reconcile(&none).await.expect("reconciled");
-        assert_eq!(seen.world, NextHops::default(), "nobody is 192.168.50.9");
     });
 }

@@ -109,7 +109,7 @@ fn s12_node_ports_answer_on_the_primary_addresses_or_on_the_chosen_ones() {
 }
 
 #[test]
-fn s10_s12_a_balancers_address_on_a_device_is_the_services_at_its_ports_and_else_the_nodes() {
+fn r2_s10_s12_a_balancers_address_on_a_device_is_the_services_at_its_ports_and_else_the_nodes() {
     let chosen = with(|setup| setup.node_port_addresses = nets("198.51.100.0/24"));
     let own = ["192.168.0.1", "198.51.100.1", "198.51.100.7"].map(ip);
     let mut changes = vec![chosen, here(""), Change::Service(outward())];

@@ -244,6 +244,22 @@ fn the_plan_holds_ranges_stray_pods_and_services() {
 }
 
 #[test]
+fn r2_own_addresses_beyond_what_the_program_takes_are_named_and_the_nodes_all_the_same() {
+    let mut cluster = facts();
+    let own = (0..5_000u32).map(|number| (0x0a63_0000 + number).into());
+    for ip in own.map(std::net::IpAddr::V4).chain(ips("192.168.0.1")) {
+        cluster.apply(Change::OwnAddress(ip));
+    }
+    let compiled = compile(&cluster, "n1");
+    let plan = &compiled.plan.node_addresses;
+    assert_eq!((plan.len(), plan[0]), (4_096, ip("192.168.0.1")));
+    let routes = &compiled.snapshot.routes;
+    assert_eq!(routes.hop(&addr("10.99.19.135")), Hop::Host, "the last one");
+    let named = |problem: &&Problem| problem.text.contains("5001 addresses");
+    assert_eq!(compiled.problems.iter().filter(named).count(), 1);
+}
+
+#[test]
 fn m3_an_address_of_a_pod_that_is_being_deleted_is_another_pods_as_soon_as_that_has_it() {
     let mut facts = facts();
     let old = Pod {

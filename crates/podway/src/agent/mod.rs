@@ -18,6 +18,7 @@ mod report;
 mod requests;
 mod reserved;
 mod room;
+mod routing;
 mod services;
 mod settle;
 mod socket;
@@ -31,9 +32,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podway_control::{Batch, ConnectError, Facts as Standing, Problems};
+use podway_engine::Want;
 use podway_host::node::{Mend, NodeError, Ours};
+use podway_host::router::{News, Router};
 use podway_host::{NetlinkError, Network};
 use podway_intent::Compiler;
+use podway_tables::Hop;
 use podway_wire::{FlowKey, Protocol};
 use podway_xsk::{LoadError, RedirectError};
 use tokio::signal::unix::Signal;
@@ -63,6 +67,8 @@ const KERNEL_QUIET: Duration = Duration::from_millis(20);
 const KERNEL_PATIENCE: Duration = Duration::from_millis(200);
 /// How often the kernel is looked at without an event.
 const LOOK: Duration = Duration::from_secs(5);
+/// Neighbours that workers want, and that wait for control at most; what doesn't fit is wanted again.
+const WANTS: usize = 256;
 /// Requests that wait for control at most.
 const REQUESTS: usize = 64;
 
@@ -144,6 +150,7 @@ pub fn run(config: Config) -> Result<(), AgentError> {
 struct Inputs {
     requests: mpsc::Receiver<Asked>,
     found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+    wanted: mpsc::Receiver<Want>,
     batches: mpsc::Receiver<Batch>,
     host_ports: HostPorts,
     terminate: Signal,
@@ -160,6 +167,8 @@ struct Agent {
     room: Room,
     /// Where devices are looked up.
     network: Network,
+    /// Who follows the kernel's routes, and has it resolve neighbours.
+    router: Router,
     waiters: Vec<Waiter>,
     programming: Programming,
     announce: Option<Announce>,
@@ -177,6 +186,8 @@ enum Wake {
     Found(Found),
     Source(Batch),
     HostPorts,
+    Routing(News),
+    Wanted(Want),
     Report(Report),
     Stale,
     Unseen,
@@ -199,6 +210,8 @@ impl Agent {
                 Some(found) = inputs.found.1.recv() => Wake::Found(found),
                 Some(batch) = inputs.batches.recv() => Wake::Source(batch),
                 () = inputs.host_ports.changed() => Wake::HostPorts,
+                news = self.router.news() => Wake::Routing(news),
+                Some(want) = inputs.wanted.recv() => Wake::Wanted(want),
                 report = self.room.report() => Wake::Report(report),
                 () = self.stale.settled() => Wake::Stale,
                 () = self.unseen.settled() => Wake::Unseen,
@@ -210,6 +223,11 @@ impl Agent {
                 Wake::Found(found) => self.attach(found),
                 Wake::Source(batch) => self.told(batch),
                 Wake::HostPorts => self.found(inputs.host_ports.found()),
+                Wake::Routing(news) => self.routed(news),
+                Wake::Wanted(want) => {
+                    self.ask_for(want);
+                    Due::Nothing
+                }
                 Wake::Report(report) => self.happened(report)?,
                 Wake::Stale => Due::Now,
                 Wake::Unseen => {
@@ -275,15 +293,13 @@ impl Agent {
             }
         }
         self.tables = Arc::new(tables);
+        self.ask_for_peers();
     }
 
-    /// Wires that go and of which nothing is in force any more are gone.
+    /// Wires and uplinks that go and of which nothing is in force any more are gone.
     fn forget_closed(&mut self) -> Due {
-        let wires = self.facts.wires();
-        let ports = wires
-            .map(|(port, ..)| port)
-            .filter(|it| !self.room.has(*it));
-        let ports: Vec<_> = ports.collect();
+        let ports = self.facts.ports();
+        let ports: Vec<_> = ports.filter(|it| !self.room.has(*it)).collect();
         let closed = ports
             .into_iter()
             .map(|port| self.facts.take(Event::Closed(port)));
@@ -355,6 +371,10 @@ impl Agent {
         let problems = self.facts.node_problems();
         let looked = self.facts.kernel().cloned();
         if let Event::Looked(looked) = &event {
+            let uplinks = self.facts.uplinks();
+            for (_, uplink) in uplinks.filter(|(port, _)| looked.gone.contains(port)) {
+                tracing::warn!(interface = uplink.name, "the uplink is gone");
+            }
             let wires = self.facts.wires();
             for (_, wire, _) in wires.filter(|(port, ..)| looked.gone.contains(port)) {
                 tracing::warn!(pod = %wire.pod, "the pod's device is gone");
@@ -363,9 +383,9 @@ impl Agent {
         }
         let is_look = matches!(event, Event::Looked(_) | Event::NotLooked(_));
         let due = self.facts.take(event);
+        self.tell_of_problems(&problems);
         if is_look {
             tell_of(looked.as_ref(), self.facts.kernel());
-            self.tell_of_problems(&problems);
             if self.is_held_back() {
                 self.announce();
             }
@@ -409,11 +429,11 @@ impl Agent {
         if left.is_empty() {
             return Due::Nothing;
         }
-        let own = &tables.compiled.snapshot.node.addresses;
+        let routes = &tables.compiled.snapshot.routes;
         let replies = self.room.flows.iter();
         let replies = replies.map(|flow| FlowKey::of_words(flow.reply));
         let busy: BTreeSet<(Protocol, u16)> = replies
-            .filter(|reply| own.contains(&reply.target))
+            .filter(|reply| routes.hop(&reply.target) == Hop::Host)
             .map(|reply| (reply.protocol, reply.target_port))
             .collect();
         let free = left.into_iter().filter(|port| !busy.contains(port));
@@ -467,12 +487,6 @@ fn tell_of(before: Option<&Looked>, now: Option<&Looked>) {
         return;
     };
     let (before, now) = (&before.seen, &now.seen);
-    if before.world != now.world {
-        let text =
-            |mac: Option<podway_wire::Mac>| mac.map_or("none".to_owned(), |it| it.to_string());
-        let (v4, v6) = (text(now.world.v4), text(now.world.v6));
-        tracing::info!(v4, v6, "default gateways");
-    }
     for (vtep, mac) in &now.next_hops {
         if before.next_hops.get(vtep) != Some(mac) {
             tracing::info!(%vtep, %mac, "next hop resolved");

@@ -156,7 +156,9 @@ impl Agent {
         ];
         let pods = self.pods();
         let pods = pods.map(|(id, it)| (id, format!("pod:{}", it.pod), it.interface.as_str()));
-        fixed.into_iter().chain(pods)
+        let more = self.facts.uplinks();
+        let more = more.map(|(id, it)| (id, format!("uplink:{}", it.name), it.name.as_str()));
+        fixed.into_iter().chain(more).chain(pods)
     }
 
     async fn counters_value(&self) -> Value {

@@ -137,7 +137,11 @@ impl Agent {
         })?;
         let looked = self.facts.kernel();
         let uplink = looked.map_or("", |it| it.seen.uplink.name.as_str());
-        match [uplink, &self.config.host_interface, DATAPLANE_INTERFACE].contains(&interface) {
+        let mut more = self.facts.uplinks();
+        let is_ours = [uplink, &self.config.host_interface, DATAPLANE_INTERFACE]
+            .contains(&interface)
+            || more.any(|(_, it)| it.ifindex == device.ifindex);
+        match is_ours {
             true => Err(format!("interface: {interface} is not a pod's device")),
             false => Ok(device),
         }

@@ -309,7 +309,7 @@ impl Room {
                 if is_fixed && matches!(self.health.readiness(), Readiness::NotYet(_)) {
                     return Err(error);
                 }
-                (!is_fixed).then_some(Event::NotOpened(*id))
+                (!is_fixed).then(|| Event::NotOpened(*id, error.to_string()))
             }
             Step::Look(_) => Some(Event::NotLooked(error.to_string())),
             Step::Close(id, _) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use podway_engine::Paths;
 use podway_host::node::{Node, Settings, Wanted};
+use podway_host::router::Router;
 use podway_intent::{Compiler, NodeSetup};
 use podway_xsk::{Redirect, RedirectSettings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,8 +23,8 @@ use super::source::Opened;
 use super::waiting::UNKNOWN;
 use super::worker::Shared;
 use super::{
-    Agent, AgentError, Inputs, KERNEL_PATIENCE, KERNEL_QUIET, REQUESTS, announce, clock, kept,
-    ports, source,
+    Agent, AgentError, Inputs, KERNEL_PATIENCE, KERNEL_QUIET, REQUESTS, WANTS, announce, clock,
+    kept, ports, source,
 };
 use crate::aim::{Event, Facts, Looked, PORTS, Tables};
 use crate::config::Config;
@@ -59,6 +60,10 @@ impl Agent {
             gone: Default::default(),
             uplink_closed: 0,
         })));
+        // Workers begin with the ways out that there are.
+        let mut router = Router::watch(&config.host_interface)?;
+        facts.take(Event::Routing(router.news().await));
+        health.stamp();
         for wire in ports::adopted(&node, &config).await? {
             facts.take(Event::Attach(wire));
         }
@@ -67,7 +72,9 @@ impl Agent {
 
         let seed = RandomState::new().hash_one(clock::boot_ns());
         let flows = kept::flow_table(&config, seed);
+        let (wants, wanted) = mpsc::channel(WANTS);
         let shared = Shared {
+            wants,
             state: podway_engine::Shared {
                 paths: Arc::new(Paths::new(config.path_mtu_lifetime * 1_000)),
                 ..podway_engine::Shared::with(flows, config.workers)
@@ -81,6 +88,7 @@ impl Agent {
         let inputs = Inputs {
             requests: serve(socket),
             found: mpsc::channel(REQUESTS),
+            wanted,
             batches,
             host_ports,
             terminate: signal(SignalKind::terminate()).map_err(AgentError::Runtime)?,
@@ -99,6 +107,7 @@ impl Agent {
             compiler,
             tables,
             network,
+            router,
             waiters: Vec::new(),
             programming: Programming::new(),
             announce,

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use podway_engine::{Edge, Engine, Existing, Observed, Timeouts};
+use podway_engine::{Edge, Engine, Existing, Observed, Timeouts, Want};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{
     Bind, Bound, Claims, Opened, Opening, PortError, PortStatistics, Sockets, WorkerEdge,
     WorkerSettings,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{boot_ns, flow_ms};
 
@@ -97,6 +97,8 @@ impl Turns {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) state: podway_engine::Shared,
+    /// Where it is said whom packets are for that nobody has resolved.
+    pub(super) wants: mpsc::Sender<Want>,
     pub(super) sockets: Sockets,
     pub(super) claims: Claims,
     pub(super) frames: u32,
@@ -173,6 +175,7 @@ impl Worker {
                 Loop {
                     edge,
                     engine: Engine::new(settings, shared.state),
+                    wants: shared.wants,
                     reader,
                     commands: incoming,
                     load: workers_load,
@@ -299,6 +302,7 @@ fn pin(index: usize, core: Option<usize>) {
 struct Loop {
     edge: WorkerEdge,
     engine: Engine,
+    wants: mpsc::Sender<Want>,
     reader: Reader<Snapshot>,
     commands: Receiver<Command>,
     load: Arc<Load>,
@@ -331,6 +335,9 @@ impl Loop {
                 && let Err(error) = self.claims.add(&portless)
             {
                 tracing::error!(%error, "answers of a protocol without ports are left to the host");
+            }
+            if !self.engine.wanted().is_empty() {
+                self.hand_wants_over();
             }
             let passed_ms = (turn_began / 1_000_000).saturating_sub(swept_ms);
             if passed_ms > 0 {
@@ -383,6 +390,14 @@ impl Loop {
                 Err(TryRecvError::Empty) => return After::Continue,
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return After::Stop,
             }
+        }
+    }
+
+    /// What control has no room for is wanted again by its next packet.
+    #[cold]
+    fn hand_wants_over(&mut self) {
+        for want in self.engine.wanted().take() {
+            let _ = self.wants.try_send(want);
         }
     }
 

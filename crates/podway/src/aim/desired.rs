@@ -95,11 +95,10 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
     }
     if let (Some(looked), Stage::Running) = (facts.kernel(), facts.stage()) {
         let uplink = &looked.seen.uplink;
-        let port = Port {
-            bind: Bind::ZeroCopy,
-            ..port(&uplink.name, uplink.ifindex, PortKind::Uplink)
-        };
+        let port = uplink_at(&uplink.name, uplink.ifindex);
         ports.insert(UPLINK, port);
+        let more = facts.uplinks();
+        ports.extend(more.map(|(id, uplink)| (id, uplink_at(&uplink.name, uplink.ifindex))));
     }
     for (id, wire, state) in facts.wires() {
         let raises = match state {
@@ -114,6 +113,13 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
         ports.insert(id, port);
     }
     ports
+}
+
+fn uplink_at(interface: &str, ifindex: u32) -> Port {
+    Port {
+        bind: Bind::ZeroCopy,
+        ..port(interface, ifindex, PortKind::Uplink)
+    }
 }
 
 fn port(interface: &str, ifindex: u32, kind: PortKind) -> Port {

@@ -1,5 +1,7 @@
 //! What is known: of the cluster, of the kernel, and of the wires that pods were given.
 
+mod uplinks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,10 +9,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use podway_control::{Batch, Problem, Standing};
 use podway_host::node::Seen;
+use podway_host::router::News;
 use podway_intent::{Attachment, Change, Cluster, Key, Name, NodeSetup};
-use podway_tables::{NextHops, PortId};
+use podway_tables::PortId;
 use podway_wire::{Mac, Protocol};
 
+use self::uplinks::Uplinks;
 use super::{HOST, PORTS, UPLINK};
 
 /// Something that happened.
@@ -22,6 +26,8 @@ pub enum Event {
     Looked(Box<Looked>),
     /// The kernel could not be made what was wanted, and why.
     NotLooked(String),
+    /// The kernel's routes, neighbours or addresses are others.
+    Routing(News),
     /// Ports of the masquerading range are the host's now, or no more.
     HostPorts(HostPorts),
     /// No flow of ours uses these of them any more.
@@ -34,8 +40,8 @@ pub enum Event {
     Detach(PortId),
     /// A port is open.
     Opened(PortId),
-    /// A pod's port can't be opened.
-    NotOpened(PortId),
+    /// A port of a pod or of an uplink beside the first can't be opened, and why.
+    NotOpened(PortId, String),
     /// A port is closed.
     Closed(PortId),
 }
@@ -121,12 +127,14 @@ pub struct Facts {
     stage: Stage,
     cluster: Cluster,
     wires: BTreeMap<PortId, (Wire, WireState)>,
+    uplinks: Uplinks,
     kernel: Option<Looked>,
     /// Packets of the uplink that had no socket, at the last look since its port is open.
     uplink_closed: Option<u64>,
     source_problems: Vec<Problem>,
-    /// Of the kernel, its queues, and the ports of health checks.
+    /// Of the kernel, its routes, its queues, and the ports of health checks.
     kernel_problems: Vec<String>,
+    routing_problems: Vec<String>,
     queue_problem: Option<String>,
     listener_problems: Vec<String>,
     host_ports: HostPorts,
@@ -148,10 +156,12 @@ impl Facts {
             stage: Stage::Waiting,
             cluster,
             wires: BTreeMap::new(),
+            uplinks: Uplinks::default(),
             kernel: None,
             uplink_closed: None,
             source_problems: Vec::new(),
             kernel_problems: Vec::new(),
+            routing_problems: Vec::new(),
             queue_problem: None,
             listener_problems: Vec::new(),
             host_ports: HostPorts::default(),
@@ -177,6 +187,7 @@ impl Facts {
                 self.kernel_problems = vec![problem];
                 Due::Nothing
             }
+            Event::Routing(news) => self.routed(news),
             Event::HostPorts(found) => self.host_ports(found),
             Event::LetGo(ports) => self.let_go(ports),
             Event::NotListening(problems) => {
@@ -186,8 +197,8 @@ impl Facts {
             Event::Attach(wire) => self.attach(wire),
             Event::Detach(port) => self.leave(port),
             Event::Opened(port) => self.opened(port),
-            Event::NotOpened(port) => self.forget(port, WireState::Asked),
-            Event::Closed(port) => self.forget(port, WireState::Leaving),
+            Event::NotOpened(port, why) => self.not_opened(port, why),
+            Event::Closed(port) => self.closed(port),
         };
         let opens = self.wires.values().any(|(_, it)| *it == WireState::Asked);
         if self.stage == Stage::Opening && !opens {
@@ -221,7 +232,10 @@ impl Facts {
             host: Some((HOST, seen.host.mac, seen.host.mtu)),
             gateway_mac: seen.dataplane.mac,
             subnets: seen.subnets.clone(),
-            world: seen.world,
+            uplinks: self
+                .cluster
+                .setup()
+                .map_or_else(Vec::new, |it| it.uplinks.clone()),
             ..self.configured.clone()
         };
         if self.cluster.setup() != Some(&setup) {
@@ -253,7 +267,7 @@ impl Facts {
         });
         self.kernel_problems.clone_from(&seen.problems);
         self.kernel = Some(looked);
-        due
+        due.max(self.follow_uplinks())
     }
 
     fn host_ports(&mut self, found: HostPorts) -> Due {
@@ -305,8 +319,9 @@ impl Facts {
         for port in others {
             due = due.max(self.leave(port));
         }
+        let taken: BTreeSet<PortId> = self.ports().collect();
         let mut ids = (HOST.0 + 1..PORTS).map(PortId);
-        if let Some(port) = ids.find(|id| !self.wires.contains_key(id)) {
+        if let Some(port) = ids.find(|id| !taken.contains(id)) {
             self.wires.insert(port, (wire, WireState::Asked));
             due = Due::Now;
         }
@@ -317,6 +332,9 @@ impl Facts {
         if port == UPLINK {
             // What came before the socket was there says nothing about queues.
             self.uplink_closed = None;
+        }
+        if self.uplinks.opened(port) {
+            return self.follow_uplinks();
         }
         match self.wires.get_mut(&port) {
             Some((_, state)) if *state == WireState::Asked => {
@@ -341,6 +359,9 @@ impl Facts {
     }
 
     fn leave(&mut self, port: PortId) -> Due {
+        if self.uplinks.leave(port) {
+            return self.follow_uplinks().max(Due::Now);
+        }
         let Some((wire, state)) = self.wires.get_mut(&port) else {
             return Due::Nothing;
         };
@@ -436,6 +457,8 @@ impl Facts {
     /// What is not as it should be on the node, in words.
     pub fn node_problems(&self) -> Vec<String> {
         let mut problems = self.kernel_problems.clone();
+        problems.extend(self.routing_problems.iter().cloned());
+        problems.extend(self.uplinks.problems());
         problems.extend(self.queue_problem.clone());
         problems.extend(self.listener_problems.iter().cloned());
         problems.extend(self.host_ports.problems.iter().cloned());
@@ -447,12 +470,5 @@ impl Facts {
             ));
         }
         problems
-    }
-
-    /// The default gateways' Ethernet addresses.
-    pub fn world(&self) -> NextHops {
-        self.kernel
-            .as_ref()
-            .map_or(NextHops::default(), |it| it.seen.world)
     }
 }

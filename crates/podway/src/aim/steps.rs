@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use podway_host::node::Wanted;
 use podway_intent::Name;
-use podway_tables::PortId;
+use podway_tables::{PortId, PortKind};
 use podway_xsk::Plan;
 
-use super::{Desired, HOST, Port, Tables, UPLINK};
+use super::{Desired, Port, Tables};
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +213,7 @@ fn of_tables(now: &InForce, tables: &Arc<Tables>) -> Vec<Step> {
     steps
 }
 
-/// The host's port opens first and the uplink last, so that what comes from the wire finds the node's pods.
+/// The host's port opens first and the uplinks last, so that what comes from the wire finds the node's pods.
 fn of_devices(now: &InForce, to: &Desired) -> Vec<Step> {
     let is_open = |id: &PortId, port: &Port| now.ports.get(id).is_some_and(|it| it.is_same(port));
     let closing = now.ports.iter().filter(|(id, port)| {
@@ -221,14 +221,12 @@ fn of_devices(now: &InForce, to: &Desired) -> Vec<Step> {
         !wanted.is_some_and(|wanted| wanted.is_same(port))
     });
     let closing = closing.map(|(id, port)| Step::Close(*id, port.clone()));
-    let is_pod = |id: &&PortId| ![HOST, UPLINK].contains(id);
-    let order = [HOST]
-        .iter()
-        .chain(to.ports.keys().filter(is_pod))
-        .chain([&UPLINK]);
-    let wanted: Vec<_> = order
-        .filter_map(|id| Some((*id, to.ports.get(id)?)))
-        .collect();
+    let mut wanted: Vec<_> = to.ports.iter().map(|(id, port)| (*id, port)).collect();
+    wanted.sort_by_key(|(id, port)| match port.kind {
+        PortKind::Host => (0, *id),
+        PortKind::Pod(_) => (1, *id),
+        PortKind::Uplink => (2, *id),
+    });
     let opening = wanted.iter().filter(|(id, port)| !is_open(id, port));
     let opening = opening.map(|(id, port)| Step::Open(*id, (*port).clone()));
     let raising = wanted.iter().filter(|(id, port)| {

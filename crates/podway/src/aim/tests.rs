@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use podway_control::{Batch, Standing};
 use podway_host::node::{Device, Seen};
+use podway_host::router::{Interface, News};
 use podway_intent::{
     Affinity, Change, Compiler, Key, Name, Node, NodeSetup, Pod, PodNetwork, PodPhase, Service,
     ServicePort, TrafficPolicy,
 };
-use podway_tables::{EndpointId, NextHops, PortId};
+use podway_tables::{EndpointId, PortId};
 use podway_wire::{Mac, Protocol};
 use podway_xsk::Plan;
 use proptest::prelude::*;
@@ -36,6 +37,10 @@ enum Happening {
     Vanish(u8),
     /// The uplink is another device.
     Replace,
+    /// The kernel's routes lead to these devices.
+    Routes(Vec<u8>),
+    /// A device is gone that routes led to.
+    Unplug(u8),
     /// So many steps are carried out, then something else happens.
     Walk(u8),
     /// The next step is begun, and fails half-way.
@@ -54,6 +59,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0..3u8).prop_map(Happening::Detach),
         1 => (0..3u8).prop_map(Happening::Vanish),
         1 => Just(Happening::Replace),
+        3 => proptest::collection::vec(0..20u8, 0..20).prop_map(Happening::Routes),
+        1 => (0..20u8).prop_map(Happening::Unplug),
         6 => (1..6u8).prop_map(Happening::Walk),
         2 => Just(Happening::Fail),
         2 => any::<bool>().prop_map(Happening::TakeUp),
@@ -133,6 +140,19 @@ impl World {
                 self.uplink = 5 - self.uplink;
                 self.take(looked(self.uplink, &[]));
             }
+            Happening::Routes(devices) => self.take(Event::Routing(News {
+                uplinks: devices.iter().map(|it| interface(*it)).collect(),
+                ..News::default()
+            })),
+            Happening::Unplug(index) => {
+                let mut uplinks = self.facts.uplinks();
+                let gone = uplinks.find(|(_, it)| **it == interface(*index));
+                if let Some((port, _)) = gone {
+                    drop(uplinks);
+                    self.take(Event::Routing(News::default()));
+                    self.take(looked(self.uplink, &[port]));
+                }
+            }
             Happening::Walk(count) => (0..*count).for_each(|_| {
                 self.walk();
             }),
@@ -191,7 +211,7 @@ impl World {
             // It adds first, and removes afterwards.
             Step::Narrow(plan) | Step::Widen(plan) => self.plan.local.extend(&plan.local),
             Step::Await(_) => self.take_up(0),
-            Step::Open(id, _) => self.take(Event::NotOpened(*id)),
+            Step::Open(id, _) => self.take(Event::NotOpened(*id, "busy".to_owned())),
             Step::Start(_)
             | Step::Publish(_)
             | Step::Listen(_)
@@ -209,7 +229,7 @@ impl World {
     }
 
     fn forget_closed(&mut self) {
-        let ports: Vec<PortId> = self.facts.wires().map(|(port, ..)| port).collect();
+        let ports: Vec<PortId> = self.facts.ports().collect();
         for port in ports {
             if !self.open.contains_key(&port) {
                 self.take(Event::Closed(port));
@@ -237,6 +257,11 @@ impl World {
                     redirected.is_subset(&known),
                     "{what}: {redirected:?} are redirected, and a worker knows {known:?}"
                 );
+            }
+            // R1: what is sent to a port that no worker has is lost.
+            let uplinks = &tables.compiled.snapshot.world.uplinks;
+            for uplink in uplinks.iter().filter(|it| it.port != UPLINK) {
+                assert!(self.open.contains_key(&uplink.port), "{uplink:?} is closed");
             }
             for passing in self.passing(tables) {
                 let would = |it: &Desired| through(it).contains(&passing);
@@ -352,6 +377,20 @@ fn wire(pod: u8, device: u8) -> Wire {
     }
 }
 
+/// A device that routes may lead to: two of them are the uplink now and then.
+fn interface(index: u8) -> Interface {
+    let ifindex = match index {
+        0 | 1 => 2 + u32::from(index),
+        index => 30 + u32::from(index),
+    };
+    Interface {
+        ifindex,
+        name: format!("eth{index}"),
+        mac: Mac([2, 0, 0, 0, 1, index]),
+        mtu: 1_500,
+    }
+}
+
 fn looked(uplink: u32, gone: &[PortId]) -> Event {
     let device = |name: &str, ifindex| Device {
         ifindex,
@@ -369,7 +408,6 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
             dataplane: device("podway-dp", 9),
             subnets: Vec::new(),
             next_hops: BTreeMap::new(),
-            world: NextHops::default(),
             mended: Vec::new(),
             problems: Vec::new(),
         },

@@ -1,7 +1,7 @@
 //! `podway explain`: what becomes of a packet, by running its bytes through the real engine.
 //!
-//! No kernel is asked: every pod of the node counts as attached, every next hop as resolved, and every other node as in a
-//! subnet of the uplink.
+//! No kernel is asked: every pod of the node counts as attached, every next hop as resolved, every other node as in a
+//! subnet of the uplink, and the uplink as the only way out of the cluster.
 
 mod answer;
 mod packet;
@@ -21,8 +21,9 @@ use podway_control::{Problems, load};
 use podway_engine::{Batch, Engine, Packet, Settings, Shared, Timeouts};
 use podway_intent::{
     Attachment, Change, Cluster, Compiled, Compiler, Name, NodeSetup, PodNetwork, PodPhase, Tunnel,
+    Uplink, one_way_out,
 };
-use podway_tables::{NextHops, PortId, Snapshot};
+use podway_tables::{PortId, Snapshot};
 use podway_wire::{Frame, Mac};
 
 use self::packet::{Link, Outside};
@@ -34,6 +35,8 @@ pub use self::question::{BadQuestion, Ingress, Kind, Question};
 const UPLINK: PortId = PortId(0);
 const HOST: PortId = PortId(1);
 const FIRST_POD: u16 = 2;
+/// The uplink's number; no kernel gave it.
+const WIRE: u32 = 1;
 const UPLINK_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
 const HOST_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x02]);
 const GATEWAY_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x03]);
@@ -138,13 +141,18 @@ impl Explainer {
             vni: vxlan.vni,
             tunnel_port: vxlan.port,
             service_ranges: default_service_ranges(),
-            world: NextHops {
-                v4: Some(NEXT_HOP_MAC),
-                v6: Some(NEXT_HOP_MAC),
-            },
+            uplinks: vec![Uplink {
+                port: UPLINK,
+                device: WIRE,
+                mac: UPLINK_MAC,
+                mtu: UPLINK_MTU,
+            }],
             snat_ports: Some(default_snat_ports()),
             ..NodeSetup::default()
         }));
+        for change in one_way_out(WIRE, NEXT_HOP_MAC) {
+            cluster.apply(change);
+        }
         let pods = attach(&mut cluster, node);
         let mut compiler = Compiler::new(node);
         let unresolved = compiler.compile(&cluster);

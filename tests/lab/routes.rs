@@ -1,131 +1,16 @@
-//! A pod's router is its node: a second device, static routes, a default route that goes, addresses that come and go.
+//! A pod's router is its node: the kinds of routes, a default route that goes, addresses that come and go.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::Write;
 use std::time::Duration;
 
-use podway_host::{Namespace, Network};
+use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::storage::{POD, Running, Storage, node_ip, refusal, serves, told};
 
-use crate::bench::{Lab, eventually, podway, root, unprivileged};
-
-const POD: &str = "default/caller";
-const TELLS_PEER: &str = include_str!("tells_peer.py");
+pub(crate) const TELLS_PEER: &str = include_str!("tells_peer.py");
 const SAYS_WHO: &str = include_str!("says_who.py");
 const ASKS_WHO: &str = include_str!("asks_who.py");
-const STORAGE: &str = "podway-test-storage";
 /// How long a change of the kernel's may take to be in force on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A process in a pod, a node, the world or another namespace; gone when dropped.
-struct Running {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Running {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it runs");
-        let lines = BufReader::new(child.stdout.take().expect("piped"));
-        Running { child, lines }
-    }
-
-    fn at(target: &str, command: &[&str]) -> Running {
-        let mut lab = Command::new(podway());
-        lab.args(["lab", "exec", target, "--"]).args(command);
-        Running::start(lab)
-    }
-
-    /// The next line that it prints.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A machine on a wire of its own to node1's `eth1`: 10.9.0.2 and fd09::2, and behind it 10.20.0.1 and fd20::1.
-struct Storage;
-
-impl Storage {
-    fn join(lab: &Lab) -> Storage {
-        let ip = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let output = Command::new("ip").args(&words).output().expect("ip runs");
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "ip {line}: {error}");
-        };
-        let _ = Command::new("ip").args(["netns", "del", STORAGE]).output();
-        ip(&format!("netns add {STORAGE}"));
-        let node = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            lab.must("node:node1", &[&["ip"], &words[..]].concat());
-        };
-        node(&format!(
-            "link add eth1 type veth peer name eth0 netns {STORAGE}"
-        ));
-        node("addr add 10.9.0.1/24 dev eth1");
-        node("addr add fd09::1/64 dev eth1 nodad");
-        for line in [
-            "link set lo up",
-            "addr add 10.20.0.1/32 dev lo",
-            "addr add fd20::1/128 dev lo nodad",
-            "addr add 10.9.0.2/24 dev eth0",
-            "addr add fd09::2/64 dev eth0 nodad",
-            "link set eth0 up",
-        ] {
-            ip(&format!("-n {STORAGE} {line}"));
-        }
-        let storage = Namespace::named(STORAGE).expect("made");
-        Network::of(&storage, async |network: Network| {
-            network.checksum_in_software(network.index("eth0")?).await
-        })
-        .expect("no device completes checksums on the way");
-        node("link set eth1 up");
-        node("route add 10.20.0.0/16 via 10.9.0.2");
-        node("route add fd20::/64 via fd09::2");
-        Storage
-    }
-
-    fn run(&self, command: &[&str]) -> Running {
-        let mut inside = Command::new("ip");
-        inside.args(["netns", "exec", STORAGE]).args(command);
-        Running::start(inside)
-    }
-}
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", STORAGE]).output();
-    }
-}
-
-/// What a server tells a pod that dials it; empty if it can't be dialled.
-fn told(lab: &Lab, address: &str, port: u16) -> String {
-    let program = "import socket,sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).recv(64).decode())";
-    let port = port.to_string();
-    let output = lab.exec(POD, &["python3", "-c", program, address, &port]);
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// What a pod is told that can't dial.
-fn refusal(lab: &Lab, address: &str) -> String {
-    let program = "import socket,sys\ntry: socket.create_connection((sys.argv[1], 9), 3)\nexcept OSError as error: print(error.strerror or error)";
-    let output = lab.exec(POD, &["python3", "-c", program, address]);
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-fn serves(mut running: Running) -> Running {
-    assert_eq!(running.line(), "listens");
-    running
-}
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the_route_prefers() {
@@ -145,17 +30,17 @@ fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the
         assert!(reached, "{target}: {:?}", told(&lab, target, 7000));
     }
     // A way that is closed is answered as the kernel would.
-    lab.must(
-        "node:node1",
-        &["ip", "route", "add", "unreachable", "10.31.0.0/16"],
-    );
-    lab.must(
-        "node:node1",
-        &["ip", "route", "add", "prohibit", "10.32.0.0/16"],
-    );
+    for line in [
+        "route add unreachable 10.31.0.0/16",
+        "route add prohibit 10.32.0.0/16",
+        "route add unreachable fd31::/64",
+    ] {
+        node_ip(&lab, line);
+    }
     for (target, text) in [
         ("10.31.0.1", "No route to host"),
         ("10.32.0.1", "No route to host"),
+        ("fd31::1", "Network is unreachable"),
     ] {
         let answered = eventually(PATIENCE, || refusal(&lab, target) == text);
         assert!(answered, "{target}: {:?}", refusal(&lab, target));
@@ -171,48 +56,162 @@ fn r1_a_default_route_goes_and_comes_and_moves_to_another_device() {
     let storage = Storage::join(&lab);
     let _world = serves(Running::at("world", &["python3", "-c", TELLS_PEER, "7000"]));
     let _storage = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
-    lab.must(
-        "world",
-        &["ip", "addr", "add", "198.51.100.1/32", "dev", "lo"],
-    );
-    let out = "198.51.100.1";
-    assert!(eventually(PATIENCE, || told(&lab, out, 7000) == "192.168.50.1"));
-    let before = lab.must("node:node1", &["ip", "-4", "route", "show", "default"]);
-    lab.must("node:node1", &["ip", "route", "del", "default"]);
-    let answered = eventually(PATIENCE, || refusal(&lab, out) == "Network is unreachable");
-    assert!(answered, "{:?}", refusal(&lab, out));
-    assert!(
-        told(&lab, "192.168.50.254", 7000) == "192.168.50.1",
-        "on-link"
-    );
+    for (family, out, by_first, by_second, near, router) in [
+        (
+            "-4",
+            "198.51.100.1",
+            "192.168.50.1",
+            "10.9.0.1",
+            "192.168.50.254",
+            "10.9.0.2",
+        ),
+        (
+            "-6",
+            "2001:db8:99::1",
+            "fd50::1",
+            "fd09::1",
+            "fd50::254",
+            "fd09::2",
+        ),
+    ] {
+        lab.must("world", &["ip", "addr", "add", out, "dev", "lo"]);
+        let is_told = |source: &str| eventually(PATIENCE, || told(&lab, out, 7000) == source);
+        assert!(is_told(by_first), "{out}");
+        let default = node_ip(&lab, &format!("{family} route show default"));
+        let default = default.trim();
+        let unreachable = default.replace("default", "delete default");
+        node_ip(&lab, &format!("{family} route {unreachable}"));
+        let answered = eventually(PATIENCE, || refusal(&lab, out) == "Network is unreachable");
+        assert!(answered, "{:?}", refusal(&lab, out));
+        assert_eq!(told(&lab, near, 7000), by_first, "on-link");
+        // The same address is by another device now.
+        storage.ip(&format!("addr add {out} dev lo"));
+        node_ip(&lab, &format!("{family} route add default via {router}"));
+        assert!(is_told(by_second), "{out}");
+        node_ip(&lab, &format!("{family} route delete default"));
+        node_ip(&lab, &format!("{family} route add {default}"));
+        assert!(is_told(by_first), "{out}");
+    }
     let counters = lab.show("node1", "counters");
     assert!(
         counters["engine"]["unreachable"].as_u64() > Some(0),
         "{counters}"
     );
-    // The same address is by another device now.
-    let ip = [
-        "netns",
-        "exec",
-        STORAGE,
-        "ip",
-        "addr",
-        "add",
-        "198.51.100.1/32",
-        "dev",
-        "lo",
-    ];
-    assert!(Command::new("ip").args(ip).status().expect("ip").success());
-    let default = ["ip", "route", "add", "default", "via", "10.9.0.2"];
-    lab.must("node:node1", &default);
-    assert!(eventually(PATIENCE, || told(&lab, out, 7000) == "10.9.0.1"));
-    lab.must("node:node1", &["ip", "route", "del", "default"]);
-    let words: Vec<&str> = before.split_whitespace().collect();
-    lab.must(
-        "node:node1",
-        &[&["ip", "route", "add"], &words[..]].concat(),
-    );
-    assert!(eventually(PATIENCE, || told(&lab, out, 7000) == "192.168.50.1"));
+}
+
+#[test]
+fn r1_of_every_kind_of_route_the_one_counts_that_the_kernel_takes() {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests/plain"));
+    let storage = Storage::join(&lab);
+    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    for line in [
+        "addr add 10.99.0.2/32 dev eth0",
+        "addr add fe80::2/64 dev eth0 nodad",
+    ] {
+        storage.ip(line);
+    }
+    for line in [
+        "addr add 10.9.0.77/24 dev eth1",
+        "nexthop add id 7 via 10.9.0.2 dev eth1",
+        "rule add preference 90 lookup 100",
+        "-6 rule add preference 90 lookup 100",
+    ] {
+        node_ip(&lab, line);
+    }
+    // Each takes over from what only the metric, the length or the table of the next one beats.
+    for (range, server, source, routes) in [
+        (
+            "10.40.0.0/16",
+            "10.40.0.1",
+            "10.9.0.1",
+            &["via 10.9.0.66 metric 50", "via 10.9.0.2 metric 10"][..],
+        ),
+        (
+            "10.41.0.0/16",
+            "10.41.0.1",
+            "10.9.0.1",
+            &["via 10.99.0.2 dev eth1 onlink"],
+        ),
+        (
+            "10.42.0.0/16",
+            "10.42.0.1",
+            "10.9.0.77",
+            &["via 10.9.0.2 src 10.9.0.77"],
+        ),
+        (
+            "10.43.0.0/16",
+            "10.43.0.1",
+            "10.9.0.1",
+            &["nexthop via 10.9.0.2 dev eth1 nexthop via 192.168.50.254 dev eth0"],
+        ),
+        ("10.44.0.0/16", "10.44.0.1", "10.9.0.1", &["nhid 7"]),
+        (
+            "10.45.0.0/16",
+            "10.45.0.1",
+            "10.9.0.1",
+            &["via inet6 fe80::2 dev eth1"],
+        ),
+        (
+            "10.46.0.0/16",
+            "10.46.0.1",
+            "10.9.0.1",
+            &["via 10.9.0.66", "via 10.9.0.2 table 100"],
+        ),
+        ("10.47.0.0/16", "10.47.0.1", "10.9.0.1", &["via 10.9.0.2"]),
+        ("fd40::/64", "fd40::1", "fd09::1", &["via fe80::2 dev eth1"]),
+        (
+            "fd41::/64",
+            "fd41::1",
+            "fd09::1",
+            &["via fd09::66 metric 50", "via fd09::2 metric 10"],
+        ),
+        (
+            "fd42::/64",
+            "fd42::1",
+            "fd09::1",
+            &["via fd09::66", "via fd09::2 table 100"],
+        ),
+    ] {
+        storage.ip(&format!("addr add {server} dev lo"));
+        for route in routes {
+            node_ip(&lab, &format!("route add {range} {route}"));
+        }
+        let reached = eventually(PATIENCE, || told(&lab, server, 7000) == source);
+        assert!(
+            reached,
+            "{range} {routes:?}: {:?}",
+            told(&lab, server, 7000)
+        );
+    }
+    node_ip(&lab, "route add unreachable 10.47.0.0/24");
+    node_ip(&lab, "route add throw 10.47.0.0/24 table 100");
+    assert!(eventually(PATIENCE, || refusal(&lab, "10.47.0.1")
+        == "No route to host"));
+    node_ip(&lab, "route add 10.47.0.1/32 via 10.9.0.2");
+    assert!(eventually(PATIENCE, || told(&lab, "10.47.0.1", 7000) == "10.9.0.1"));
+    let flows = lab.show("node1", "flows").to_string();
+    assert!(flows.contains("10.47.0.1/32 dev eth1"), "{flows}");
+
+    // What is dropped, and what is not followed, has a name.
+    node_ip(&lab, "route add blackhole 10.48.0.0/16");
+    let lost = || {
+        let _ = refusal(&lab, "10.48.0.1");
+        lab.show("node1", "counters")["engine"]["drop/blackhole"].as_u64() > Some(0)
+    };
+    assert!(eventually(PATIENCE, lost));
+    node_ip(&lab, "rule add preference 80 fwmark 7 lookup 101");
+    node_ip(&lab, "tuntap add tun0 mode tun");
+    node_ip(&lab, "link set tun0 up");
+    node_ip(&lab, "route add 10.49.0.0/16 dev tun0");
+    assert!(eventually(PATIENCE, || refusal(&lab, "10.49.0.1")
+        == "Network is unreachable"));
+    let problems = lab.show("node1", "status")["node_problems"].to_string();
+    for named in ["rule 80 of the routing policy", "tun0, no Ethernet device"] {
+        assert!(problems.contains(named), "{problems}");
+    }
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn table(topic: Topic, answer: &Value) -> String {
             "answered",
             "idle_ms",
             "service",
+            "route",
         ],
         Topic::Ports => &[
             "port",

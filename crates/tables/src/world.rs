@@ -102,11 +102,11 @@ impl World {
     pub fn next_hop(&self, addr: &Addr) -> NextHopId {
         for table in &self.tables {
             match table.longest(addr) {
-                Some(Leads::To(id)) => return id,
-                Some(Leads::Neighbours(id)) => {
+                Some((_, Leads::To(id))) => return id,
+                Some((_, Leads::Neighbours(id))) => {
                     return self.neighbours.get(addr).copied().unwrap_or(id);
                 }
-                Some(Leads::Onwards) | None => {}
+                Some((_, Leads::Onwards)) | None => {}
             }
         }
         NextHopId::NONE
@@ -114,8 +114,24 @@ impl World {
 
     /// What the first table that covers an address says of it.
     pub fn leads(&self, addr: &Addr) -> Option<Leads> {
+        self.taken(addr).map(|(_, leads)| leads)
+    }
+
+    /// The range of the route that an address is sent by.
+    pub fn route(&self, addr: &Addr) -> Option<ipnet::IpNet> {
+        let (mask, _) = self.taken(addr)?;
+        let host_bits = mask.trailing_zeros().min(128) as u8;
+        let whole = ipnet::IpNet::from(addr.ip());
+        let length = whole.max_prefix_len().saturating_sub(host_bits);
+        ipnet::IpNet::new(addr.ip(), length)
+            .ok()
+            .map(|it| it.trunc())
+    }
+
+    /// The mask of the route that an address is sent by, and what it says.
+    fn taken(&self, addr: &Addr) -> Option<(u128, Leads)> {
         let mut all = self.tables.iter().filter_map(|table| table.longest(addr));
-        all.find(|leads| *leads != Leads::Onwards)
+        all.find(|(_, leads)| *leads != Leads::Onwards)
     }
 
     /// What becomes of packets that take a way; `None` for [`NextHopId::NONE`].
@@ -176,7 +192,8 @@ struct Length {
 }
 
 impl RouteTable {
-    fn longest(&self, addr: &Addr) -> Option<Leads> {
+    /// The mask of the longest range that covers an address, and where it leads.
+    fn longest(&self, addr: &Addr) -> Option<(u128, Leads)> {
         let lengths = match addr.family() {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
@@ -184,8 +201,8 @@ impl RouteTable {
         let bits = addr.bits();
         let mut found = lengths
             .iter()
-            .filter_map(|length| length.ranges.get(&(bits & length.mask)));
-        found.next().copied()
+            .filter_map(|length| Some((length.mask, *length.ranges.get(&(bits & length.mask))?)));
+        found.next()
     }
 
     fn set(&mut self, range: &ipnet::IpNet, leads: Option<Leads>) {
@@ -245,30 +262,31 @@ mod tests {
         })
     }
 
-    /// What the kernel would say: table by table, in each the longest range that covers the address.
+    /// What the kernel would say: table by table, in each the longest range that covers the address; and which that is.
     fn naive(
         routes: &[(u8, IpNet, Leads)],
         neighbours: &[(IpAddr, u32)],
         probe: &IpAddr,
-    ) -> NextHopId {
+    ) -> (NextHopId, Option<IpNet>) {
         for table in 0..3 {
             let covering = routes
                 .iter()
                 .filter(|(at, range, _)| *at == table && range.contains(probe));
-            let Some((_, _, leads)) = covering.max_by_key(|(_, range, _)| range.prefix_len())
+            let Some((_, range, leads)) = covering.max_by_key(|(_, range, _)| range.prefix_len())
             else {
                 continue;
             };
             match leads {
-                Leads::To(id) => return *id,
+                Leads::To(id) => return (*id, Some(*range)),
                 Leads::Neighbours(id) => {
                     let known = neighbours.iter().rev().find(|(addr, _)| addr == probe);
-                    return known.map_or(*id, |(_, id)| NextHopId(*id));
+                    let id = known.map_or(*id, |(_, id)| NextHopId(*id));
+                    return (id, Some(*range));
                 }
                 Leads::Onwards => {}
             }
         }
-        NextHopId::NONE
+        (NextHopId::NONE, None)
     }
 
     proptest! {
@@ -298,8 +316,9 @@ mod tests {
             }
             for probe in probes {
                 let addr = Addr::from(probe);
-                prop_assert_eq!(world.next_hop(&addr), naive(&list, &neighbours, &probe));
-                prop_assert_eq!(before.next_hop(&addr), naive(&kept, &[], &probe));
+                let answer = |world: &World| (world.next_hop(&addr), world.route(&addr));
+                prop_assert_eq!(answer(&world), naive(&list, &neighbours, &probe));
+                prop_assert_eq!(answer(&before), naive(&kept, &[], &probe));
             }
         }
     }

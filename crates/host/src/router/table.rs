@@ -84,9 +84,9 @@ pub(super) fn table(read: &Read, host_interface: &str) -> Table {
     if best.len() >= ROUTES {
         table.problems.push(format!("more than {ROUTES} routes: pods' packets go by shorter ones where a route is beyond that number; have fewer of them in the kernel"));
     }
-    let mut closed = BTreeSet::new();
+    let (mut closed, mut unplugged) = (BTreeSet::new(), BTreeSet::new());
     for (key, route) in best {
-        let leads = leads(route, &links, &mut closed);
+        let leads = leads(route, &links, (&mut closed, &mut unplugged));
         table.note_device(leads, &links);
         let source = route
             .source
@@ -101,23 +101,23 @@ pub(super) fn table(read: &Read, host_interface: &str) -> Table {
     if table.gateways_left_out > 0 {
         table.problems.push(format!("routes have more than {GATEWAYS} gateways: the others are not resolved, and what is for them is dropped (`drop/no-neighbour`)"));
     }
-    table.problems.extend(all_closed(&closed));
+    table.problems.extend(list(&closed).map(|list| {
+        format!("routes lead where the dataplane can't send: {list}: pods that send there are told that the net is unreachable")
+    }));
+    table.problems.extend(list(&unplugged).map(|list| {
+        format!("routes lead to devices without a carrier: {list}: what pods send there does not arrive until they have one")
+    }));
     table
 }
 
-/// What is said of the ways that can't be taken.
-fn all_closed(closed: &BTreeSet<String>) -> Option<String> {
-    let named: Vec<&str> = closed.iter().take(NAMED).map(String::as_str).collect();
-    let more = match closed.len() - named.len() {
+/// The first of some things, and how many more there are; `None` if there are none.
+fn list(all: &BTreeSet<String>) -> Option<String> {
+    let named: Vec<&str> = all.iter().take(NAMED).map(String::as_str).collect();
+    let more = match all.len() - named.len() {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    (!named.is_empty()).then(|| {
-        format!(
-            "routes lead where the dataplane can't send: {}{more}: pods that send there are told that the net is unreachable",
-            named.join(", ")
-        )
-    })
+    (!named.is_empty()).then(|| named.join(", ") + &more)
 }
 
 impl Table {
@@ -265,7 +265,12 @@ fn is_followed(route: &Route, ours: &BTreeSet<u32>) -> bool {
     is_known && !stays
 }
 
-fn leads(route: &Route, links: &HashMap<u32, &Link>, closed: &mut BTreeSet<String>) -> RouteLeads {
+/// Where a route leads; takes up in words what can't be sent to, and what has no carrier.
+fn leads(
+    route: &Route,
+    links: &HashMap<u32, &Link>,
+    (closed, unplugged): (&mut BTreeSet<String>, &mut BTreeSet<String>),
+) -> RouteLeads {
     let ways = match &route.kind {
         Kind::Ways(ways) => ways,
         // Nobody but the node itself may send there.
@@ -281,12 +286,14 @@ fn leads(route: &Route, links: &HashMap<u32, &Link>, closed: &mut BTreeSet<Strin
     let mut able = ways
         .iter()
         .filter(|way| medium(way) == Some(Medium::Ethernet));
-    let unplugged = || {
-        ways.iter()
-            .find(|way| medium(way) == Some(Medium::Unplugged))
+    let without = || {
+        let mut ways = ways.iter();
+        let way = ways.find(|way| medium(way) == Some(Medium::Unplugged))?;
+        unplugged.insert(links.get(&way.device)?.interface.name.clone());
+        Some(way)
     };
     // Of several ways one is enough: flows need not be spread.
-    let Some(way) = able.next().or_else(unplugged) else {
+    let Some(way) = able.next().or_else(without) else {
         let known = ways.iter().filter_map(|way| links.get(&way.device));
         closed.extend(known.map(|it| format!("{}, no Ethernet device", it.interface.name)));
         if ways.is_empty() {

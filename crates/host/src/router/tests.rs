@@ -127,6 +127,11 @@ fn r1_of_routes_for_one_range_the_least_metric_counts_and_of_ways_the_first_that
     );
     let source = at(&made, 1, default).and_then(|it| it.source);
     assert_eq!(source, Some(ip("192.168.50.1")), "of the gateway's network");
+    assert!(
+        made.problems[0].contains("without a carrier: eth1: "),
+        "{:?}",
+        made.problems
+    );
     let uplinks: Vec<u32> = made.uplinks.keys().copied().collect();
     assert_eq!(uplinks, [2], "the other has no carrier");
 }

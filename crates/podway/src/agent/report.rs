@@ -7,7 +7,7 @@ use podway_cni::agent::NodeNetwork;
 use podway_engine::{Remembered, counter_names};
 use podway_intent::Tunnel;
 use podway_state::{Flow, Phase};
-use podway_tables::{EndpointId, PortId, Via};
+use podway_tables::{EndpointId, Exit, Hop, NoWay, PortId, Via};
 use podway_wire::{Addr, FlowKey, Mac, Protocol};
 use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
@@ -126,7 +126,32 @@ impl Agent {
             "answered": flow.phase == Phase::Answered,
             "idle_ms": now_ms.wrapping_sub(flow.seen_ms).cast_signed().max(0),
             "service": service.and_then(|id| self.shown().compiled.names.service(id)),
+            "route": remembered.and_then(|it| self.route(it.forward, &translated.target)),
         })
+    }
+
+    /// The route by which packets leave the cluster, if they do.
+    fn route(&self, hop: Hop, target: &Addr) -> Option<String> {
+        let id = match hop {
+            Hop::World(id) => id,
+            Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {
+                return None;
+            }
+        };
+        let world = &self.shown().compiled.snapshot.world;
+        let range = world.route(target)?;
+        let leads = match world.exit(id)? {
+            Exit::To(next) => {
+                let mut ports = self.named_ports();
+                let (_, _, interface) = ports.find(|(port, _, _)| *port == next.port)?;
+                format!("dev {interface}")
+            }
+            Exit::Refused(NoWay::NoRoute) => "by no uplink".to_owned(),
+            Exit::Refused(NoWay::Unreachable) => "unreachable".to_owned(),
+            Exit::Refused(NoWay::Prohibited) => "prohibit".to_owned(),
+            Exit::Refused(NoWay::Blackhole) => "blackhole".to_owned(),
+        };
+        Some(format!("{range} {leads}"))
     }
 
     async fn ports_value(&self) -> Value {

@@ -1,0 +1,109 @@
+//! Devices beside the first that routes lead to: bridges and what is on top of others, gone and back, renamed and replaced.
+
+use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::routes::{PATIENCE, TELLS_PEER};
+use crate::storage::{Storage, node_ip, serves, told};
+use crate::world;
+
+/// The servers behind the second device, of each family, and whom they see.
+const SERVERS: [(&str, &str); 4] = [
+    ("10.9.0.2", "10.9.0.1"),
+    ("10.20.0.1", "10.9.0.1"),
+    ("fd09::2", "fd09::1"),
+    ("fd20::1", "fd09::1"),
+];
+
+fn all_are_reached(lab: &Lab, when: &str) {
+    for (server, source) in SERVERS {
+        let reached = eventually(PATIENCE, || told(lab, server, 7000) == source);
+        assert!(reached, "{server} {when}: {:?}", told(lab, server, 7000));
+    }
+}
+
+/// Gives the addresses and routes of `eth1` to another device.
+fn moves_to(lab: &Lab, device: &str) {
+    for line in [
+        "addr flush dev eth1 scope global".to_owned(),
+        format!("link set {device} up"),
+        format!("addr add 10.9.0.1/24 dev {device}"),
+        format!("addr add fd09::1/64 dev {device} nodad"),
+        "route replace 10.20.0.0/16 via 10.9.0.2".to_owned(),
+        "route replace fd20::/64 via fd09::2".to_owned(),
+    ] {
+        node_ip(lab, &line);
+    }
+}
+
+fn ports(lab: &Lab) -> String {
+    lab.show("node1", "ports").to_string()
+}
+
+#[test]
+fn r1_routes_lead_by_bridges_and_by_devices_on_top_of_others() {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests/plain"));
+    let storage = Storage::join(&lab);
+    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    all_are_reached(&lab, "by the device itself");
+    node_ip(&lab, "link add mac1 link eth1 type macvlan mode private");
+    moves_to(&lab, "mac1");
+    all_are_reached(&lab, "by a macvlan device");
+    node_ip(&lab, "link del mac1");
+    node_ip(&lab, "link add br1 type bridge forward_delay 0");
+    node_ip(&lab, "link set eth1 master br1");
+    moves_to(&lab, "br1");
+    all_are_reached(&lab, "by a bridge");
+    assert!(ports(&lab).contains("uplink:br1"), "{}", ports(&lab));
+}
+
+#[test]
+fn r1_a_device_goes_down_and_comes_back_under_another_name_or_as_another() {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests/plain"));
+    let storage = Storage::join(&lab);
+    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    all_are_reached(&lab, "at first");
+    node_ip(&lab, "link set eth1 down");
+    // The default route leads there now, where nobody has that address.
+    let is_cut_off = || told(&lab, "10.9.0.2", 7000).is_empty();
+    assert!(eventually(PATIENCE, is_cut_off));
+    node_ip(&lab, "link set eth1 name stor0");
+    for line in [
+        "link set stor0 up",
+        "addr add fd09::1/64 dev stor0 nodad",
+        "route add 10.20.0.0/16 via 10.9.0.2",
+        "route add fd20::/64 via fd09::2",
+    ] {
+        node_ip(&lab, line);
+    }
+    all_are_reached(&lab, "by its new name");
+    let is_renamed = || ports(&lab).contains("uplink:stor0");
+    assert!(eventually(PATIENCE, is_renamed), "{}", ports(&lab));
+    node_ip(&lab, "link del stor0");
+    let is_gone = || !ports(&lab).contains("stor0");
+    assert!(eventually(PATIENCE, is_gone), "{}", ports(&lab));
+    storage.plug_in(&lab);
+    all_are_reached(&lab, "by the device in its place");
+}
+
+#[test]
+fn r1_s9_clients_by_the_second_device_reach_services_and_are_answered_there() {
+    if unprivileged() {
+        return;
+    }
+    let lab = world::up();
+    let storage = Storage::join(&lab);
+    storage.ip("route add 203.0.113.0/24 via 10.9.0.1");
+    storage.ip("route add 2001:db8::/32 via fd09::1");
+    let dials = |url: &str| {
+        let mut curl = storage.run(&["curl", "--silent", "--fail", "--max-time", "2", url]);
+        curl.child.wait().expect("it ends").success()
+    };
+    for url in ["http://203.0.113.80/", "http://[2001:db8:1::80]/"] {
+        assert!(eventually(PATIENCE, || dials(url)), "{url}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::storage::{POD, Running, Storage, node_ip, refusal, serves, told};
 
 pub(crate) const TELLS_PEER: &str = include_str!("tells_peer.py");
 const SAYS_WHO: &str = include_str!("says_who.py");
+const CLAIMS: &str = include_str!("claims.py");
 const ASKS_WHO: &str = include_str!("asks_who.py");
 /// How long a change of the kernel's may take to be in force on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -222,31 +223,38 @@ fn r2_an_address_that_moves_between_nodes_is_followed_under_traffic() {
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     for (vip, length) in [("192.168.50.100", "32"), ("fd50::100", "128")] {
         let vip_range = format!("{vip}/{length}");
-        let has = |node: &str, verb: &str| {
+        let has = |at: &str, verb: &str| {
             let more: &[&str] = if verb == "add" && length == "128" {
                 &["nodad"]
             } else {
                 &[]
             };
             let command = [&["ip", "addr", verb, &vip_range, "dev", "eth0"], more].concat();
-            lab.must(&format!("node:{node}"), &command);
+            lab.must(at, &command);
         };
-        let server = |node: &str| {
-            let command = ["python3", "-c", SAYS_WHO, vip, "7053", node];
-            serves(Running::at(&format!("node:{node}"), &command))
-        };
-        let _servers = [server("node1"), server("node2")];
-        has("node1", "add");
+        let machines = ["node:node1", "node:node2", "world"];
+        let _servers = machines.map(|at| {
+            let command = ["python3", "-c", SAYS_WHO, vip, "7053", at];
+            serves(Running::at(at, &command))
+        });
+        has("node:node1", "add");
         let mut asks = Running::at(POD, &["python3", "-c", ASKS_WHO, vip, "7053"]);
-        assert_eq!(asks.line(), "node1", "{vip}");
-        has("node1", "del");
-        has("node2", "add");
-        assert_eq!(asks.line(), "node2", "{vip}");
-        has("node2", "del");
-        has("node1", "add");
-        assert_eq!(asks.line(), "node1", "{vip}");
+        assert_eq!(asks.line(), "node:node1", "{vip}");
+        has("node:node1", "del");
+        has("node:node2", "add");
+        assert_eq!(asks.line(), "node:node2", "{vip}");
+        // From one neighbour to another, who says so.
+        has("node:node2", "del");
+        has("world", "add");
+        let mut claims = Running::at("world", &["python3", "-c", CLAIMS, vip]);
+        assert_eq!(claims.line(), "claims");
+        assert_eq!(asks.line(), "world", "{vip}");
+        drop(claims);
+        has("world", "del");
+        has("node:node1", "add");
+        assert_eq!(asks.line(), "node:node1", "{vip}");
         let _ = asks.child.stdin.take().map(|mut it| it.write_all(b"\n"));
-        has("node1", "del");
+        has("node:node1", "del");
     }
 }
 

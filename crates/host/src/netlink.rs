@@ -7,13 +7,15 @@ use std::sync::mpsc;
 use std::thread;
 
 use ipnet::IpNet;
+use netlink_sys::AsyncSocket;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteScope};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder, new_connection};
 
-use crate::ask::{NetlinkError, beside, done};
+use crate::ask::{NetlinkError, beside, collect, done};
 use crate::sysctl::{PROC_SYS, set_if_there};
 use crate::{Namespace, PathMtu, SettingError, Veth, offload};
 
@@ -33,6 +35,8 @@ pub struct Route {
 #[derive(Clone)]
 pub struct Network {
     handle: Handle,
+    /// Whose lists the kernel filters as it is asked to (NETLINK_GET_STRICT_CHK).
+    filtered: Handle,
 }
 
 impl Network {
@@ -46,15 +50,19 @@ impl Network {
             let opening = runtime.and_then(|runtime| {
                 let connected = {
                     let _entered = runtime.enter();
-                    new_connection()?
+                    let mut filtered = new_connection()?;
+                    let socket = filtered.0.socket_mut().socket_mut();
+                    // A kernel without it lists all.
+                    let _ = socket.set_netlink_get_strict_chk(true);
+                    (new_connection()?, filtered)
                 };
                 Ok((runtime, connected))
             });
             match opening {
-                Ok((runtime, (connection, handle, _))) => {
-                    let _ = opened.send(Ok(handle));
-                    // It ends with the last handle.
-                    runtime.block_on(connection);
+                Ok((runtime, ((one, handle, _), (other, filtered, _)))) => {
+                    let _ = opened.send(Ok(Network { handle, filtered }));
+                    // They end with the last handle.
+                    runtime.block_on(async { tokio::join!(one, other) });
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
@@ -63,9 +71,7 @@ impl Network {
             .name("netlink".to_owned())
             .spawn(serve)?;
         let ended = |_| io::Error::other("its thread ended");
-        Ok(Network {
-            handle: handle.recv().map_err(ended)??,
-        })
+        Ok(handle.recv().map_err(ended)??)
     }
 
     /// What the job returns, run inside the namespace.
@@ -85,6 +91,28 @@ impl Network {
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The routes of the main table out of a device, and on old kernels others.
+    pub(crate) async fn routes_out_of(
+        &self,
+        index: u32,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            question.header.table = RouteHeader::RT_TABLE_MAIN;
+            question.attributes.push(RouteAttribute::Oif(index));
+            let dump = self.filtered.route().get(question).execute();
+            match collect("list routes", dump).await {
+                Ok(routes) => all.extend(routes),
+                // There is no such table before its first route, and none of a family that is switched off.
+                Err(NetlinkError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// The index of the link of that name.

@@ -39,7 +39,7 @@ pub const DATAPLANE_INTERFACE: &str = "podway-dp";
 /// What the node is to be made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The device that leads to the other nodes; without it, the one of the default route.
+    /// The device that leads to the other nodes; without it, the one of the default route, or the only one.
     pub uplink: Option<String>,
     /// The host's end of the pair.
     pub host_interface: String,
@@ -116,7 +116,9 @@ pub enum NodeError {
     #[error("there is no device {0}: set `uplink` to the device that leads to the other nodes")]
     NoDevice(String),
     /// No device is named, and none follows.
-    #[error("there is no default route: set `uplink` to the device that leads to the other nodes")]
+    #[error(
+        "there is no default route, and not just one device that leads anywhere: set `uplink` to the device that leads to the other nodes"
+    )]
     NoDefaultRoute,
     /// A device that we would make is somebody else's.
     #[error("{0} exists and is no veth device: rename it, or set `host_interface` to another name")]
@@ -132,6 +134,8 @@ pub struct Node {
     host: Device,
     dataplane: Device,
     managed: BTreeSet<IpAddr>,
+    /// Where other nodes are reached.
+    vteps: BTreeSet<IpAddr>,
     /// The routes that we had put there last.
     routes: routes::Routes,
 }
@@ -152,7 +156,7 @@ impl Node {
             Some(name) => device(handle, name)
                 .await?
                 .ok_or_else(|| NodeError::NoDevice(name.clone()))?,
-            None => default_device(handle).await?,
+            None => default_device(handle, &settings.host_interface).await?,
         };
         let (host, dataplane) = pair::make(
             &network,
@@ -168,6 +172,7 @@ impl Node {
             host,
             dataplane,
             managed: BTreeSet::new(),
+            vteps: BTreeSet::new(),
             routes: routes::Routes::new(),
         })
     }
@@ -213,12 +218,13 @@ impl Node {
     /// Makes the kernel what is wanted, by difference, and says what it is like now.
     pub async fn reconcile(&mut self, wanted: &Wanted) -> Result<Seen, NodeError> {
         let (mut problems, mut mended) = (Vec::new(), Vec::new());
+        self.vteps.clone_from(&wanted.vteps);
         let uplink = self.find_uplink().await?;
         let mtu = uplink.as_ref().unwrap_or(&self.uplink).mtu;
         self.keep_pair(pair::mtu(&self.settings, mtu, &wanted.vteps), &mut mended)
             .await?;
         routes::reconcile(
-            self.network.handle(),
+            &self.network,
             (&self.host, mtu),
             self.dataplane.mac,
             (wanted, &mut self.routes),
@@ -239,7 +245,7 @@ impl Node {
             });
         };
         self.uplink.clone_from(&uplink);
-        let subnets = routes::subnets(self.network.handle(), uplink.ifindex).await?;
+        let subnets = routes::subnets(&self.network, uplink.ifindex).await?;
         let next_hops = neighbours::reconcile(
             self.network.handle(),
             &uplink,
@@ -269,7 +275,10 @@ impl Node {
         match (&self.settings.uplink, named) {
             (_, Some(named)) => Ok(Some(named)),
             (Some(_), None) => Ok(None),
-            (None, None) => Ok(default_device(self.network.handle()).await.ok()),
+            (None, None) => {
+                let host = &self.settings.host_interface;
+                Ok(default_device(self.network.handle(), host).await.ok())
+            }
         }
     }
 
@@ -318,9 +327,11 @@ impl Node {
                 ours.iter().any(|device| device.ifindex == it.header.index)
             }
             // A device that went may have been a pod's.
-            RouteNetlinkMessage::DelLink(_)
-            | RouteNetlinkMessage::NewRoute(_)
-            | RouteNetlinkMessage::DelRoute(_) => true,
+            RouteNetlinkMessage::DelLink(_) => true,
+            RouteNetlinkMessage::NewRoute(it) | RouteNetlinkMessage::DelRoute(it) => {
+                let (uplink, host) = (self.uplink.ifindex, self.host.ifindex);
+                routes::concerns(it, uplink, host, &self.vteps)
+            }
             _ => false,
         }
     }
@@ -337,13 +348,27 @@ async fn device(handle: &Handle, name: &str) -> Result<Option<Device>, NodeError
     Ok(link(handle, name).await?.as_ref().map(read_device))
 }
 
-/// The device of the default route: of IPv4's if there is one, else of IPv6's.
-async fn default_device(handle: &Handle) -> Result<Device, NodeError> {
-    let index = routes::default_device(handle).await?;
-    let index = index.ok_or(NodeError::NoDefaultRoute)?;
+/// The device of the default route: of IPv4's if there is one, else of IPv6's; without one the only device that leads
+/// anywhere.
+async fn default_device(handle: &Handle, host_interface: &str) -> Result<Device, NodeError> {
     let links = collect("list devices", handle.link().get().execute()).await?;
-    let link = links.iter().find(|link| link.header.index == index);
-    link.map(read_device).ok_or(NodeError::NoDefaultRoute)
+    let mut devices: Vec<Device> = links.iter().map(read_device).collect();
+    match routes::default_device(handle).await? {
+        Some(index) => devices.retain(|it| it.ifindex == index),
+        None => {
+            let connected = routes::connected(handle).await?;
+            let is_ours = |it: &Device| {
+                it.name == host_interface
+                    || it.name == DATAPLANE_INTERFACE
+                    || pod_of_alias(&it.alias).is_some()
+            };
+            devices.retain(|it| connected.contains(&it.ifindex) && !is_ours(it));
+        }
+    }
+    match devices.len() {
+        1 => Ok(devices.remove(0)),
+        _ => Err(NodeError::NoDefaultRoute),
+    }
 }
 
 async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, NodeError> {

@@ -14,8 +14,8 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::mend::{Mend, Ours};
 use super::neighbours::ip_of;
 use super::{Device, NodeError, Wanted};
-use crate::PathMtu;
 use crate::ask::{collect, done};
+use crate::{Network, PathMtu};
 
 /// The mark of our routes (rtm_protocol): what carries it on the host interface is ours to remove.
 const OURS: RouteProtocol = RouteProtocol::Other(112);
@@ -38,13 +38,14 @@ pub(super) struct How {
 
 /// Makes the routes out of the host interface equal to `wanted`, by difference; `put` are those that we had put there last.
 pub(super) async fn reconcile(
-    handle: &Handle,
+    network: &Network,
     (host, uplink_mtu): (&Device, u32),
     gateway: Mac,
     (wanted, put): (&Wanted, &mut Routes),
     (mended, problems): (&mut Vec<Mend>, &mut Vec<String>),
 ) -> Result<(), NodeError> {
-    let present = present(handle, host.ifindex).await?;
+    let handle = network.handle();
+    let present = present(network, host.ifindex).await?;
     let large = (host.mtu > uplink_mtu).then_some(host.mtu);
     let wanted = routes(wanted, large, problems);
     let (add, remove) = difference(&present, &wanted);
@@ -81,14 +82,54 @@ pub(super) async fn reconcile(
 }
 
 /// The ranges that a device reaches without a gateway, in order.
-pub(super) async fn subnets(handle: &Handle, ifindex: u32) -> Result<Vec<IpNet>, NodeError> {
-    let mut subnets = BTreeSet::new();
+pub(super) async fn subnets(network: &Network, ifindex: u32) -> Result<Vec<IpNet>, NodeError> {
+    let routes = network.routes_out_of(ifindex).await?;
+    let subnets = routes.iter().filter_map(|route| subnet(route, ifindex));
+    Ok(subnets.collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// True of a route whose coming or going changes how nodes at these addresses are reached, or what we put there ourselves.
+pub(super) fn concerns(
+    route: &RouteMessage,
+    uplink: u32,
+    host: u32,
+    vteps: &BTreeSet<IpAddr>,
+) -> bool {
+    let length = route.header.destination_prefix_length;
+    let (mut device, mut target, mut has_gateway) = (None, None, false);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => target = ip(address),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => has_gateway = true,
+            _ => (),
+        }
+    }
+    let range = target.and_then(|target| IpNet::new(target, length).ok());
+    // A default route may be another uplink's, too.
+    let Some(range) = range.filter(|_| length > 0) else {
+        return true;
+    };
+    device == Some(host)
+        || device == Some(uplink) && !has_gateway
+        || vteps.iter().any(|vtep| range.contains(vtep))
+}
+
+/// The devices that lead to something without a gateway, but for those of our own routes.
+pub(super) async fn connected(handle: &Handle) -> Result<BTreeSet<u32>, NodeError> {
+    let mut devices = BTreeSet::new();
     for question in all_families() {
         let dump = handle.route().get(question).execute();
         let routes = collect("list routes", dump).await?;
-        subnets.extend(routes.iter().filter_map(|route| subnet(route, ifindex)));
+        for route in routes.iter().filter(|it| it.header.protocol != OURS) {
+            let out = route.attributes.iter().find_map(|it| match it {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            devices.extend(out.filter(|device| subnet(route, *device).is_some()));
+        }
     }
-    Ok(subnets.into_iter().collect())
+    Ok(devices)
 }
 
 /// The device of the default route of the least metric, of IPv4 if there is one.
@@ -194,17 +235,12 @@ fn difference(present: &Routes, wanted: &Routes) -> (Vec<(IpNet, How)>, Vec<IpNe
     (add, remove)
 }
 
-async fn present(handle: &Handle, ifindex: u32) -> Result<Routes, NodeError> {
-    let mut routes = Routes::new();
-    for family in all_families() {
-        let dump = handle.route().get(family).execute();
-        for route in collect("list routes", dump).await? {
-            if let Some((range, how)) = ours(&route, ifindex) {
-                routes.insert(range, how);
-            }
-        }
-    }
-    Ok(routes)
+async fn present(network: &Network, ifindex: u32) -> Result<Routes, NodeError> {
+    let routes = network.routes_out_of(ifindex).await?;
+    Ok(routes
+        .iter()
+        .filter_map(|route| ours(route, ifindex))
+        .collect())
 }
 
 fn all_families() -> [RouteMessage; 2] {

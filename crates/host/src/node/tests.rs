@@ -103,13 +103,6 @@ fn the_uplink_is_the_default_routes_device_of_the_least_metric() {
         uplink: None,
         ..settings(1)
     };
-    wire.inside(|| async {
-        let error = Node::open(unnamed()).await.err().expect("refused");
-        assert_eq!(
-            error.to_string(),
-            "there is no default route: set `uplink` to the device that leads to the other nodes"
-        );
-    });
     wire.shown("link add other type bridge");
     wire.shown("addr add 192.168.60.1/24 dev other");
     wire.shown("link set other up");
@@ -350,6 +343,70 @@ fn next_hops_are_resolved_kept_and_given_back() {
         assert!(ip("-d neigh show 192.168.50.3 dev eth0").contains("managed"));
         node.reconcile(&wanted(&[], &[])).await.expect("reconciled");
         assert_eq!(ip("-d neigh show 192.168.50.2 dev eth0"), "");
+    });
+}
+
+#[test]
+fn r1_a_node_without_a_default_route_has_the_only_device_that_leads_anywhere_as_its_uplink() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("no-default");
+    wire.inside(|| async {
+        let unnamed = || Settings {
+            uplink: None,
+            ..settings(1)
+        };
+        let node = Node::open(unnamed()).await.expect("made");
+        assert_eq!(node.uplink().name, "eth0");
+        drop(node);
+        // The pair that is there by now is no way out; another device may be.
+        let node = Node::open(unnamed()).await.expect("made again");
+        assert_eq!(node.uplink().name, "eth0");
+        ip("link add other type bridge");
+        ip("addr add 192.168.60.1/24 dev other");
+        ip("link set other up");
+        let refused = Node::open(unnamed()).await.err().expect("not just one");
+        assert!(refused.to_string().contains("set `uplink`"), "{refused}");
+        ip("route add default via 192.168.50.2");
+        let node = Node::open(unnamed()).await.expect("made");
+        assert_eq!(node.uplink().name, "eth0");
+    });
+}
+
+#[test]
+fn r1_only_routes_that_nodes_or_ours_go_by_are_looked_at_again() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("churn");
+    wire.inside(|| async {
+        let mut node = Node::open(settings(1)).await.expect("made");
+        let peers = wanted(&["10.244.0.0/24"], &["192.168.70.9"]);
+        ip("route add 192.168.70.0/24 via 192.168.50.2");
+        let settle = async |node: &mut Node| {
+            let quiet = Duration::from_millis(300);
+            while tokio::time::timeout(quiet, node.changed()).await.is_ok() {
+                node.reconcile(&peers).await.expect("reconciled");
+            }
+        };
+        node.reconcile(&peers).await.expect("reconciled");
+        settle(&mut node).await;
+        for (line, concerns) in [
+            ("route add 10.60.0.0/16 via 192.168.50.2", false),
+            ("route add 192.168.70.0/26 via 192.168.50.2", true),
+            ("route del 192.168.70.0/24", true),
+            ("route add 192.168.80.0/24 dev eth0", true),
+            ("route add default via 192.168.50.2", true),
+            ("route del 10.244.0.0/24 dev podway-host", true),
+            ("route del 10.60.0.0/16", false),
+        ] {
+            ip(line);
+            let heard = tokio::time::timeout(Duration::from_millis(500), node.changed()).await;
+            assert_eq!(heard.is_ok(), concerns, "{line}");
+            node.reconcile(&peers).await.expect("reconciled");
+            settle(&mut node).await;
+        }
     });
 }
 

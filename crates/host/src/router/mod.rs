@@ -2,8 +2,8 @@
 //!
 //! A thread of its own reads them, because a node that speaks BGP has a hundred thousand routes. The kernel does not
 //! tell of every route that goes with a device or an address, so events only say that it is time to read again; what
-//! is told to others is the difference. Reading takes a twentieth of the thread's time at most: what is read in 10 ms
-//! is followed within 0.2 s, and what takes a second is read every 20 s.
+//! is told to others is the difference. Reading takes a ninth of the thread's time at most: what is read in 10 ms is
+//! followed within 0.1 s, and what takes a second is read every 9 s.
 
 #![allow(
     clippy::wildcard_enum_match_arm,

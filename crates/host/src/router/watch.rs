@@ -22,7 +22,7 @@ use crate::{Heard, KernelEvents, NetlinkError, Network};
 /// How long a burst of events is waited for.
 const QUIET: Duration = Duration::from_millis(20);
 /// How many times as long as reading takes is waited before it is done again.
-const PACE: u32 = 20;
+const PACE: u32 = 8;
 /// How often all is read without an event.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Routes that are read beyond those that are followed: several for one range.

@@ -1,8 +1,9 @@
 //! Devices beside the first that routes lead to: bridges and what is on top of others, gone and back, renamed and replaced.
 
 use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::direct::both_families;
 use crate::routes::{PATIENCE, TELLS_PEER};
-use crate::storage::{Storage, node_ip, serves, told};
+use crate::storage::{POD, Storage, node_ip, serves, told};
 use crate::world;
 
 /// The servers behind the second device, of each family, and whom they see.
@@ -106,4 +107,51 @@ fn r1_s9_clients_by_the_second_device_reach_services_and_are_answered_there() {
     for url in ["http://203.0.113.80/", "http://[2001:db8:1::80]/"] {
         assert!(eventually(PATIENCE, || dials(url)), "{url}");
     }
+}
+
+#[test]
+fn r1_d8_the_tunnel_follows_the_route_to_a_node_by_another_device() {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests/plain"));
+    let far_node = lab.node("node2")["namespace"].to_string();
+    let far_node = far_node.trim_matches('"');
+    node_ip(
+        &lab,
+        &format!("link add eth1 type veth peer name eth1 netns {far_node}"),
+    );
+    let nodes = [("node:node1", 1, 2), ("node:node2", 2, 1)];
+    let ip = |node: &str, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        lab.must(node, &[&["ip"], &words[..]].concat());
+    };
+    for (node, own, _) in nodes {
+        ip(node, &format!("addr add 10.8.0.{own}/24 dev eth1"));
+        ip(node, "link set eth1 up");
+    }
+    for (node, _, other) in nodes {
+        let route = format!("route add 192.168.50.{other}/32 via 10.8.0.{other}");
+        ip(node, &route);
+    }
+    let sent = |name: &str| {
+        let ports = lab.show("node1", "ports");
+        let mut rows = ports.as_array().expect("rows").iter();
+        let row = rows.find(|row| row["name"] == name);
+        row.map_or(0, |row| row["tx_packets"].as_u64().expect("a count"))
+    };
+    for far in both_families(&lab, "default/side") {
+        let goes_by_it = || {
+            let before = sent("uplink:eth1");
+            lab.pings(POD, &far) && sent("uplink:eth1") > before
+        };
+        assert!(eventually(PATIENCE, goes_by_it), "{far}");
+        let before = sent("uplink");
+        assert!(lab.pings(POD, &far), "{far}");
+        assert_eq!(sent("uplink"), before, "{far} goes by the new way alone");
+    }
+    assert_eq!(
+        lab.show("node1", "status")["node_problems"].to_string(),
+        "[]"
+    );
 }

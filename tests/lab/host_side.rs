@@ -190,7 +190,7 @@ fn s26_a_nodes_processes_reach_node_ports_and_host_ports_at_its_own_addresses() 
             assert!(lab.gets(node, &url), "{node} {url}");
         }
     }
-    for address in ["192.168.50.2", "[fd50::2]"] {
+    for address in ["192.168.50.2", "[fd50::2]", "127.0.0.1"] {
         gets("node:node2", &format!("{address}:8088"));
     }
     assert!(lab.gets("node:node2", "http://192.168.50.2:30090/"));

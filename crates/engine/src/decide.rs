@@ -178,6 +178,7 @@ fn run(
         SourceNat::Hairpin(addr) | SourceNat::Masquerade(addr) => decision.translated.source = addr,
     }
     masqueradable(decision)?;
+    answerable(decision)?;
     judge_ingress(snapshot, decision)
 }
 
@@ -265,6 +266,14 @@ fn masqueradable(decision: &Decision) -> Result<(), Stop> {
             Err(Stop::Drop(DropReason::NotMasqueradable))
         }
         SourceNat::Masquerade(_) | SourceNat::Keep | SourceNat::Hairpin(_) => Ok(()),
+    }
+}
+
+/// S26: nobody beyond this node's own stack can answer its loopback.
+fn answerable(decision: &Decision) -> Result<(), Stop> {
+    match decision.translated.source.is_loopback() {
+        true => Err(Stop::Drop(DropReason::NoRoute)),
+        false => Ok(()),
     }
 }
 

@@ -51,6 +51,10 @@ pub(crate) fn receive(
     if parsed.key.target.is_multicast() {
         return Err(DropReason::Multicast);
     }
+    // S26: this node's own processes alone reach what is at its loopback.
+    if parsed.key.target.is_loopback() && arrival != Arrival::Host {
+        return Err(DropReason::Malformed);
+    }
     if parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
         return Err(DropReason::NoChecksum);
     }
@@ -178,6 +182,7 @@ fn untunnelled(
     key: &FlowKey,
 ) -> Result<Arrival, DropReason> {
     let id = match snapshot.routes.hop(&key.source) {
+        Hop::World(_) if key.source.is_loopback() => return Err(DropReason::Malformed),
         Hop::World(_) => return Ok(Arrival::World),
         Hop::Peer(id) => id,
         Hop::Endpoint(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => {

@@ -103,6 +103,17 @@ impl Addr {
         }
     }
 
+    /// True of 127.0.0.0/8 and ::1.
+    #[inline]
+    pub fn is_loopback(&self) -> bool {
+        const FIRST: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]);
+        const V4: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 127, 0, 0, 0]);
+        const V6: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 1]);
+        let [high, low] = self.words;
+        // What is rare first.
+        (low & FIRST == V4 || low == V6) && high == 0
+    }
+
     /// True of 169.254.0.0/16 and fe80::/10.
     #[inline]
     pub fn is_link_local(&self) -> bool {

@@ -195,7 +195,7 @@ impl Parsed {
         }
         self.key.source = Addr::v4([header[12], header[13], header[14], header[15]]);
         self.key.target = Addr::v4([header[16], header[17], header[18], header[19]]);
-        if header[12] >= 224 || header[12] == 127 || header[16] == 127 {
+        if header[12] >= 224 {
             return Err(ParseError::Malformed);
         }
         let fragment_bits = u16::from_be_bytes([header[6], header[7]]);

@@ -1,13 +1,13 @@
 //! Backends that are nodes, and node ports of other nodes: whoever answers must answer through the dataplane (S22).
 
-use podway_engine::Verdict;
+use podway_engine::{DropReason, Verdict};
 use podway_intent::{Change, HostPort, NodeSetup, Pod, TrafficPolicy};
 use podway_tables::PortId;
 use podway_wire::{FlowKey, Protocol, TCP_ACK, TCP_SYN};
 
 use crate::world::{
-    HOST, TestNode, across, ingress_policy, key, key_of, packet, pod, service, setup, slice,
-    two_nodes,
+    HOST, TestNode, UPLINK, across, ingress_policy, key, key_of, packet, pod, service, setup,
+    slice, two_nodes,
 };
 
 const CLIENT: PortId = PortId(2);
@@ -137,12 +137,12 @@ fn s9_a_pods_traffic_to_a_local_node_port_goes_anywhere_and_keeps_its_address() 
     assert_eq!(answered, dialled.reverse());
 }
 
-#[test]
-fn s26_n13_a_node_reaches_its_own_node_port_and_a_host_port_at_its_own_addresses() {
+/// A pod of the first node that answers at port 8088 of all its addresses.
+fn host_port() -> Change {
     let Change::Pod(web) = pod("web1", 1, 11) else {
         panic!("a pod")
     };
-    let host_port = Change::Pod(Pod {
+    Change::Pod(Pod {
         host_ports: vec![HostPort {
             ip: None,
             protocol: Protocol::TCP,
@@ -150,9 +150,13 @@ fn s26_n13_a_node_reaches_its_own_node_port_and_a_host_port_at_its_own_addresses
             target: 8_080,
         }],
         ..web
-    });
+    })
+}
+
+#[test]
+fn s26_n13_a_node_reaches_its_own_node_port_and_a_host_port_at_its_own_addresses() {
     let facts = [
-        host_port,
+        host_port(),
         at_node_port(TrafficPolicy::Cluster),
         slice("web", "web-1", &["10.244.1.11", "fd44:0:0:1::11"]),
         // The node is always let in.
@@ -168,5 +172,30 @@ fn s26_n13_a_node_reaches_its_own_node_port_and_a_host_port_at_its_own_addresses
         let (received, answered) = round_trip(&mut nodes, (0, HOST), (0, WEB1), &dialled);
         assert_eq!(received, tcp((own, 40_000), (backend, 8080)));
         assert_eq!(answered, dialled.reverse());
+    }
+    // Nobody could answer a loopback: the pod sees the node.
+    let mut nodes = nodes(&facts);
+    for source in ["127.0.0.1", "127.9.9.9"] {
+        let dialled = tcp((source, 40_000), ("127.0.0.1", 8_088));
+        let (received, answered) = round_trip(&mut nodes, (0, HOST), (0, WEB1), &dialled);
+        assert_eq!(received.source.ip().to_string(), "192.168.50.1");
+        assert_eq!(received.target, tcp((source, 1), ("10.244.1.11", 1)).target);
+        assert_eq!(answered, dialled.reverse());
+    }
+}
+
+#[test]
+fn s26_a_loopback_is_reached_from_its_own_node_alone() {
+    let [mut node, _] = nodes(&[host_port()]);
+    for (port, source, target, reason) in [
+        (CLIENT, "10.244.1.10", "127.0.0.1", DropReason::Malformed),
+        (UPLINK, "192.168.50.254", "127.0.0.1", DropReason::Malformed),
+        (UPLINK, "127.0.0.1", "192.168.50.1", DropReason::Malformed),
+        (CLIENT, "127.0.0.1", "192.168.50.1", DropReason::Spoofed),
+        (HOST, "127.0.0.1", "127.0.0.2", DropReason::NoRoute),
+        (HOST, "127.0.0.1", "10.244.1.11", DropReason::NoRoute),
+    ] {
+        let dialled = tcp((source, 40_000), (target, 8_088));
+        node.drops(port, &packet(port, &dialled, TCP_SYN, b""), reason);
     }
 }

@@ -301,8 +301,6 @@ fn d9_ports_of_nobody_are_refused_but_in_udp() {
 #[test]
 fn addresses_that_no_wire_has_are_refused() {
     for (source, target) in [
-        ("127.0.0.1", "10.0.0.2"),
-        ("10.0.0.1", "127.0.0.1"),
         ("224.0.0.1", "10.0.0.2"),
         ("255.255.255.255", "10.0.0.2"),
         ("::1", "fd00::2"),
@@ -320,6 +318,8 @@ fn addresses_that_no_wire_has_are_refused() {
     for (source, target) in [
         ("0.0.0.0", "255.255.255.255"),
         ("10.0.0.1", "224.0.0.251"),
+        // From this node's own stack alone, which is not the parser's to know.
+        ("127.0.0.1", "127.0.0.1"),
         ("::", "ff02::1:ff00:1"),
         ("fe80::1", "ff02::1"),
     ] {

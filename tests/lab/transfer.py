@@ -30,7 +30,11 @@ def receive(stream, count):
 
 
 def word(stream):
-    return stream.recv(64, socket.MSG_WAITALL).decode()
+    # A socket with a timeout gives what there is, MSG_WAITALL or not.
+    said = b""
+    while len(said) < 64 and (more := stream.recv(64 - len(said))):
+        said += more
+    return said.decode()
 
 
 def retransmitted(stream):

@@ -298,61 +298,63 @@ impl Engine {
         if self.watched.watches(packet.ingress) {
             self.complete(packet, parsed)?;
         }
-        let mut hit = self.flows.find(&parsed.key, hash);
+        let hit = self.flows.find(&parsed.key, hash);
         let known = match &hit {
-            Some(hit) if begins_anew(hit, parsed) => None,
-            Some(hit) => match self.flows.known(moment, &parsed.key, hit) {
-                // F6: who dials again what is gone is no stranger to what is there now.
-                Err(Stop::Reply(Reply::Reset)) if begins(parsed) => None,
-                known => known?,
-            },
-            None => None,
+            Some(hit) if !begins_anew(hit, parsed) => {
+                match self.flows.known(moment, &parsed.key, hit) {
+                    Ok(known) => known,
+                    Err(stop) => {
+                        dials_again(stop, parsed)?;
+                        None
+                    }
+                }
+            }
+            Some(_) | None => None,
         };
-        let (way, fresh) = match known {
+        // What is remembered of the packet's flow, and what is to be.
+        let (mut seen, mut fresh) = (hit.as_ref(), None);
+        let mut way = match known {
             Some(way) => {
                 self.count(Event::Hit);
-                (way, None)
+                way
             }
             None => {
                 self.count(Event::Miss);
                 self.complete(packet, parsed)?;
-                let (way, fresh) = self.flows.decided(moment, packet, parsed, arrival)?;
+                let (way, new) = self.flows.decided(moment, packet, parsed, arrival)?;
+                fresh = new;
                 if fresh.is_none() {
                     self.count(Event::HostOwn);
-                    hit = None;
+                    seen = None;
                 }
-                self.wants
-                    .note(moment.snapshot, way.hop, &way.translated.target);
-                (way, fresh)
+                self.want(moment.snapshot, way.hop, way.translated.target);
+                way
             }
         };
         let towards = way.towards(hash);
-        let egress = egress(moment.snapshot, towards).inspect_err(|_| {
-            self.wants
-                .note(moment.snapshot, way.hop, &way.translated.target)
-        })?;
+        let egress = match egress(moment.snapshot, towards) {
+            Ok(egress) => egress,
+            Err(stop) => {
+                self.want(moment.snapshot, way.hop, way.translated.target);
+                return Err(stop);
+            }
+        };
+        let target = way.translated.target;
         let limits = || match egress.leads_out() {
             true => Limits {
-                path: self.path_mtu(moment, &egress, &way.translated.target),
-                segment: longest(moment.snapshot, hit.as_ref(), parsed, arrival),
+                path: self.path_mtu(moment, &egress, target),
+                segment: longest(moment.snapshot, seen, parsed, arrival),
             },
             false => egress.limits(),
         };
         let fit = fit(&packet.frame, parsed, &egress, limits)?;
-        let way = match (fresh, &hit) {
-            (Some(fresh), before) => {
-                let before = before.as_ref();
-                self.flows.remember(moment, (parsed, before), way, fresh)?
-            }
-            (None, hit) => {
-                if let Some(hit) = hit
-                    && self.flows.see(hit, parsed, moment.now_ms) == Heard::First
-                {
-                    self.complete(packet, parsed)?;
-                }
-                way
-            }
-        };
+        if let Some(fresh) = fresh {
+            way = self.flows.remember(moment, (parsed, seen), way, fresh)?;
+        } else if let Some(hit) = seen
+            && self.flows.see(hit, parsed, moment.now_ms) == Heard::First
+        {
+            self.complete(packet, parsed)?;
+        }
         if way.translated != parsed.key {
             edit::translate(packet.frame.bytes_mut(), parsed, &way.translated);
         }
@@ -372,6 +374,13 @@ impl Engine {
             }
         }
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
+    }
+
+    /// Notes that a packet goes to a neighbour that somebody may have to resolve; by values, so that the way of a known
+    /// flow need not be in memory.
+    #[cold]
+    fn want(&mut self, snapshot: &Snapshot, hop: Hop, target: Addr) {
+        self.wants.note(snapshot, hop, &target);
     }
 
     /// Completes the checksum of a packet whose sender has left that to a device (D4).
@@ -454,8 +463,8 @@ impl Engine {
     /// The largest IP packet to `target` that gets there.
     // Apart, so that the way of short packets stays as short as it is.
     #[inline(never)]
-    fn path_mtu(&self, moment: Moment<'_>, egress: &Egress<'_>, target: &Addr) -> u32 {
-        self.paths.mtu(&self.flows, egress, target, moment.now_ms)
+    fn path_mtu(&self, moment: Moment<'_>, egress: &Egress<'_>, target: Addr) -> u32 {
+        self.paths.mtu(&self.flows, egress, &target, moment.now_ms)
     }
 
     /// Notes what a router said of the path to `target`.
@@ -605,5 +614,14 @@ fn speaker(snapshot: &Snapshot, arrival: Arrival, family: Family) -> Option<Addr
     match arrival {
         Arrival::World => address.or(gateway),
         Arrival::Endpoint(_) | Arrival::Host | Arrival::Peer(_) => gateway.or(address),
+    }
+}
+
+/// F6: who dials again what is gone is no stranger to what is there now; everybody else is told that it is gone.
+#[cold]
+fn dials_again(stop: Stop, parsed: &Parsed) -> Result<(), Stop> {
+    match stop {
+        Stop::Reply(Reply::Reset) if begins(parsed) => Ok(()),
+        Stop::Reply(_) | Stop::Drop(_) => Err(stop),
     }
 }

@@ -85,9 +85,10 @@ pub(crate) fn pseudo(source: &Addr, target: &Addr, protocol: Protocol, length: u
 #[inline]
 fn pseudo_sum(source: &Addr, target: &Addr, protocol: Protocol, length: usize) -> u64 {
     // The mapped prefix of IPv4 is all ones, which add nothing.
-    let addresses = source.words().into_iter().chain(target.words());
-    let rest = [u16::from(protocol.0), length as u16].map(|word| u64::from(word.to_be()));
-    addresses.chain(rest).fold(0, add)
+    let ([a, b], [c, d]) = (source.words(), target.words());
+    let [protocol, length] =
+        [u16::from(protocol.0), length as u16].map(|word| u64::from(word.to_be()));
+    add(add(add(add(a, b), c), d), protocol + length)
 }
 
 #[cfg(test)]

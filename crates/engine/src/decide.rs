@@ -355,9 +355,7 @@ pub(crate) fn ingress_question(snapshot: &Snapshot, decision: &Decision) -> Opti
     let source = decision.original.source;
     // Nobody else's link-local address gets here: routers send none on.
     let is_own = || {
-        snapshot.routes.hop(&source) == Hop::Host
-            || source.is_link_local()
-            || source.ip().is_loopback()
+        snapshot.routes.hop(&source) == Hop::Host || source.is_link_local() || source.is_loopback()
     };
     let own_node = decision.arrival == Arrival::Host && is_own();
     let translated = &decision.translated;

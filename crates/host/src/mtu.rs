@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use podway_wire::{Family, vxlan};
+use podway_wire::{Addr, Family, vxlan};
 use rtnetlink::packet_route::route::RouteMetric;
 
 /// The bit of RTAX_MTU in RTAX_LOCK.
@@ -53,11 +53,7 @@ impl PathMtu {
 /// What fits into a tunnel to a VTEP: VXLAN takes 50 bytes of the uplink's MTU for outer IPv4, UDP, VXLAN and the inner
 /// Ethernet header, and 70 with outer IPv6 (RFC 7348, 5).
 pub fn tunnel_mtu(uplink_mtu: u32, vtep: IpAddr) -> u32 {
-    let family = match vtep {
-        IpAddr::V4(_) => Family::V4,
-        IpAddr::V6(_) => Family::V6,
-    };
-    uplink_mtu.saturating_sub(vxlan::overhead(family) as u32)
+    uplink_mtu.saturating_sub(vxlan::overhead(Addr::from(vtep).family()) as u32)
 }
 
 /// The MTU of a pod's way to all but its node's other pods: its device's, if that is larger than the wire's, since the

@@ -113,7 +113,7 @@ impl<V> PrefixMap<V> {
 }
 
 /// The mask of a range over the 128 bits of an [`Addr`], and the bits that it fixes.
-fn mask_and_bits(range: &IpNet) -> (u128, u128) {
+pub(crate) fn mask_and_bits(range: &IpNet) -> (u128, u128) {
     let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
     let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
     (mask, Addr::from(range.addr()).bits() & mask)

@@ -1,7 +1,9 @@
 //! The ways out of the cluster, as the host's own routing tables have them: a pod's router is its node (R1).
 
+use ipnet::IpNet;
 use podway_wire::{Addr, Family, Mac};
 
+use crate::prefixes::mask_and_bits;
 use crate::{PortId, SharedMap, Slots};
 
 /// A way out of the cluster, by its place in [`World`].
@@ -100,16 +102,11 @@ pub struct World {
 impl World {
     /// The way to an address outside of the cluster: of the longest range in the first table that has one.
     pub fn next_hop(&self, addr: &Addr) -> NextHopId {
-        for table in &self.tables {
-            match table.longest(addr) {
-                Some((_, Leads::To(id))) => return id,
-                Some((_, Leads::Neighbours(id))) => {
-                    return self.neighbours.get(addr).copied().unwrap_or(id);
-                }
-                Some((_, Leads::Onwards)) | None => {}
-            }
+        match self.leads(addr) {
+            Some(Leads::To(id)) => id,
+            Some(Leads::Neighbours(id)) => self.neighbours.get(addr).copied().unwrap_or(id),
+            Some(Leads::Onwards) | None => NextHopId::NONE,
         }
-        NextHopId::NONE
     }
 
     /// What the first table that covers an address says of it.
@@ -118,14 +115,12 @@ impl World {
     }
 
     /// The range of the route that an address is sent by.
-    pub fn route(&self, addr: &Addr) -> Option<ipnet::IpNet> {
+    pub fn route(&self, addr: &Addr) -> Option<IpNet> {
         let (mask, _) = self.taken(addr)?;
         let host_bits = mask.trailing_zeros().min(128) as u8;
-        let whole = ipnet::IpNet::from(addr.ip());
+        let whole = IpNet::from(addr.ip());
         let length = whole.max_prefix_len().saturating_sub(host_bits);
-        ipnet::IpNet::new(addr.ip(), length)
-            .ok()
-            .map(|it| it.trunc())
+        IpNet::new(addr.ip(), length).ok().map(|it| it.trunc())
     }
 
     /// The mask of the route that an address is sent by, and what it says.
@@ -155,7 +150,7 @@ impl World {
     }
 
     /// Puts a route into the table asked at this place, or with `None` takes it out; host bits are ignored.
-    pub fn set_route(&mut self, table: u8, range: &ipnet::IpNet, leads: Option<Leads>) {
+    pub fn set_route(&mut self, table: u8, range: &IpNet, leads: Option<Leads>) {
         let index = usize::from(table);
         if self.tables.len() <= index {
             self.tables.resize_with(index + 1, RouteTable::default);
@@ -205,13 +200,11 @@ impl RouteTable {
         found.next()
     }
 
-    fn set(&mut self, range: &ipnet::IpNet, leads: Option<Leads>) {
-        let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
-        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-        let bits = Addr::from(range.addr()).bits() & mask;
+    fn set(&mut self, range: &IpNet, leads: Option<Leads>) {
+        let (mask, bits) = mask_and_bits(range);
         let lengths = match range {
-            ipnet::IpNet::V4(_) => &mut self.v4,
-            ipnet::IpNet::V6(_) => &mut self.v6,
+            IpNet::V4(_) => &mut self.v4,
+            IpNet::V6(_) => &mut self.v6,
         };
         // Longer masks are larger numbers, and go first.
         let index = lengths.partition_point(|length| length.mask > mask);
@@ -238,7 +231,6 @@ impl RouteTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipnet::IpNet;
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

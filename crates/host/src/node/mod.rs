@@ -17,6 +17,7 @@ mod routes;
 pub(crate) mod tests;
 
 pub(crate) use self::neighbours::{ip_of, is_kept, is_managed, keep, mac_of};
+pub(crate) use self::routes::ip_of_route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

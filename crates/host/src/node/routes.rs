@@ -99,7 +99,7 @@ pub(super) fn concerns(
     let (mut device, mut target, mut has_gateway) = (None, None, false);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => target = ip(address),
+            RouteAttribute::Destination(address) => target = ip_of_route(address),
             RouteAttribute::Oif(index) => device = Some(*index),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => has_gateway = true,
             _ => (),
@@ -156,7 +156,7 @@ fn subnet(route: &RouteMessage, ifindex: u32) -> Option<IpNet> {
     let mut device = None;
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => target = ip(address),
+            RouteAttribute::Destination(address) => target = ip_of_route(address),
             RouteAttribute::Oif(index) => device = Some(*index),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
             _ => (),
@@ -259,8 +259,8 @@ fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, How)> {
     let mut device = None;
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => target = ip(address),
-            RouteAttribute::PrefSource(address) => how.source = ip(address),
+            RouteAttribute::Destination(address) => target = ip_of_route(address),
+            RouteAttribute::PrefSource(address) => how.source = ip_of_route(address),
             RouteAttribute::Metrics(metrics) => {
                 how.mtu = PathMtu::of_metrics(metrics).map(PathMtu::bytes)
             }
@@ -272,7 +272,7 @@ fn ours(route: &RouteMessage, ifindex: u32) -> Option<(IpNet, How)> {
     (device == Some(ifindex)).then_some((range, how))
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn ip_of_route(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use podway_intent::LinkAddress;
 use podway_tables::NoWay;
-use podway_wire::Mac;
+use podway_wire::{Family, Mac};
 
 use super::Interface;
 
@@ -16,22 +16,6 @@ pub(super) struct Read {
     pub(super) routes: Vec<Route>,
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<Address>,
-}
-
-/// Of which family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(super) fn of(address: IpAddr) -> Family {
-        match address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
-    }
 }
 
 /// A rule of the routing policy.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use podway_intent::LinkAddress;
 use podway_tables::NoWay;
-use podway_wire::Mac;
+use podway_wire::{Family, Mac};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope,
@@ -13,16 +13,14 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
-    RoutePreference, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RoutePreference,
+    RouteType, RouteVia,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
 use super::Interface;
-use super::facts::{
-    Address, Asks, Family, Kind, Link, Medium, Neighbour, Route, Rule, UseAsSource, Way,
-};
-use crate::node::{ip_of, is_kept, mac_of};
+use super::facts::{Address, Asks, Kind, Link, Medium, Neighbour, Route, Rule, UseAsSource, Way};
+use crate::node::{ip_of, ip_of_route, is_kept, mac_of};
 
 /// A rule that suppresses nothing has this there.
 const NOTHING: u32 = u32::MAX;
@@ -84,11 +82,11 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     let mut several: Option<Vec<Way>> = None;
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(address) => target = ip(address)?,
+            RouteAttribute::Destination(address) => target = ip_of_route(address)?,
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Priority(number) => metric = *number,
             RouteAttribute::Preference(number) => preference = preference_of(*number),
-            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip_of_route(address),
             RouteAttribute::Metrics(metrics) => mtu = metrics.iter().find_map(mtu_of),
             RouteAttribute::EncapType(_) => is_encapsulated = true,
             RouteAttribute::MultiPath(hops) => {
@@ -236,7 +234,7 @@ fn preference_of(preference: RoutePreference) -> u8 {
 
 fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
     match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Gateway(address) => ip_of_route(address),
         RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
         _ => None,
     }
@@ -250,14 +248,6 @@ fn encapsulates(attributes: &[RouteAttribute]) -> bool {
 fn mtu_of(metric: &RouteMetric) -> Option<u32> {
     match metric {
         RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-        _ => None,
-    }
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
         _ => None,
     }
 }

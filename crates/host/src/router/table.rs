@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use podway_intent::{HostRoute, LinkAddress, Resolved, RouteKey, RouteLeads};
 use podway_tables::{NoWay, Upkeep};
-use podway_wire::Addr;
+use podway_wire::{Addr, Family};
 
 use super::Interface;
 use super::facts::{
-    Address, Asks, Family, Kind, Link, Medium, Neighbour, Read, Route, Rule, UseAsSource, Way,
+    Address, Asks, Kind, Link, Medium, Neighbour, Read, Route, Rule, UseAsSource, Way,
 };
 use crate::node::DATAPLANE_INTERFACE;
 use crate::pod_of_alias;
@@ -61,7 +61,7 @@ pub(super) fn table(read: &Read, host_interface: &str) -> Table {
     let places = table.places(&read.rules);
     let mut best: BTreeMap<RouteKey, &Route> = BTreeMap::new();
     for route in &read.routes {
-        let family = Family::of(route.range.addr());
+        let family = Addr::from(route.range.addr()).family();
         let Some(place) = places.get(&(family, route.table)) else {
             continue;
         };

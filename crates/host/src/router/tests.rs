@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use podway_intent::{Change, Cluster, HostRoute, LinkAddress, RouteKey, RouteLeads};
 use podway_tables::{NoWay, Upkeep};
-use podway_wire::Mac;
+use podway_wire::{Family, Mac};
 
-use super::facts::{
-    Address, Asks, Family, Kind, Link, Medium, Read, Route, Rule, UseAsSource, Way,
-};
+use super::facts::{Address, Asks, Kind, Link, Medium, Read, Route, Rule, UseAsSource, Way};
 use super::table::{Table, table};
 use super::{Interface, Router};
 use crate::node::tests::{Wire, ip as run_ip, is_root};

@@ -1,17 +1,15 @@
 //! A pod's router is its node: the kinds of routes, a default route that goes, addresses that come and go.
 
 use std::io::Write;
-use std::time::Duration;
 
 use crate::bench::{Lab, eventually, root, unprivileged};
-use crate::storage::{POD, Running, Storage, node_ip, refusal, serves, told};
+use crate::storage::{
+    PATIENCE, POD, Running, Storage, TELLS_PEER, all_are_reached, node_ip, refusal, serves, told,
+};
 
-pub(crate) const TELLS_PEER: &str = include_str!("tells_peer.py");
 const SAYS_WHO: &str = include_str!("says_who.py");
 const CLAIMS: &str = include_str!("claims.py");
 const ASKS_WHO: &str = include_str!("asks_who.py");
-/// How long a change of the kernel's may take to be in force on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the_route_prefers() {
@@ -20,16 +18,8 @@ fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     let storage = Storage::join(&lab);
-    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
-    for (target, source) in [
-        ("10.9.0.2", "10.9.0.1"),
-        ("10.20.0.1", "10.9.0.1"),
-        ("fd09::2", "fd09::1"),
-        ("fd20::1", "fd09::1"),
-    ] {
-        let reached = eventually(PATIENCE, || told(&lab, target, 7000) == source);
-        assert!(reached, "{target}: {:?}", told(&lab, target, 7000));
-    }
+    let _server = storage.tells_peers();
+    all_are_reached(&lab, "by its own device");
     // A way that is closed is answered as the kernel would.
     for line in [
         "route add unreachable 10.31.0.0/16",
@@ -56,7 +46,7 @@ fn r1_a_default_route_goes_and_comes_and_moves_to_another_device() {
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     let storage = Storage::join(&lab);
     let _world = serves(Running::at("world", &["python3", "-c", TELLS_PEER, "7000"]));
-    let _storage = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    let _storage = storage.tells_peers();
     for (family, out, by_first, by_second, near, router) in [
         (
             "-4",
@@ -107,7 +97,7 @@ fn r1_of_every_kind_of_route_the_one_counts_that_the_kernel_takes() {
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     let storage = Storage::join(&lab);
-    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    let _server = storage.tells_peers();
     for line in [
         "addr add 10.99.0.2/32 dev eth0",
         "addr add fe80::2/64 dev eth0 nodad",

@@ -2,14 +2,25 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use podway_host::{Namespace, Network};
 
-use crate::bench::{Lab, podway};
+use crate::bench::{Lab, eventually, podway};
 
 /// The pod that tests dial from.
 pub(crate) const POD: &str = "default/caller";
 const STORAGE: &str = "podway-test-storage";
+pub(crate) const TELLS_PEER: &str = include_str!("tells_peer.py");
+/// How long a change of the kernel's may take to be in force on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The servers there, of each family, and whom they see.
+const SERVERS: [(&str, &str); 4] = [
+    ("10.9.0.2", "10.9.0.1"),
+    ("10.20.0.1", "10.9.0.1"),
+    ("fd09::2", "fd09::1"),
+    ("fd20::1", "fd09::1"),
+];
 
 /// A process in a pod, a node, the world or another namespace; gone when dropped.
 pub(crate) struct Running {
@@ -93,6 +104,11 @@ impl Storage {
         ip(&format!("-n {STORAGE} {line}"));
     }
 
+    /// A server at port 7000 of its addresses that tells who dials it whom it sees.
+    pub(crate) fn tells_peers(&self) -> Running {
+        serves(self.run(&["python3", "-c", TELLS_PEER, "7000"]))
+    }
+
     pub(crate) fn run(&self, command: &[&str]) -> Running {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", STORAGE]).args(command);
@@ -112,6 +128,14 @@ pub(crate) fn told(lab: &Lab, address: &str, port: u16) -> String {
     let port = port.to_string();
     let output = lab.exec(POD, &["python3", "-c", program, address, &port]);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Waits until a pod reaches all of them.
+pub(crate) fn all_are_reached(lab: &Lab, when: &str) {
+    for (server, source) in SERVERS {
+        let reached = eventually(PATIENCE, || told(lab, server, 7000) == source);
+        assert!(reached, "{server} {when}: {:?}", told(lab, server, 7000));
+    }
 }
 
 /// What a pod is told that can't dial.

@@ -2,24 +2,8 @@
 
 use crate::bench::{Lab, eventually, root, unprivileged};
 use crate::direct::both_families;
-use crate::routes::{PATIENCE, TELLS_PEER};
-use crate::storage::{POD, Storage, node_ip, serves, told};
+use crate::storage::{PATIENCE, POD, Storage, all_are_reached, node_ip, told};
 use crate::world;
-
-/// The servers behind the second device, of each family, and whom they see.
-const SERVERS: [(&str, &str); 4] = [
-    ("10.9.0.2", "10.9.0.1"),
-    ("10.20.0.1", "10.9.0.1"),
-    ("fd09::2", "fd09::1"),
-    ("fd20::1", "fd09::1"),
-];
-
-fn all_are_reached(lab: &Lab, when: &str) {
-    for (server, source) in SERVERS {
-        let reached = eventually(PATIENCE, || told(lab, server, 7000) == source);
-        assert!(reached, "{server} {when}: {:?}", told(lab, server, 7000));
-    }
-}
 
 /// Gives the addresses and routes of `eth1` to another device.
 fn moves_to(lab: &Lab, device: &str) {
@@ -46,7 +30,7 @@ fn r1_routes_lead_by_bridges_and_by_devices_on_top_of_others() {
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     let storage = Storage::join(&lab);
-    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    let _server = storage.tells_peers();
     all_are_reached(&lab, "by the device itself");
     node_ip(&lab, "link add mac1 link eth1 type macvlan mode private");
     moves_to(&lab, "mac1");
@@ -66,7 +50,7 @@ fn r1_a_device_goes_down_and_comes_back_under_another_name_or_as_another() {
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
     let storage = Storage::join(&lab);
-    let _server = serves(storage.run(&["python3", "-c", TELLS_PEER, "7000"]));
+    let _server = storage.tells_peers();
     all_are_reached(&lab, "at first");
     node_ip(&lab, "link set eth1 down");
     // The default route leads there now, where nobody has that address.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -142,6 +143,28 @@ impl Network {
     /// Gives a link an alias.
     pub async fn set_alias(&self, index: u32, alias: String) -> Result<(), NetlinkError> {
         let link = LinkUnspec::new_with_index(index).alias(alias);
+        self.set_link(link.build()).await
+    }
+
+    /// Gives a link to another namespace, where it is down and has that name and alias.
+    pub async fn hand_over(
+        &self,
+        index: u32,
+        to: &Namespace,
+        name: &str,
+        alias: String,
+    ) -> Result<(), NetlinkError> {
+        let link = LinkUnspec::new_with_index(index)
+            .down()
+            .setns_by_fd(to.as_raw_fd())
+            .name(name)
+            .alias(alias);
+        self.set_link(link.build()).await
+    }
+
+    /// Sets a link's MTU, in bytes.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let link = LinkUnspec::new_with_index(index).mtu(mtu);
         self.set_link(link.build()).await
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use podway_host::Namespace;
 
 use crate::state::State;
-use crate::{Error, Place, process};
+use crate::{Error, Place, lent, process};
 
 pub(crate) fn down(place: &Place) -> Result<(), Error> {
     let names = place.namespaces();
@@ -19,6 +19,7 @@ pub(crate) fn down(place: &Place) -> Result<(), Error> {
         .map(|state| state.processes())
         .unwrap_or_default();
     process::end(&recorded, &namespaces)?;
+    namespaces.iter().try_for_each(lent::give_back)?;
     drop(namespaces);
 
     for name in &names {

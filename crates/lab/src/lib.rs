@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod exec;
 mod expect;
+mod lent;
 mod place;
 mod policies;
 mod probe;

@@ -1,5 +1,6 @@
 //! Brings a lab up: switch, nodes, the world outside, agents, pods, servers, in this order.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -21,7 +22,7 @@ use crate::cluster::{Cluster, Container, Network, Node, Pod, Protocol};
 use crate::process::{Recorded, listeners, start};
 use crate::state::{NodeState, PodState, State};
 use crate::underlay::Underlay;
-use crate::{Error, Place, api, down, underlay};
+use crate::{Error, Place, api, down, lent, underlay};
 
 /// How much of a log is shown when something fails, in lines.
 const LOG_LINES: usize = 12;
@@ -57,6 +58,8 @@ pub struct Up {
     pub underlay: Underlay,
     /// Workers of each agent, and queues of each wire.
     pub workers: NonZeroU16,
+    /// Devices of the machine that are nodes' uplinks, by node, instead of wires to the network between the nodes.
+    pub uplinks: BTreeMap<String, String>,
     /// Ranges that external IPs of services may be in.
     pub external_ips: Vec<IpNet>,
     /// How long agents and servers have to get ready.
@@ -78,6 +81,7 @@ impl Up {
             tunnel: Tunnel::default(),
             underlay: Underlay::default(),
             workers: NonZeroU16::MIN,
+            uplinks: BTreeMap::new(),
             external_ips: Vec::new(),
             timeout: Duration::from_secs(30),
             progress: |line| eprintln!("{line}"),
@@ -92,6 +96,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Error> {
         (Underlay::Wire, Source::Directory, [_, _]) => {}
         (Underlay::Wire, Source::Directory, nodes) => return Err(Error::NotTwo(nodes.len())),
         (Underlay::One | Underlay::Routed, _, _) => {}
+    }
+    if let Some(name) = options
+        .uplinks
+        .keys()
+        .find(|name| cluster.node(name).is_none())
+    {
+        return Err(Error::NoTarget(format!("node:{name}")));
     }
     for pod in &cluster.pods {
         if cluster.node(&pod.node).is_none() {
@@ -216,6 +227,10 @@ impl Lab<'_> {
         for (number, node) in cluster.nodes.iter().enumerate() {
             let namespace = Namespace::create(&place.node(&node.name))?;
             let addresses = self.options.underlay.with_prefixes(node, &cluster.nodes);
+            if let Some(device) = self.options.uplinks.get(&node.name) {
+                lent::lend(device, &namespace, self.options.underlay_mtu, &addresses)?;
+                continue;
+            }
             let wire = self.wire(number, self.options.workers);
             underlay::join(&switch, &namespace, wire, &addresses)?;
         }
@@ -227,7 +242,8 @@ impl Lab<'_> {
             Underlay::One | Underlay::Wire => {}
             Underlay::Routed => underlay::forward(&world)?,
         }
-        for node in &cluster.nodes {
+        let lent = |node: &&Node| self.options.uplinks.contains_key(&node.name);
+        for node in cluster.nodes.iter().filter(|node| !lent(node)) {
             let namespace = Namespace::named(&place.node(&node.name))?;
             let is_near = |ip: &&IpNet| node.addresses.iter().any(|address| ip.contains(address));
             let gateways: Vec<_> = outside.iter().filter(is_near).copied().collect();

@@ -180,6 +180,9 @@ pub enum Lab {
         /// Workers of each agent.
         #[arg(long, value_name = "COUNT", default_value = "1")]
         workers: NonZeroU16,
+        /// A device of this machine that is a node's uplink, instead of a wire to the network between the nodes.
+        #[arg(long, value_name = "NODE=DEVICE", value_parser = uplink)]
+        uplink: Vec<(String, String)>,
         /// A range that external IPs of services may be in; none unless given, as on a node.
         #[arg(long, value_name = "RANGE")]
         external_ips: Vec<IpNet>,
@@ -275,6 +278,16 @@ pub fn one_line(error: &clap::Error) -> String {
     format!("{head}: see `podway --help`")
 }
 
+/// A node and the device that is its uplink.
+fn uplink(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((node, device)) if !node.is_empty() && !device.is_empty() => {
+            Ok((node.to_owned(), device.to_owned()))
+        }
+        Some(_) | None => Err("give NODE=DEVICE, such as node1=eth1".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -300,6 +313,10 @@ mod tests {
             (
                 "podway lab up d --tunnel ipip",
                 "invalid value 'ipip' for '--tunnel <WHICH>': \"ipip\" is not known: give vxlan, direct or auto: see `podway --help`",
+            ),
+            (
+                "podway lab up d --uplink eth1",
+                "invalid value 'eth1' for '--uplink <NODE=DEVICE>': give NODE=DEVICE, such as node1=eth1: see `podway --help`",
             ),
             (
                 "podway lab up d --underlay-mtu 9",

@@ -28,6 +28,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
             tunnel,
             underlay,
             workers,
+            uplink,
             external_ips,
         } => {
             let up = Up {
@@ -44,6 +45,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
                     arguments::Underlay::Wire => podway_lab::Underlay::Wire,
                 },
                 workers,
+                uplinks: uplink.into_iter().collect(),
                 external_ips,
                 ..Up::new(manifests)
             };

@@ -12,11 +12,17 @@ use libbpf_rs::libbpf_sys::{
     bpf_xdp_query_opts,
 };
 
+use podway_tables::PortKind;
+
 use crate::error::RedirectError;
+use crate::nic::{self, Capabilities};
 use crate::redirect::{Adopted, Attachment};
+use crate::said;
 
 /// The name by which a program of ours is recognised, whatever its version: the kernel keeps 15 characters.
 const PROGRAM: &str = "podway_redirect";
+/// An error of the kernel's own that some drivers let out.
+const ENOTSUPP: i32 = 524;
 
 /// Where in the kernel the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,7 @@ pub(crate) fn attach(
     program: BorrowedFd<'_>,
     interface: &str,
     ifindex: u32,
+    kind: PortKind,
 ) -> Result<Attachment, RedirectError> {
     if let Some(present) = query(interface, ifindex)? {
         let old = own_program(interface, &present)?;
@@ -46,24 +53,30 @@ pub(crate) fn attach(
         return Ok(Attachment {
             mode: present.mode,
             adopted: Adopted::Own,
+            not_native: (present.mode == Mode::Generic)
+                .then(|| "as an earlier agent left it: take it off for another try".to_owned()),
         });
     }
-    let mode = match set(ifindex, program.as_raw_fd(), None, Mode::Native) {
-        Ok(()) => Mode::Native,
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            set(ifindex, program.as_raw_fd(), None, Mode::Generic)
-                .map_err(|error| RedirectError::attach(interface, error))?;
-            tracing::warn!(
-                interface,
-                "the driver has no XDP: generic mode, at a fraction of the speed"
-            );
-            Mode::Generic
-        }
-        Err(error) => return Err(RedirectError::attach(interface, error)),
+    let refusal = match nic::not_in_driver(interface) {
+        Some(reason) => reason,
+        None => match set(ifindex, program.as_raw_fd(), None, Mode::Native) {
+            Ok(()) => {
+                return Ok(Attachment {
+                    mode: Mode::Native,
+                    adopted: Adopted::Nothing,
+                    not_native: None,
+                });
+            }
+            Err(error) if generic_helps(&error, kind) => said::in_words(&error),
+            Err(error) => return Err(RedirectError::attach(interface, error)),
+        },
     };
+    set(ifindex, program.as_raw_fd(), None, Mode::Generic)
+        .map_err(|error| RedirectError::attach(interface, error))?;
     Ok(Attachment {
-        mode,
+        mode: Mode::Generic,
         adopted: Adopted::Nothing,
+        not_native: Some(refusal),
     })
 }
 
@@ -77,7 +90,37 @@ pub(crate) fn restore(
     if query(interface, ifindex)?.is_some_and(|present| present.id == ours) {
         return Ok(false);
     }
-    attach(program, interface, ifindex).map(|_| true)
+    // As strictly as any device: sockets that are bound already rely on where the program runs.
+    attach(program, interface, ifindex, PortKind::Host).map(|_| true)
+}
+
+/// True if the driver can't run the program as the device is now, and the stack can.
+fn generic_helps(error: &io::Error, kind: PortKind) -> bool {
+    match (error.raw_os_error(), kind) {
+        (Some(libc::EOPNOTSUPP | ENOTSUPP), _) => true,
+        // A NIC's driver refuses an MTU, features or numbers of queues so; of a veth pair, we choose them.
+        (Some(libc::EINVAL | libc::ERANGE | libc::E2BIG), PortKind::Uplink) => true,
+        (Some(_) | None, _) => false,
+    }
+}
+
+/// What the driver of a device can do for XDP, as the kernel says.
+pub(crate) fn capabilities(ifindex: u32) -> io::Result<Capabilities> {
+    let options = options(ifindex)?;
+    Ok(Capabilities {
+        features: options.feature_flags,
+        segments: options.xdp_zc_max_segs,
+    })
+}
+
+fn options(ifindex: u32) -> io::Result<bpf_xdp_query_opts> {
+    let mut options = bpf_xdp_query_opts {
+        sz: size_of::<bpf_xdp_query_opts>() as _,
+        ..Default::default()
+    };
+    // SAFETY: `options` says its own size and lives through the call.
+    let status = unsafe { bpf_xdp_query(ifindex as i32, 0, &mut options) };
+    result(status).map(|_| options)
 }
 
 /// Takes `program` off the device if it is the one that is there.
@@ -102,13 +145,7 @@ pub(crate) fn program_id(program: RawFd) -> u32 {
 }
 
 fn query(interface: &str, ifindex: u32) -> Result<Option<Present>, RedirectError> {
-    let mut options = bpf_xdp_query_opts {
-        sz: size_of::<bpf_xdp_query_opts>() as _,
-        ..Default::default()
-    };
-    // SAFETY: `options` says its own size and lives through the call.
-    let status = unsafe { bpf_xdp_query(ifindex as i32, 0, &mut options) };
-    result(status).map_err(|error| RedirectError::attach(interface, error))?;
+    let options = options(ifindex).map_err(|error| RedirectError::attach(interface, error))?;
     let present = match u32::from(options.attach_mode) {
         XDP_ATTACHED_NONE => return Ok(None),
         XDP_ATTACHED_DRV => Present {
@@ -178,6 +215,7 @@ fn set(ifindex: u32, program: RawFd, old: Option<&dyn AsRawFd>, mode: Mode) -> i
         old_prog_fd: old.map_or(0, |old| old.as_raw_fd()),
         ..Default::default()
     };
+    said::forget();
     // SAFETY: `options` says its own size and lives through the call.
     let status = unsafe { bpf_xdp_attach(ifindex as i32, program, mode | condition, &options) };
     result(status).map(drop)

@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::io;
 
+use crate::said;
+
 /// Why the XDP program could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -62,12 +64,12 @@ pub enum RedirectError {
     )]
     TooFewQueues(String),
     /// Anything else the kernel said about a device.
-    #[error("the kernel refused XDP on {interface}: {error}; see `dmesg` for the driver's reason")]
+    #[error("the kernel refused XDP on {interface}: {said}; see `dmesg` for the driver's reason")]
     Attach {
         /// The device's name.
         interface: String,
-        /// The kernel's error.
-        error: io::Error,
+        /// What the kernel said.
+        said: String,
     },
     /// The kernel did not take the program for the node's own packets.
     #[error(
@@ -190,7 +192,10 @@ impl RedirectError {
             Some(libc::ERANGE | libc::EMSGSIZE) => RedirectError::MtuTooLarge(interface),
             Some(libc::ENOSPC) => RedirectError::TooFewQueues(interface),
             Some(libc::EBUSY) => RedirectError::Held(interface),
-            _ => RedirectError::Attach { interface, error },
+            _ => RedirectError::Attach {
+                interface,
+                said: said::in_words(&error),
+            },
         }
     }
 

@@ -33,13 +33,13 @@ const SEND_BUFFER: libc::c_int = 64 << 20;
 
 /// How a socket is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Binding {
-    /// Copy mode, packets may span chunks.
+pub enum Bound {
+    /// Copied by the kernel, packets may span chunks.
     Copy,
-    /// Zero-copy, packets may span chunks.
-    ZeroCopy,
     /// Zero-copy, a packet is a chunk: for drivers that can't do more.
     ZeroCopySingle,
+    /// Zero-copy, packets may span chunks.
+    ZeroCopy,
 }
 
 /// Memory that the kernel and the worker share, cut into chunks.
@@ -139,12 +139,12 @@ impl Memory {
 
 impl Opener {
     /// A socket on `queue` of `interface`, with empty rings.
-    pub(crate) fn open(&self, interface: &str, queue: u32, binding: Binding) -> io::Result<Rings> {
+    pub(crate) fn open(&self, interface: &str, queue: u32, bound: Bound) -> io::Result<Rings> {
         let device = Interface::new(CString::new(interface)?);
-        let mode = match binding {
-            Binding::Copy => BindFlags::XDP_COPY | BindFlags::XDP_USE_SG,
-            Binding::ZeroCopy => BindFlags::XDP_ZEROCOPY | BindFlags::XDP_USE_SG,
-            Binding::ZeroCopySingle => BindFlags::XDP_ZEROCOPY,
+        let mode = match bound {
+            Bound::Copy => BindFlags::XDP_COPY | BindFlags::XDP_USE_SG,
+            Bound::ZeroCopy => BindFlags::XDP_ZEROCOPY | BindFlags::XDP_USE_SG,
+            Bound::ZeroCopySingle => BindFlags::XDP_ZEROCOPY,
         };
         let config = SocketConfig::builder()
             .rx_queue_size(entries(RECEIVE_ENTRIES))

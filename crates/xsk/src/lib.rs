@@ -11,6 +11,7 @@ mod join;
 mod kernel;
 mod mapping;
 mod members;
+mod nic;
 mod opening;
 mod own;
 mod parts;
@@ -19,14 +20,19 @@ mod pool;
 mod port;
 mod redirect;
 mod ring;
+mod said;
 mod sleep;
 
 pub use attach::Mode;
 pub use claims::Claims;
 pub use edge::{WorkerEdge, WorkerSettings};
 pub use error::{LoadError, PortError, RedirectError};
+pub use kernel::Bound;
 pub use mapping::{map_words, use_huge_pages};
-pub use members::{Bind, Bound};
+pub use members::Bind;
+pub use nic::{
+    Capabilities, Changed, Prepared, SINGLE_BUFFER_MTU, Why, capabilities, choose, prepare,
+};
 pub use opening::{Opened, Opening};
 pub use plan::Plan;
 pub use port::{KernelStatistics, PortStatistics};

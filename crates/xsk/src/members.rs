@@ -7,10 +7,10 @@ use podway_tables::PortId;
 use crate::edge::WorkerEdge;
 use crate::error::PortError;
 use crate::frames::Owner;
-use crate::kernel::Binding;
+use crate::kernel::Bound;
 use crate::opening::{Opened, Opening, Place, Socket, Way};
 use crate::pool::{Pool, PoolId};
-use crate::port::{IDLE_FILL, PARTS, Port};
+use crate::port::{BULK_FILL, BUSY_FILL, IDLE_FILL, PARTS, Port};
 use crate::redirect::interface_index;
 
 /// Packet memories a worker has at most: one for copies, one per zero-copy queue, and what outlives its first device.
@@ -19,19 +19,23 @@ const POOLS: usize = 8;
 /// How a port's socket should be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bind {
-    /// Copied by the kernel: veth pairs, and anything else.
+    /// Copied by the kernel: veth pairs, of which there are many and most are quiet.
     Copy,
-    /// Zero-copy if the driver can, else copied; the log says which: NICs.
-    ZeroCopy,
+    /// This way, or the next worse one that the kernel grants: NICs, which bursts come by.
+    Nic(Bound),
 }
 
-/// What a port's socket was bound as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// Copied by the kernel.
-    Copy,
-    /// Zero-copy.
-    ZeroCopy,
+impl Bind {
+    /// What the fill ring holds while nothing comes, of so many frames.
+    pub(crate) fn fill(self, frames: u32) -> u32 {
+        let wanted = match self {
+            Bind::Copy => IDLE_FILL,
+            Bind::Nic(Bound::Copy) => BUSY_FILL,
+            // The driver takes what its own ring holds out of it at once, and a burst comes before we see its first packet.
+            Bind::Nic(Bound::ZeroCopySingle | Bound::ZeroCopy) => BULK_FILL,
+        };
+        wanted.min(frames / 4)
+    }
 }
 
 impl WorkerEdge {
@@ -73,14 +77,14 @@ impl WorkerEdge {
             },
             bind,
             frames: self.settings.frames,
-            way: self.way(ifindex)?,
+            way: self.way(ifindex, bind.fill(self.settings.frames))?,
         })
     }
 
-    fn way(&self, ifindex: u32) -> Result<Way, PortError> {
+    fn way(&self, ifindex: u32, fill: u32) -> Result<Way, PortError> {
         let copying = || {
             let pools = self.pools.iter().flatten();
-            pools.filter(|pool| pool.binding == Binding::Copy)
+            pools.filter(|pool| pool.bound == Bound::Copy)
         };
         let is_kept = |pool: &&Pool| {
             let mut kept = pool.retired.iter();
@@ -89,8 +93,8 @@ impl WorkerEdge {
         if let Some(pool) = copying().find(is_kept) {
             return Ok(Way::Kept(pool.id));
         }
-        if copying().any(|pool| pool.frames.free() < IDLE_FILL) {
-            return Err(PortError::OutOfFrames { wanted: IDLE_FILL });
+        if copying().any(|pool| pool.frames.free() < fill) {
+            return Err(PortError::OutOfFrames { wanted: fill });
         }
         let shared = copying().map(|pool| (pool.id, pool.memory.opener.clone()));
         Ok(Way::New(shared.collect()))
@@ -98,19 +102,21 @@ impl WorkerEdge {
 
     /// Makes an opened socket a port's and registers it; the kernel takes no time for it.
     pub fn take_up(&mut self, opened: Opened) -> Result<Bound, PortError> {
-        let Opened { place, socket } = opened;
+        let Opened {
+            place,
+            socket,
+            fill,
+            refused: _,
+        } = opened;
         let (port, queue) = (place.port, place.queue);
         if self.port(port).is_some() {
             return Err(PortError::Exists(port.0));
         }
-        let mut added = self.port_of(&place, socket)?;
+        let mut added = self.port_of(&place, socket, fill)?;
         let pool = self.pools[added.pool].as_mut().expect("the port's own");
         added.refill(&pool.memory, &mut pool.frames);
         pool.ports += 1;
-        let bound = match pool.binding {
-            Binding::Copy => Bound::Copy,
-            Binding::ZeroCopy | Binding::ZeroCopySingle => Bound::ZeroCopy,
-        };
+        let bound = pool.bound;
         let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
         let index = usize::from(port.0);
         if self.ports.len() <= index {
@@ -128,7 +134,7 @@ impl WorkerEdge {
         Ok(bound)
     }
 
-    fn port_of(&mut self, place: &Place, socket: Socket) -> Result<Port, PortError> {
+    fn port_of(&mut self, place: &Place, socket: Socket, fill: u32) -> Result<Port, PortError> {
         let Place { port, ifindex, .. } = *place;
         match socket {
             Socket::Kept(id) => {
@@ -139,17 +145,17 @@ impl WorkerEdge {
             }
             Socket::Shared(id, rings) => {
                 let at = self.pool(id).ok_or(PortError::MemoryGone)?;
-                Ok(Port::new(port, ifindex, at, rings, PARTS))
+                Ok(Port::new((port, ifindex), at, rings, (PARTS, fill)))
             }
             Socket::Alone(pool, rings) => {
-                let full = PortError::OutOfFrames { wanted: IDLE_FILL };
+                let full = PortError::OutOfFrames { wanted: fill };
                 let at = self.free_place().ok_or(full)?;
-                let parts = match pool.binding {
-                    Binding::Copy | Binding::ZeroCopy => PARTS,
-                    Binding::ZeroCopySingle => 1,
+                let parts = match pool.bound {
+                    Bound::Copy | Bound::ZeroCopy => PARTS,
+                    Bound::ZeroCopySingle => 1,
                 };
                 self.pools[at] = Some(*pool);
-                Ok(Port::new(port, ifindex, at, rings, parts))
+                Ok(Port::new((port, ifindex), at, rings, (parts, fill)))
             }
         }
     }

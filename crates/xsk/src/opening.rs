@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use podway_tables::PortId;
 
 use crate::error::PortError;
-use crate::kernel::{Binding, Opener, Rings};
+use crate::kernel::{Bound, Opener, Rings};
 use crate::members::Bind;
 use crate::pool::{Pool, PoolId};
 
@@ -47,6 +47,10 @@ pub(crate) enum Way {
 pub struct Opened {
     pub(crate) place: Place,
     pub(crate) socket: Socket,
+    /// What the port's fill ring holds while nothing comes.
+    pub(crate) fill: u32,
+    /// Why it is not bound better.
+    pub(crate) refused: Option<String>,
 }
 
 /// Where a socket comes from.
@@ -73,42 +77,66 @@ impl Opening {
         } = self;
         let shared = match way {
             Way::Kept(pool) => {
-                let socket = Socket::Kept(pool);
-                return Ok(Opened { place, socket });
+                return Ok(Opened {
+                    place,
+                    socket: Socket::Kept(pool),
+                    fill: bind.fill(frames),
+                    refused: None,
+                });
             }
             Way::New(shared) => shared,
         };
         let deadline = Instant::now() + patience;
-        let socket = socket(&place, bind, frames, shared, deadline)?;
-        Ok(Opened { place, socket })
+        let fill = bind.fill(frames);
+        let better: &[Bound] = match bind {
+            Bind::Copy | Bind::Nic(Bound::Copy) => &[],
+            Bind::Nic(Bound::ZeroCopySingle) => &[Bound::ZeroCopySingle],
+            // Not one buffer a packet instead: the link may need more.
+            Bind::Nic(Bound::ZeroCopy) => &[Bound::ZeroCopy],
+        };
+        let mut refused = None;
+        for &bound in better {
+            // Zero-copy has a memory of its own.
+            match alone(&place, frames, bound, deadline) {
+                Err(PortError::Refused { error, .. }) => {
+                    refused = Some(error.to_string());
+                }
+                opened => {
+                    return Ok(Opened {
+                        place,
+                        socket: opened?,
+                        fill,
+                        refused,
+                    });
+                }
+            }
+        }
+        let socket = copying(&place, frames, shared, deadline)?;
+        Ok(Opened {
+            place,
+            socket,
+            fill,
+            refused,
+        })
     }
 }
 
-/// Zero-copy has a memory of its own; copies share one.
-fn socket(
+impl Opened {
+    /// Why the socket is not bound as was asked for; `None` if it is.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+}
+
+/// A socket that shares the memory of others, or has its own if it can't.
+fn copying(
     place: &Place,
-    bind: Bind,
     frames: u32,
     shared: Vec<(PoolId, Opener)>,
     deadline: Instant,
 ) -> Result<Socket, PortError> {
-    let interface = &place.interface;
-    if bind == Bind::ZeroCopy {
-        for binding in [Binding::ZeroCopy, Binding::ZeroCopySingle] {
-            match alone(place, frames, binding, deadline) {
-                Err(PortError::Refused { error, .. }) => {
-                    tracing::info!(interface, ?binding, %error, "not possible");
-                }
-                other => return other,
-            }
-        }
-        tracing::warn!(
-            interface,
-            "the driver has no zero-copy: packets are copied by the kernel"
-        );
-    }
     for (pool, opener) in shared {
-        match ask(place, &opener, Binding::Copy, deadline) {
+        match ask(place, &opener, Bound::Copy, deadline) {
             Ok(rings) => return Ok(Socket::Shared(pool, rings)),
             // The first device of that memory is gone, and with it the way to share it.
             Err(PortError::Refused { error, .. })
@@ -116,30 +144,25 @@ fn socket(
             Err(other) => return Err(other),
         }
     }
-    alone(place, frames, Binding::Copy, deadline)
+    alone(place, frames, Bound::Copy, deadline)
 }
 
 /// A socket that is bound first to a memory of its own.
-fn alone(
-    place: &Place,
-    frames: u32,
-    binding: Binding,
-    deadline: Instant,
-) -> Result<Socket, PortError> {
-    let pool = Pool::new(frames, place.ifindex, binding)?;
-    let rings = ask(place, &pool.memory.opener, binding, deadline)?;
+fn alone(place: &Place, frames: u32, bound: Bound, deadline: Instant) -> Result<Socket, PortError> {
+    let pool = Pool::new(frames, place.ifindex, bound)?;
+    let rings = ask(place, &pool.memory.opener, bound, deadline)?;
     Ok(Socket::Alone(Box::new(pool), rings))
 }
 
 fn ask(
     place: &Place,
     opener: &Opener,
-    binding: Binding,
+    bound: Bound,
     deadline: Instant,
 ) -> Result<Rings, PortError> {
     let (interface, queue) = (&place.interface, place.queue);
     loop {
-        match opener.open(interface, queue, binding) {
+        match opener.open(interface, queue, bound) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
             {

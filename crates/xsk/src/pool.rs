@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::PortError;
 use crate::frames::{Chunk, Frames, Owner};
-use crate::kernel::{Binding, CHUNK, Memory};
+use crate::kernel::{Bound, CHUNK, Memory};
 use crate::port::Port;
 
 /// Tells packet memories apart, those that are gone too.
@@ -20,7 +20,7 @@ pub(crate) struct Pool {
     pub(crate) id: PoolId,
     pub(crate) memory: Memory,
     pub(crate) frames: Frames,
-    pub(crate) binding: Binding,
+    pub(crate) bound: Bound,
     /// The ports that are bound, the retired one not counted.
     pub(crate) ports: u32,
     /// The device of the first socket.
@@ -30,13 +30,13 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A new memory of `frames` chunks, for sockets that are bound like the first one, of the device `anchor`.
-    pub(crate) fn new(frames: u32, anchor: u32, binding: Binding) -> Result<Pool, PortError> {
+    pub(crate) fn new(frames: u32, anchor: u32, bound: Bound) -> Result<Pool, PortError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Pool {
             id: PoolId(NEXT.fetch_add(1, Ordering::Relaxed)),
             memory: Memory::new(frames)?,
             frames: Frames::new(frames),
-            binding,
+            bound,
             ports: 0,
             anchor,
             retired: None,

@@ -9,7 +9,7 @@ use crate::ring::{CONTINUED, Descriptor};
 /// Frames in the fill ring of a port that nothing comes from.
 pub(crate) const IDLE_FILL: u32 = 64;
 /// Frames in the fill ring of a busy port: as few as will do, because a small set of them stays in the cache.
-const BUSY_FILL: u32 = 512;
+pub(crate) const BUSY_FILL: u32 = 512;
 /// Frames in the fill ring of a port that runs short although it has those: a window of TCP comes at once.
 pub(crate) const BULK_FILL: u32 = 2048;
 /// How long packets, or their parts, are on average that come in bulk, in bytes.
@@ -94,6 +94,8 @@ pub(crate) struct Port {
     pub(crate) filled: u32,
     /// Frames in the transmit and completion rings and between them.
     pub(crate) sending: u32,
+    /// What the fill ring holds while nothing comes.
+    idle: u32,
     /// What the fill ring should hold.
     target: u32,
     partial: Option<Arrival>,
@@ -121,7 +123,13 @@ pub(crate) enum Dirty {
 }
 
 impl Port {
-    pub(crate) fn new(id: PortId, ifindex: u32, pool: usize, rings: Rings, parts: u32) -> Port {
+    /// A port of a device, whose packets span so many chunks at most and whose fill ring is to hold so many frames.
+    pub(crate) fn new(
+        (id, ifindex): (PortId, u32),
+        pool: usize,
+        rings: Rings,
+        (parts, idle): (u32, u32),
+    ) -> Port {
         Port {
             id,
             owner: Owner::port(id),
@@ -131,7 +139,8 @@ impl Port {
             parts,
             filled: 0,
             sending: 0,
-            target: IDLE_FILL,
+            idle,
+            target: idle,
             partial: None,
             quiet: 0,
             active: Activity::Idle,
@@ -221,7 +230,11 @@ impl Port {
         // It comes faster than frames are given back: more of them, before the ring runs dry.
         if waited >= self.target / 4 {
             let is_bulk = counted.rx_bytes - before >= BULK * taken as u64;
-            let most = if is_bulk { BULK_FILL } else { BUSY_FILL };
+            let most = if is_bulk {
+                BULK_FILL
+            } else {
+                BUSY_FILL.max(self.idle)
+            };
             self.target = (self.target * 2).min(most);
         }
         taken
@@ -231,10 +244,10 @@ impl Port {
     #[inline]
     pub(crate) fn refill(&mut self, memory: &Memory, frames: &mut Frames) {
         let reserve = frames.total() / 4;
-        let base = IDLE_FILL.saturating_sub(self.filled);
+        let base = self.idle.saturating_sub(self.filled);
         let extra = self
             .target
-            .saturating_sub(self.filled.max(IDLE_FILL))
+            .saturating_sub(self.filled.max(self.idle))
             .min(frames.free().saturating_sub(reserve + base));
         let wanted = base + extra;
         if wanted == 0 {
@@ -306,7 +319,7 @@ impl Port {
 
     /// Lets the fill ring run down to the idle level.
     pub(crate) fn rest(&mut self) {
-        self.target = IDLE_FILL;
+        self.target = self.idle;
     }
 
     /// Frees the parts of a packet whose end has not come.

@@ -14,6 +14,7 @@ use crate::claims::Claims;
 use crate::error::{LoadError, RedirectError};
 use crate::own;
 use crate::plan::Plan;
+use crate::said;
 
 #[allow(
     missing_docs,
@@ -89,10 +90,12 @@ pub struct Sockets {
 }
 
 /// What attaching a device came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Where in the kernel the program runs.
     pub mode: Mode,
+    /// Why it doesn't run in the driver, in the kernel's words.
+    pub not_native: Option<String>,
     /// Whether a program of ours, left by an earlier process, was replaced.
     pub adopted: Adopted,
 }
@@ -199,7 +202,7 @@ impl Redirect {
             .ports
             .update(&key, &port_value(kind, port), MapFlags::ANY)
             .map_err(RedirectError::map("ports"))?;
-        let attached = attach::attach(self.program.as_fd(), interface, ifindex);
+        let attached = attach::attach(self.program.as_fd(), interface, ifindex, kind);
         if attached.is_err() {
             // The device keeps what it had; the entry goes back to what it was.
             let _ = match before {
@@ -342,5 +345,6 @@ fn handle(map: &libbpf_rs::Map<'_>) -> Result<MapHandle, LoadError> {
 }
 
 fn log_libbpf(_: PrintLevel, message: String) {
+    said::note(message.trim_end());
     tracing::debug!(message = message.trim_end(), "libbpf");
 }

@@ -117,7 +117,12 @@ fn a_veth_has_no_zero_copy_and_says_so() {
         let redirect = load();
         let mut edge = edge(&redirect, 256);
         let bound = edge
-            .add_port(PortId(1), "pod1", Bind::ZeroCopy, Duration::ZERO)
+            .add_port(
+                PortId(1),
+                "pod1",
+                Bind::Nic(Bound::ZeroCopy),
+                Duration::ZERO,
+            )
             .expect("falls back");
         assert_eq!(bound, Bound::Copy);
         edge.remove_port(PortId(1));

@@ -343,6 +343,14 @@ impl Network {
     pub async fn device(&self, name: &str) -> Result<Option<Device>, NodeError> {
         device(self.handle(), name).await
     }
+
+    /// The devices that have an alias, and what it is.
+    pub async fn aliases(&self) -> Result<Vec<(u32, String)>, NetlinkError> {
+        let links = collect("list devices", self.handle().link().get().execute()).await?;
+        let devices = links.iter().map(read_device);
+        let named = devices.filter(|it| !it.alias.is_empty());
+        Ok(named.map(|it| (it.ifindex, it.alias)).collect())
+    }
 }
 
 async fn device(handle: &Handle, name: &str) -> Result<Option<Device>, NodeError> {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podway_host::node::Node;
-use podway_tables::PortId;
-use podway_xsk::{Mode, Redirect};
+use podway_tables::{PortId, PortKind};
+use podway_xsk::{Prepared, Redirect, RedirectError, Why};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::AgentError;
+use super::binding::{Binding, Nic};
 use super::health::KernelClock;
 use super::mend::Devices;
 use super::worker::Worker;
@@ -39,8 +40,8 @@ pub(super) struct Carried {
 
 /// What came of a step.
 pub(super) enum Outcome {
-    /// A port is open, and how the XDP program runs there.
-    Opened(Mode),
+    /// A port is open, and how it is bound.
+    Opened(Binding),
     /// It is done.
     Done,
     /// The kernel is as it should be, or says why not.
@@ -63,6 +64,7 @@ struct Job {
 struct Hand {
     node: Node,
     redirect: Arc<Redirect>,
+    nic: Arc<Nic>,
     clock: KernelClock,
     jobs: mpsc::Receiver<Job>,
     reports: mpsc::Sender<Report>,
@@ -71,12 +73,18 @@ struct Hand {
 
 impl Kernel {
     /// Starts the hand; needs a tokio runtime.
-    pub(super) fn start(node: Node, redirect: Arc<Redirect>, clock: KernelClock) -> Kernel {
+    pub(super) fn start(
+        node: Node,
+        redirect: Arc<Redirect>,
+        nic: Nic,
+        clock: KernelClock,
+    ) -> Kernel {
         let (jobs, asked) = mpsc::channel(1);
         let (reporter, reports) = mpsc::channel(REPORTS);
         let hand = Hand {
             node,
             redirect,
+            nic: Arc::new(nic),
             clock,
             jobs: asked,
             reports: reporter,
@@ -157,7 +165,7 @@ impl Hand {
                 Ok(Outcome::Done)
             }
             Step::Look(look) => {
-                let looked = self.look(look).await?;
+                let looked = self.look(look, workers.len()).await?;
                 Ok(Outcome::Looked(Box::new(looked)))
             }
             Step::Start(_)
@@ -170,17 +178,44 @@ impl Hand {
     }
 
     /// Closes a device by the XDP program, then has every worker serve its queue of it; all or nothing.
-    async fn open(&self, id: PortId, port: &Port, workers: &[Worker]) -> Result<Mode, AgentError> {
+    async fn open(
+        &self,
+        id: PortId,
+        port: &Port,
+        workers: &[Worker],
+    ) -> Result<Binding, AgentError> {
+        if port.kind == PortKind::Uplink {
+            // Before the program is there: some drivers change nothing of their queues from then on.
+            self.prepare(workers.len()).await;
+        }
+        let mtu = self.node.uplink().mtu;
         let (redirect, interface, kind) =
             (self.redirect.clone(), port.interface.clone(), port.kind);
-        let attached = beside(move || redirect.attach(&interface, kind, id)).await?;
+        let mut binding = beside(move || {
+            let attached = redirect.attach(&interface, kind, id)?;
+            Ok::<_, RedirectError>(Binding::of(kind, &interface, mtu, attached))
+        })
+        .await?;
         for worker in workers {
-            if let Err(error) = worker.add_port(id, &port.interface, port.bind).await {
-                self.close(id, port, workers).await?;
-                return Err(error.into());
+            let asked = binding.bind(kind);
+            match worker.add_port(id, &port.interface, asked).await {
+                Ok((bound, refused)) => {
+                    binding.bound = bound;
+                    binding.why = refused.map(Why::Refused).or(binding.why);
+                }
+                Err(error) => {
+                    self.close(id, port, workers).await?;
+                    return Err(error.into());
+                }
             }
         }
-        Ok(attached.mode)
+        Ok(binding)
+    }
+
+    /// Has the uplink's NIC be as the workers need it.
+    async fn prepare(&self, workers: usize) -> Prepared {
+        let (nic, interface) = (self.nic.clone(), self.node.uplink().name.clone());
+        beside(move || nic.prepare(&interface, workers)).await
     }
 
     async fn close(&self, id: PortId, port: &Port, workers: &[Worker]) -> Result<(), AgentError> {
@@ -191,8 +226,11 @@ impl Hand {
         Ok(beside(move || redirect.detach(&interface)).await?)
     }
 
-    async fn look(&mut self, look: &Look) -> Result<Looked, AgentError> {
+    async fn look(&mut self, look: &Look, workers: usize) -> Result<Looked, AgentError> {
         let mut seen = self.node.reconcile(&look.wanted).await?;
+        let nic = self.prepare(workers).await;
+        seen.problems.extend(nic.problems);
+        seen.problems.extend(nic.unowned.clone());
         let devices = match look.devices.is_empty() {
             true => Vec::new(),
             false => self.node.devices().await?,
@@ -215,6 +253,7 @@ impl Hand {
             seen,
             gone: gone.into_iter().collect(),
             uplink_closed: closed_at_uplink(&self.redirect),
+            unowned: nic.unowned,
         })
     }
 

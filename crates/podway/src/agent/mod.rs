@@ -2,6 +2,7 @@
 //! that answers for all of them how they do.
 
 mod announce;
+mod binding;
 mod clock;
 mod health;
 mod host_ports;

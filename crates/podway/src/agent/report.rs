@@ -13,6 +13,7 @@ use podway_xsk::PortStatistics;
 use serde_json::{Map, Value, json};
 
 use super::Agent;
+use super::binding::Binding;
 use super::clock::{boot_ns, flow_ms};
 use super::path_mtus::path_mtus;
 use super::ports::mode_name;
@@ -159,11 +160,15 @@ impl Agent {
         let mut rows = Vec::new();
         for (port, name, interface) in self.named_ports() {
             let mode = self.room.mode(port).map(mode_name);
+            let binding = self.room.binding(port);
+            let why = binding.and_then(|it| it.why.as_ref());
             let mut row = json!({
                 "port": port.0,
                 "name": name,
                 "interface": interface,
                 "mode": mode,
+                "binding": binding.map(Binding::name),
+                "why": why.map(ToString::to_string),
             });
             let fields = row.as_object_mut().expect("an object");
             fields.append(&mut port_counters(&reports, port));

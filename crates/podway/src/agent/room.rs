@@ -12,11 +12,11 @@ use podway_xsk::{Mode, Redirect};
 use tokio::time::Instant;
 
 use super::AgentError;
+use super::binding::Binding;
 use super::health::{HealthPorts, Readiness};
 use super::kernel::{Carried, Kernel, Outcome, Report};
 use super::policies::HitsByName;
 use super::portless;
-use super::ports::mode_name;
 use super::start::cores;
 use super::waiting::CLOSED;
 use super::worker::{Shared, Worker};
@@ -36,8 +36,10 @@ pub(super) struct Room {
     pub(super) redirect: Arc<Redirect>,
     kernel: Kernel,
     crew: Crew,
-    /// How the XDP program runs, by port.
-    modes: BTreeMap<PortId, Mode>,
+    /// How each port is bound.
+    bindings: BTreeMap<PortId, Binding>,
+    /// Why some packets would find no worker, as of the last look.
+    unowned: Option<String>,
     pub(super) flows: Arc<FlowTable>,
     pub(super) paths: Arc<Paths>,
     pub(super) counters: Arc<Counters>,
@@ -102,7 +104,8 @@ impl Room {
             failed: Vec::new(),
             redirect,
             kernel,
-            modes: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            unowned: None,
             flows: shared.state.flows.clone(),
             paths: shared.state.paths.clone(),
             counters: shared.state.counters.clone(),
@@ -256,7 +259,10 @@ impl Room {
             (Crew::Waits(_), _) => return,
             (Crew::Works(_), Readiness::NotYet(_)) if !is_open => Readiness::NotYet(CLOSED),
             (Crew::Works(_), Readiness::NotYet(_) | Readiness::Ready | Readiness::Failed(_)) => {
-                Readiness::Ready
+                match &self.unowned {
+                    Some(problem) => Readiness::Failed(problem.clone()),
+                    None => Readiness::Ready,
+                }
             }
         };
         self.health.tell(|told| told.readiness = readiness);
@@ -279,17 +285,25 @@ impl Room {
         };
         self.in_force.carried(&step);
         let event = match (&step, outcome) {
-            (Step::Open(id, port), Outcome::Opened(mode)) => {
-                self.modes.insert(*id, mode);
-                let mode = mode_name(mode);
-                tracing::info!(port = id.0, interface = port.interface, mode, "port open");
+            (Step::Open(id, port), Outcome::Opened(binding)) => {
+                tracing::info!(
+                    port = id.0,
+                    interface = port.interface,
+                    binding = binding.name(),
+                    why = binding.why.as_ref().map(ToString::to_string),
+                    "port open"
+                );
+                self.bindings.insert(*id, binding);
                 Some(Event::Opened(*id))
             }
             (Step::Close(id, _), _) => {
-                self.modes.remove(id);
+                self.bindings.remove(id);
                 Some(Event::Closed(*id))
             }
-            (_, Outcome::Looked(looked)) => Some(Event::Looked(looked)),
+            (_, Outcome::Looked(looked)) => {
+                self.unowned.clone_from(&looked.unowned);
+                Some(Event::Looked(looked))
+            }
             (_, Outcome::Opened(_) | Outcome::Done) => None,
         };
         Ok(Happened::Step(Box::new(Done {
@@ -388,7 +402,12 @@ impl Room {
 
     /// How the XDP program runs on a port; `None` if it isn't open.
     pub(super) fn mode(&self, id: PortId) -> Option<Mode> {
-        self.modes.get(&id).copied()
+        self.binding(id).map(|binding| binding.mode)
+    }
+
+    /// How a port is bound; `None` if it isn't open.
+    pub(super) fn binding(&self, id: PortId) -> Option<&Binding> {
+        self.bindings.get(&id)
     }
 
     /// How the agent does.

@@ -12,6 +12,7 @@ use podway_xsk::{Redirect, RedirectSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::binding::Nic;
 use super::health::HealthPorts;
 use super::host_ports::HostPorts;
 use super::kernel::Kernel;
@@ -59,6 +60,7 @@ impl Agent {
             seen,
             gone: Default::default(),
             uplink_closed: 0,
+            unowned: None,
         })));
         // Workers begin with the ways out that there are.
         let mut router = Router::watch(&config.host_interface)?;
@@ -99,7 +101,8 @@ impl Agent {
             announce::spawn(announcer, node, taint)
         });
         let network = node.network().clone();
-        let kernel = Kernel::start(node, redirect.clone(), health.kernel_clock());
+        let nic = Nic::new(&config.socket);
+        let kernel = Kernel::start(node, redirect.clone(), nic, health.kernel_clock());
         let mut agent = Agent {
             room: Room::new(kernel, redirect, shared, health),
             config,

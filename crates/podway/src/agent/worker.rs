@@ -196,13 +196,13 @@ impl Worker {
         })
     }
 
-    /// Binds the worker's queue of a device to a port. The kernel is waited for in another thread: the worker goes on.
+    /// Binds the worker's queue of a device to a port, and says how, and why not better. The kernel is waited for in another thread: the worker goes on.
     pub(super) async fn add_port(
         &self,
         port: PortId,
         interface: &str,
         bind: Bind,
-    ) -> Result<Bound, WorkerError> {
+    ) -> Result<(Bound, Option<String>), WorkerError> {
         let interface = interface.to_owned();
         let opening = |done| Command::Opening {
             port,
@@ -213,8 +213,9 @@ impl Worker {
         let opening = self.ask(opening).await??;
         let opened = tokio::task::spawn_blocking(move || opening.open(BUSY).map(Box::new));
         let opened = opened.await.expect("it opens, or says why not")?;
+        let refused = opened.refused().map(str::to_owned);
         let bound = self.ask(|done| Command::TakeUp { opened, done }).await?;
-        Ok(bound?)
+        Ok((bound?, refused))
     }
 
     /// Closes it; a port that is not there is no error.

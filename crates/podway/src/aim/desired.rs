@@ -9,7 +9,7 @@ use podway_host::node::Wanted;
 use podway_intent::{Cluster, Compiled, Compiler, Name};
 use podway_tables::{PortId, PortKind, Via};
 use podway_wire::Addr;
-use podway_xsk::{Bind, Plan};
+use podway_xsk::{Bind, Bound, Plan, SINGLE_BUFFER_MTU};
 
 use super::{Facts, HOST, Stage, UPLINK, WireState};
 
@@ -95,10 +95,12 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
     }
     if let (Some(looked), Stage::Running) = (facts.kernel(), facts.stage()) {
         let uplink = &looked.seen.uplink;
-        let port = uplink_at(&uplink.name, uplink.ifindex);
+        let port = uplink_at(&uplink.name, uplink.ifindex, uplink.mtu);
         ports.insert(UPLINK, port);
         let more = facts.uplinks();
-        ports.extend(more.map(|(id, uplink)| (id, uplink_at(&uplink.name, uplink.ifindex))));
+        ports.extend(
+            more.map(|(id, uplink)| (id, uplink_at(&uplink.name, uplink.ifindex, uplink.mtu))),
+        );
     }
     for (id, wire, state) in facts.wires() {
         let raises = match state {
@@ -115,10 +117,18 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
     ports
 }
 
-fn uplink_at(interface: &str, ifindex: u32) -> Port {
+fn uplink_at(interface: &str, ifindex: u32, mtu: u32) -> Port {
     Port {
-        bind: Bind::ZeroCopy,
+        bind: Bind::Nic(best_of(mtu)),
         ..port(interface, ifindex, PortKind::Uplink)
+    }
+}
+
+/// The best binding that carries a link's packets; the driver may have a worse one. Another one opens the port anew.
+fn best_of(mtu: u32) -> Bound {
+    match mtu > SINGLE_BUFFER_MTU {
+        true => Bound::ZeroCopy,
+        false => Bound::ZeroCopySingle,
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Looked {
     pub gone: BTreeSet<PortId>,
     /// Packets of the uplink so far that the XDP program had no socket for.
     pub uplink_closed: u64,
+    /// Why some packets of the uplink would find no worker, or some workers no queue, and what to do about it.
+    pub unowned: Option<String>,
 }
 
 /// What of the masquerading range is the host's (R3).
@@ -262,7 +264,7 @@ impl Facts {
         self.queue_problem = is_more.then(|| {
             let (uplink, workers) = (&seen.uplink.name, self.workers);
             format!(
-                "packets of the tunnel come in by queues of {uplink} that no worker has: set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
+                "packets came in by queues of {uplink} that no worker has: if that goes on, take filters off that choose such queues (`ethtool -n {uplink}`), set `workers` to the number of its queues, or `ethtool -L {uplink} combined {workers}`"
             )
         });
         self.kernel_problems.clone_from(&seen.problems);

@@ -413,6 +413,7 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
         },
         gone: gone.iter().copied().collect(),
         uplink_closed: 0,
+        unowned: None,
     }))
 }
 

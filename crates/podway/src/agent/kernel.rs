@@ -186,9 +186,10 @@ impl Hand {
     ) -> Result<Binding, AgentError> {
         if port.kind == PortKind::Uplink {
             // Before the program is there: some drivers change nothing of their queues from then on.
-            self.prepare(workers.len()).await;
+            self.prepare(&port.interface, workers.len()).await;
         }
-        let mtu = self.node.uplink().mtu;
+        let device = self.node.network().device(&port.interface).await?;
+        let mtu = device.map_or(0, |it| it.mtu);
         let (redirect, interface, kind) =
             (self.redirect.clone(), port.interface.clone(), port.kind);
         let mut binding = beside(move || {
@@ -212,9 +213,9 @@ impl Hand {
         Ok(binding)
     }
 
-    /// Has the uplink's NIC be as the workers need it.
-    async fn prepare(&self, workers: usize) -> Prepared {
-        let (nic, interface) = (self.nic.clone(), self.node.uplink().name.clone());
+    /// Has an uplink's NIC be as the workers need it.
+    async fn prepare(&self, interface: &str, workers: usize) -> Prepared {
+        let (nic, interface) = (self.nic.clone(), interface.to_owned());
         beside(move || nic.prepare(&interface, workers)).await
     }
 
@@ -228,9 +229,15 @@ impl Hand {
 
     async fn look(&mut self, look: &Look, workers: usize) -> Result<Looked, AgentError> {
         let mut seen = self.node.reconcile(&look.wanted).await?;
-        let nic = self.prepare(workers).await;
-        seen.problems.extend(nic.problems);
-        seen.problems.extend(nic.unowned.clone());
+        let mut unowned = None;
+        for (_, port) in &look.devices {
+            if port.kind == PortKind::Uplink {
+                let nic = self.prepare(&port.interface, workers).await;
+                seen.problems.extend(nic.problems);
+                seen.problems.extend(nic.unowned.clone());
+                unowned = unowned.or(nic.unowned);
+            }
+        }
         let devices = match look.devices.is_empty() {
             true => Vec::new(),
             false => self.node.devices().await?,
@@ -253,7 +260,7 @@ impl Hand {
             seen,
             gone: gone.into_iter().collect(),
             uplink_closed: closed_at_uplink(&self.redirect),
-            unowned: nic.unowned,
+            unowned,
         })
     }
 

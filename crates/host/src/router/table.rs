@@ -1,9 +1,9 @@
 //! From what was read to what the compiler takes: which route of a range counts, by which devices, from which address.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use podway_intent::{HostRoute, LinkAddress, Resolved, RouteKey, RouteLeads};
 use podway_tables::{NoWay, Upkeep};
 use podway_wire::{Addr, Family};
@@ -29,6 +29,19 @@ const TABLES: usize = 16;
 const NAMED: usize = 8;
 /// The kernel's table of what is the node's own.
 const LOCAL: u32 = 255;
+/// What no router sends on (RFC 4291, 2.5.6), whatever default route there is.
+const LINK_LOCAL: RouteKey = RouteKey {
+    table: 0,
+    range: IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+    )),
+};
+const NO_ROUTE: HostRoute = HostRoute {
+    leads: RouteLeads::Refused(NoWay::NoRoute),
+    source: None,
+    mtu: None,
+};
 /// The tables that a kernel without rules asks.
 const DEFAULT: [u32; 2] = [LOCAL, 254];
 
@@ -84,6 +97,7 @@ pub(super) fn table(read: &Read, host_interface: &str) -> Table {
     if best.len() >= ROUTES {
         table.problems.push(format!("more than {ROUTES} routes: pods' packets go by shorter ones where a route is beyond that number; have fewer of them in the kernel"));
     }
+    table.routes.insert(LINK_LOCAL, NO_ROUTE);
     let (mut closed, mut unplugged) = (BTreeSet::new(), BTreeSet::new());
     for (key, route) in best {
         let leads = leads(route, &links, (&mut closed, &mut unplugged));

@@ -1,6 +1,7 @@
 //! Neighbours that the kernel keeps resolved for us: gateways, and those that packets were for.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use podway_intent::LinkAddress;
 use rtnetlink::Handle;
@@ -14,6 +15,9 @@ use crate::node::{is_managed, keep};
 
 /// Neighbours beside gateways that are kept: for one more the one that is least worth it is given back.
 const KEPT: usize = 512;
+/// Neighbours that are taken up in a second at most: a pod that tries a whole range keeps nobody from following routes.
+const A_SECOND: u32 = 128;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What the kernel was asked to keep.
 #[derive(Debug, Default)]
@@ -24,15 +28,20 @@ pub(super) struct Keep {
     wanted: VecDeque<LinkAddress>,
     /// Those of the last look that have an Ethernet address.
     resolved: BTreeSet<LinkAddress>,
+    /// When the last second began, and how many were taken up in it.
+    second: Option<(Instant, u32)>,
 }
 
 impl Keep {
-    /// Takes a neighbour up.
+    /// Takes a neighbour up; beyond what a second may bring it is left to be wanted again.
     pub(super) async fn want(
         &mut self,
         handle: &Handle,
         at: LinkAddress,
     ) -> Result<(), NetlinkError> {
+        if !self.is_below_rate(Instant::now()) {
+            return Ok(());
+        }
         if !self.wanted.contains(&at) {
             if self.wanted.len() >= KEPT {
                 self.make_room(handle).await?;
@@ -40,6 +49,16 @@ impl Keep {
             self.wanted.push_back(at);
         }
         keep(handle, at.device, at.address).await
+    }
+
+    /// Counts one more, and says whether this second may bring it.
+    fn is_below_rate(&mut self, now: Instant) -> bool {
+        let second = self
+            .second
+            .filter(|(began, _)| now.duration_since(*began) < SECOND);
+        let (began, count) = second.unwrap_or((now, 0));
+        self.second = Some((began, count.saturating_add(1)));
+        count < A_SECOND
     }
 
     /// Looks at all neighbours, has those kept that should be, and gives what is known of them. What can't be kept is
@@ -104,4 +123,23 @@ async fn give_back(
     };
     let removal = handle.neighbours().del(message.clone()).execute();
     done(&format!("give the neighbour {} back", at.address), removal).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_a_scan_of_a_range_is_taken_up_a_second_at_a_time() {
+        let mut keep = Keep::default();
+        let begin = Instant::now();
+        let taken = |keep: &mut Keep, now| {
+            (0..A_SECOND * 2)
+                .filter(|_| keep.is_below_rate(now))
+                .count()
+        };
+        assert_eq!(taken(&mut keep, begin), A_SECOND as usize);
+        assert_eq!(taken(&mut keep, begin + SECOND / 2), 0);
+        assert_eq!(taken(&mut keep, begin + SECOND), A_SECOND as usize);
+    }
 }

@@ -140,7 +140,7 @@ pub(crate) fn all_are_reached(lab: &Lab, when: &str) {
 
 /// What a pod is told that can't dial.
 pub(crate) fn refusal(lab: &Lab, address: &str) -> String {
-    let program = "import socket,sys\ntry: socket.create_connection((sys.argv[1], 9), 3)\nexcept OSError as error: print(error.strerror or error)";
+    let program = "import socket,sys\ntry: socket.create_connection((sys.argv[1], 9), 6)\nexcept OSError as error: print(error.strerror or error)";
     let output = lab.exec(POD, &["python3", "-c", program, address]);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -2,7 +2,7 @@
 
 use crate::bench::{Lab, eventually, root, unprivileged};
 use crate::direct::both_families;
-use crate::storage::{PATIENCE, POD, Storage, all_are_reached, node_ip, told};
+use crate::storage::{PATIENCE, POD, Storage, all_are_reached, node_ip, refusal, told};
 use crate::world;
 
 /// Gives the addresses and routes of `eth1` to another device.
@@ -21,6 +21,26 @@ fn moves_to(lab: &Lab, device: &str) {
 
 fn ports(lab: &Lab) -> String {
     lab.show("node1", "ports").to_string()
+}
+
+#[test]
+fn r1_the_first_packet_to_a_neighbour_waits_for_it_and_is_answered_if_there_is_none() {
+    if unprivileged() {
+        return;
+    }
+    let lab = Lab::up(&root().join("tests/manifests/plain"));
+    let storage = Storage::join(&lab);
+    let _server = storage.tells_peers();
+    storage.ip("addr add 10.9.0.3/24 dev eth0");
+    storage.ip("addr add fd09::3/64 dev eth0 nodad");
+    all_are_reached(&lab, "at first");
+    for (address, nobody) in [("10.9.0.3", "10.9.0.99"), ("fd09::3", "fd09::99")] {
+        assert!(
+            lab.pings(POD, address),
+            "{address}: one packet, and one second"
+        );
+        assert_eq!(refusal(&lab, nobody), "No route to host", "{nobody}");
+    }
 }
 
 #[test]

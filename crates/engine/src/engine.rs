@@ -1,6 +1,7 @@
 //! The engine: a batch in, a verdict for each packet out.
 
 mod answer;
+mod wait;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::count::{Event, drop_index, event_index};
 use crate::decide::{Arrival, Decision, Reply, Stop};
 use crate::emit::{Egress, Fit, Limits, Towards, egress, fit, send};
 use crate::flow::{Flows, Heard, begins_anew, is_hosts_own};
+use crate::parked::Parked;
 use crate::path_mtu::{Paths, carries_anything, claimed, speaks_of_the_wire, tunnelled_to};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Kind, receive};
@@ -109,6 +111,8 @@ pub struct Engine {
     /// What the first look at a batch found, packet by packet.
     received: Vec<Received>,
     wants: Wants,
+    /// Packets that wait for a neighbour.
+    parked: Parked,
 }
 
 /// What the first look at a packet found.
@@ -126,6 +130,21 @@ impl Received {
         outcome: Err(DropReason::UnknownPort),
         hash: 0,
     };
+}
+
+/// Why a packet goes no further.
+#[derive(Clone, Copy, Debug)]
+enum Halt {
+    /// It ends here.
+    Stop(Stop),
+    /// The Ethernet address of whom it is for, outside of the cluster, is not known yet.
+    Unresolved,
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Halt {
+        Halt::Stop(stop)
+    }
 }
 
 /// The batch's tables and time.
@@ -150,6 +169,7 @@ impl Engine {
             watched: Watched::new(),
             received: vec![Received::NOTHING; BATCH],
             wants: Wants::default(),
+            parked: Parked::new(),
         }
     }
 
@@ -168,11 +188,20 @@ impl Engine {
         &mut self.wants
     }
 
+    /// True while packets wait for a neighbour: batches are to be processed then, if only empty ones.
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
     /// Decides on every packet and edits it; `now_ms` is of any clock, and may wrap.
     pub fn process(&mut self, snapshot: &Snapshot, batch: &mut Batch<'_, '_>, now_ms: u32) {
         let moment = Moment { snapshot, now_ms };
         let Batch { packets, spares } = batch;
         assert!(packets.len() <= BATCH, "{} packets", packets.len());
+        if !self.parked.is_empty() {
+            self.try_again(moment, spares);
+        }
         let mut received = std::mem::take(&mut self.received);
         for (packet, received) in packets.iter_mut().zip(&mut received) {
             let Received {
@@ -277,8 +306,11 @@ impl Engine {
     ) -> Verdict {
         let result = match self.carry(moment, packet, (parsed, arrival), hash) {
             Ok(port) => Ok(port),
-            Err(Stop::Drop(reason)) => Err(reason),
-            Err(Stop::Reply(reply)) => self.answer(moment, packet, parsed, arrival, reply),
+            Err(Halt::Stop(Stop::Drop(reason))) => Err(reason),
+            Err(Halt::Stop(Stop::Reply(reply))) => {
+                self.answer(moment, packet, parsed, arrival, reply)
+            }
+            Err(Halt::Unresolved) => return self.wait(moment, packet, (parsed, arrival)),
         };
         self.verdict(result)
     }
@@ -290,9 +322,9 @@ impl Engine {
         packet: &mut Packet<'_>,
         (parsed, arrival): (&Parsed, Arrival),
         hash: u64,
-    ) -> Result<PortId, Stop> {
+    ) -> Result<PortId, Halt> {
         if parsed.icmp == Icmp::Error {
-            return self.carry_error(moment, packet, (parsed, arrival));
+            return Ok(self.carry_error(moment, packet, (parsed, arrival))?);
         }
         if self.watched.watches(packet.ingress) {
             self.complete(packet, parsed)?;
@@ -326,19 +358,17 @@ impl Engine {
                     self.count(Event::HostOwn);
                     seen = None;
                 }
-                self.want(moment.snapshot, way.hop, way.translated.target);
+                self.wants
+                    .note(moment.snapshot, way.hop, &way.translated.target);
                 way
             }
         };
         let towards = way.towards(hash);
+        let target = way.translated.target;
         let egress = match egress(moment.snapshot, towards) {
             Ok(egress) => egress,
-            Err(stop) => {
-                self.want(moment.snapshot, way.hop, way.translated.target);
-                return Err(stop);
-            }
+            Err(stop) => return Err(self.no_egress(moment.snapshot, way.hop, target, stop)),
         };
-        let target = way.translated.target;
         let limits = || match egress.leads_out() {
             true => Limits {
                 path: self.path_mtu(moment, &egress, target),
@@ -372,14 +402,18 @@ impl Engine {
                 packet.parts = Parts::Cut(cut.behind(egress.headers()));
             }
         }
-        self.send(packet, parsed, &egress).map_err(Stop::Drop)
+        Ok(self.send(packet, parsed, &egress).map_err(Stop::Drop)?)
     }
 
-    /// Notes that a packet goes to a neighbour that somebody may have to resolve; by values, so that the way of a known
+    /// Why a packet has no device to leave by, after its neighbour was asked for; by values, so that the way of a known
     /// flow need not be in memory.
     #[cold]
-    fn want(&mut self, snapshot: &Snapshot, hop: Hop, target: Addr) {
+    fn no_egress(&mut self, snapshot: &Snapshot, hop: Hop, target: Addr, stop: Stop) -> Halt {
         self.wants.note(snapshot, hop, &target);
+        match (hop, stop) {
+            (Hop::World(_), Stop::Drop(DropReason::NoNeighbour)) => Halt::Unresolved,
+            (_, stop) => Halt::Stop(stop),
+        }
     }
 
     /// Completes the checksum of a packet whose sender has left that to a device (D4).

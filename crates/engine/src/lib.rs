@@ -15,6 +15,7 @@ mod inherit;
 mod judged;
 mod observed;
 mod packet;
+mod parked;
 mod path_mtu;
 mod reason;
 mod reassembly;

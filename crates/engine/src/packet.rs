@@ -65,7 +65,7 @@ pub enum Verdict {
     Transmit(PortId),
     /// Take the frame back; the reason is counted by the engine already.
     Drop(DropReason),
-    /// Take the frame back: the engine has a copy that waits for the rest of its datagram.
+    /// Take the frame back: the engine has a copy that waits for the rest of its datagram, or for its neighbour.
     Waits,
 }
 
@@ -77,7 +77,7 @@ pub struct Batch<'s, 'a> {
     pub spares: Spares<'s, 'a>,
 }
 
-/// Frames for packets that did not come in: fragments that waited, copies.
+/// Frames for packets that did not come in: what waited, copies.
 pub struct Spares<'s, 'a> {
     made: ArrayVec<Packet<'a>, MADE>,
     /// Packets that were taken and not put back yet.
@@ -132,4 +132,7 @@ pub trait Edge {
     ///
     /// Returns how many packets came in, 0 when there was nothing to do.
     fn turn(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) -> usize;
+
+    /// Has `process` look at a batch of nothing, and carries out the verdicts of what it makes.
+    fn make(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>));
 }

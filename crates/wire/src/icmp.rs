@@ -17,6 +17,8 @@ pub enum IcmpError {
     NetUnreachable,
     /// The way to the target is closed.
     HostUnreachable,
+    /// Nobody on the target's wire has its address.
+    AddressUnreachable,
     /// The way to the target is forbidden.
     Prohibited,
     /// The packet is larger than what follows takes, in bytes (RFC 1191, RFC 8201).
@@ -189,13 +191,14 @@ fn code(family: Family, kind: IcmpError) -> ([u8; 2], u32) {
         (Family::V4, IcmpError::TimeExceeded) => ([11, 0], 0),
         (Family::V4, IcmpError::PortUnreachable) => ([3, 3], 0),
         (Family::V4, IcmpError::NetUnreachable) => ([3, 0], 0),
-        (Family::V4, IcmpError::HostUnreachable) => ([3, 1], 0),
+        (Family::V4, IcmpError::HostUnreachable | IcmpError::AddressUnreachable) => ([3, 1], 0),
         (Family::V4, IcmpError::Prohibited) => ([3, 13], 0),
         (Family::V4, IcmpError::TooBig { mtu }) => ([3, 4], u32::from(mtu)),
         (Family::V6, IcmpError::TimeExceeded) => ([3, 0], 0),
         (Family::V6, IcmpError::PortUnreachable) => ([1, 4], 0),
         // As Linux has it: RFC 4443 knows no unreachable host but one whose address is not resolved.
         (Family::V6, IcmpError::NetUnreachable | IcmpError::HostUnreachable) => ([1, 0], 0),
+        (Family::V6, IcmpError::AddressUnreachable) => ([1, 3], 0),
         (Family::V6, IcmpError::Prohibited) => ([1, 1], 0),
         (Family::V6, IcmpError::TooBig { mtu }) => ([2, 0], u32::from(mtu)),
     }

@@ -370,6 +370,20 @@ impl WorkerEdge {
     }
 }
 
+impl WorkerEdge {
+    /// Has `process` decide on packets, and carries out its verdicts on them and on those that it made.
+    #[inline]
+    fn decide(&mut self, packets: &mut [Packet<'_>], process: &mut dyn FnMut(&mut Batch<'_, '_>)) {
+        let pools = &mut self.pools;
+        let mut spare = || empty_frame(pools);
+        let mut batch = Batch::new(packets, &mut spare);
+        process(&mut batch);
+        let mut made = batch.into_made();
+        self.carry_out_all(packets);
+        self.carry_out_all(&mut made);
+    }
+}
+
 impl Edge for WorkerEdge {
     fn turn(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) -> usize {
         self.turn += 1;
@@ -381,13 +395,7 @@ impl Edge for WorkerEdge {
         self.receive(&mut packets);
         let count = packets.len();
         if count > 0 {
-            let pools = &mut self.pools;
-            let mut spare = || empty_frame(pools);
-            let mut batch = Batch::new(&mut packets, &mut spare);
-            process(&mut batch);
-            let mut made = batch.into_made();
-            self.carry_out_all(&mut packets);
-            self.carry_out_all(&mut made);
+            self.decide(&mut packets, process);
         }
         self.send();
         self.reap();
@@ -396,6 +404,11 @@ impl Edge for WorkerEdge {
             _ => Idle::No,
         };
         count
+    }
+
+    fn make(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) {
+        self.decide(&mut [], process);
+        self.send();
     }
 }
 

@@ -49,6 +49,7 @@ impl Engine {
                 match kind {
                     IcmpError::NetUnreachable
                     | IcmpError::HostUnreachable
+                    | IcmpError::AddressUnreachable
                     | IcmpError::Prohibited => self.count(Event::Unreachable),
                     IcmpError::TimeExceeded
                     | IcmpError::PortUnreachable

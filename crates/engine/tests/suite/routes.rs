@@ -129,24 +129,39 @@ fn r1_the_longest_route_says_device_router_and_source() {
 }
 
 #[test]
-fn r1_a_neighbour_is_sent_to_itself_and_asked_for_until_it_is_known() {
+fn r1_a_neighbour_is_sent_to_itself_and_packets_wait_until_it_is_known() {
     let mut node = two_uplinks();
     for target in ["10.9.0.77", "fd09::77"] {
         let flow = out(target);
-        node.drops(
-            CLIENT,
-            &packet(CLIENT, &flow, 2, b""),
-            DropReason::NoNeighbour,
-        );
+        let first = packet(CLIENT, &flow, 2, b"");
+        let (waits, counted) = node.send_counted(CLIENT, &first);
+        assert_eq!(waits.verdict, Verdict::Waits);
+        assert_eq!(counted, ["received", "waits", "flow-miss"]);
+        let flows = node.flows.iter().count();
         let want = Want {
             port: STORAGE,
             addr: addr(target),
         };
         assert_eq!(node.engine.wanted().take().collect::<Vec<_>>(), [want]);
+        assert_eq!(node.send(CLIENT, &first).verdict, Verdict::Waits);
+        assert_eq!(
+            node.flows.iter().count(),
+            flows,
+            "nothing is remembered of it"
+        );
+        drop(node.engine.wanted().take());
         node.change([resolved(SECOND, target, NEIGHBOUR, Upkeep::Unasked)]);
-        let (verdict, bytes) = send(&mut node, &flow, 2);
-        assert_eq!(verdict, Verdict::Transmit(STORAGE));
-        assert_eq!(macs(&bytes), Some((NEIGHBOUR, STORAGE_MAC)));
+        // Any batch sends it on.
+        let other = key(Protocol::UDP, ("10.244.1.10", 5_000), ("10.244.1.11", 53));
+        let other = packet(CLIENT, &other, 0, b"");
+        let (_, counted) = node.send_counted(CLIENT, &other);
+        assert!(counted.contains(&"made".to_owned()), "{counted:?}");
+        let [made, _] = &node.made[..] else {
+            panic!("two packets waited")
+        };
+        assert_eq!(made.verdict, Verdict::Transmit(STORAGE));
+        assert_eq!(macs(&made.bytes), Some((NEIGHBOUR, STORAGE_MAC)));
+        assert!(!node.engine.has_waiting());
         assert!(!node.engine.wanted().is_empty(), "nobody keeps it yet");
         drop(node.engine.wanted().take());
         node.change([resolved(SECOND, target, ROUTER, Upkeep::Kept)]);
@@ -158,13 +173,43 @@ fn r1_a_neighbour_is_sent_to_itself_and_asked_for_until_it_is_known() {
             device,
             address,
         }))]);
-        node.drops(
-            CLIENT,
-            &packet(CLIENT, &flow, 16, b""),
-            DropReason::NoNeighbour,
-        );
+        assert_eq!(send(&mut node, &flow, 16).0, Verdict::Waits);
         assert!(!node.engine.wanted().is_empty(), "it is asked for again");
         drop(node.engine.wanted().take());
+        node.change([resolved(SECOND, target, ROUTER, Upkeep::Kept)]);
+        node.send(CLIENT, &other);
+        assert_eq!(node.made.len(), 1, "{target}");
+    }
+}
+
+#[test]
+fn r1_what_waits_for_a_neighbour_is_bounded_and_answered_if_there_is_nobody() {
+    let mut node = two_uplinks();
+    for (target, at, code) in [("10.9.0.77", 34, [3, 1]), ("fd09::77", 54, [1, 3])] {
+        let flow = out(target);
+        let syn = packet(CLIENT, &flow, 2, b"");
+        for _ in 0..8 {
+            assert_eq!(node.send(CLIENT, &syn).verdict, Verdict::Waits);
+        }
+        node.drops(CLIENT, &syn, DropReason::NoNeighbour);
+        // Another port has room of its own.
+        let from_web = key(Protocol::TCP, ("10.244.1.11", 5_000), ("10.9.0.78", 443));
+        let from_web = packet(WEB1, &from_web, 2, b"");
+        assert_eq!(node.send(WEB1, &from_web).verdict, Verdict::Waits);
+        node.now_ms += 2_999;
+        let other = key(Protocol::UDP, ("10.244.1.10", 5_000), ("10.244.1.11", 53));
+        let other = packet(CLIENT, &other, 0, b"");
+        node.send(CLIENT, &other);
+        assert_eq!(node.made.len(), 0, "there is time left");
+        node.now_ms += 1;
+        let (_, counted) = node.send_counted(CLIENT, &other);
+        assert!(counted.contains(&"unreachable".to_owned()), "{counted:?}");
+        assert_eq!(node.made.len(), 9);
+        for answer in &node.made[..8] {
+            assert_eq!(answer.verdict, Verdict::Transmit(CLIENT), "{target}");
+            assert_eq!(answer.bytes[at..at + 2], code, "{target}");
+        }
+        assert!(!node.engine.has_waiting());
     }
 }
 

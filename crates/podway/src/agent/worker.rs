@@ -21,6 +21,8 @@ use super::clock::{boot_ns, flow_ms};
 const IDLE_TURNS: u32 = 256;
 /// How long a worker sleeps at most: commands wake it, flows are swept in between.
 const SLEEP: Duration = Duration::from_millis(100);
+/// The same while packets wait for a neighbour.
+const NAP: Duration = Duration::from_millis(10);
 /// How long it takes to look at every flow once.
 const SWEEP_MS: u64 = 10_000;
 /// Flows looked at in one turn at most.
@@ -331,6 +333,9 @@ impl Loop {
             let now_ms = flow_ms(turn_began);
             let snapshot = reader.latest();
             let packets = edge.turn(&mut |batch| engine.process(snapshot, batch, now_ms));
+            if packets == 0 && engine.has_waiting() {
+                edge.make(&mut |batch| engine.process(snapshot, batch, now_ms));
+            }
             let portless = engine.portless();
             if !portless.is_empty()
                 && let Err(error) = self.claims.add(&portless)
@@ -404,7 +409,11 @@ impl Loop {
 
     fn sleep(&mut self) {
         let edge = &mut self.edge;
-        if let Err(error) = self.reader.offline(|| edge.sleep(SLEEP)) {
+        let nap = match self.engine.has_waiting() {
+            true => NAP,
+            false => SLEEP,
+        };
+        if let Err(error) = self.reader.offline(|| edge.sleep(nap)) {
             tracing::warn!(%error, "poll failed: the worker spins for a while");
         }
     }

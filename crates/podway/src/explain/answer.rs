@@ -271,7 +271,9 @@ fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'st
         }
         (
             Verdict::Transmit(_),
-            Some(Err(Stop::Reply(Reply::Error(IcmpError::HostUnreachable)))),
+            Some(Err(Stop::Reply(Reply::Error(
+                IcmpError::HostUnreachable | IcmpError::AddressUnreachable,
+            )))),
         ) => ("reject", "host-unreachable"),
         (Verdict::Transmit(_), Some(Err(Stop::Reply(Reply::Error(IcmpError::Prohibited))))) => {
             ("reject", "prohibited")

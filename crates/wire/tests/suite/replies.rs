@@ -17,6 +17,7 @@ fn kinds() -> impl Strategy<Value = IcmpError> {
         Just(IcmpError::PortUnreachable),
         Just(IcmpError::NetUnreachable),
         Just(IcmpError::HostUnreachable),
+        Just(IcmpError::AddressUnreachable),
         Just(IcmpError::Prohibited),
         any::<u16>().prop_map(|mtu| IcmpError::TooBig { mtu }),
     ]
@@ -78,12 +79,13 @@ proptest! {
             (Family::V4, IcmpError::TimeExceeded) => ([11, 0], 0),
             (Family::V4, IcmpError::PortUnreachable) => ([3, 3], 0),
             (Family::V4, IcmpError::NetUnreachable) => ([3, 0], 0),
-            (Family::V4, IcmpError::HostUnreachable) => ([3, 1], 0),
+            (Family::V4, IcmpError::HostUnreachable | IcmpError::AddressUnreachable) => ([3, 1], 0),
             (Family::V4, IcmpError::Prohibited) => ([3, 13], 0),
             (Family::V4, IcmpError::TooBig { mtu }) => ([3, 4], u32::from(mtu)),
             (Family::V6, IcmpError::TimeExceeded) => ([3, 0], 0),
             (Family::V6, IcmpError::PortUnreachable) => ([1, 4], 0),
             (Family::V6, IcmpError::NetUnreachable | IcmpError::HostUnreachable) => ([1, 0], 0),
+            (Family::V6, IcmpError::AddressUnreachable) => ([1, 3], 0),
             (Family::V6, IcmpError::Prohibited) => ([1, 1], 0),
             (Family::V6, IcmpError::TooBig { mtu }) => ([2, 0], u32::from(mtu)),
         };

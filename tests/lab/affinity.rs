@@ -6,7 +6,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::bench::{Lab, eventually, unprivileged};
+use crate::bench::{Lab, eventually};
 use crate::world::{copy, up_from};
 
 /// Addresses of the world, of each family: so many that they don't all get the same server by chance.
@@ -130,7 +130,7 @@ fn all(lab: &Lab, last: u16) -> BTreeMap<String, String> {
 
 #[test]
 fn s14_clients_keep_their_server_until_it_goes_or_the_time_is_over() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("affinity");

@@ -1,6 +1,5 @@
 //! Bulk over a wire that loses, exchanges and repeats frames: what arrives is what was sent.
 
-use crate::bench::unprivileged;
 use crate::shaper::{Policy, Shaper};
 use crate::transfers::{SETTINGS, Transfers, WORLD};
 
@@ -47,7 +46,7 @@ fn over(shaper: &Shaper, policy: Policy, transfer: impl FnOnce()) {
 
 #[test]
 fn bytes_arrive_whatever_the_wire_does_to_frames() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -68,7 +67,7 @@ fn bytes_arrive_whatever_the_wire_does_to_frames() {
 
 #[test]
 fn bytes_arrive_outside_whatever_the_wire_does_to_frames() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -87,7 +86,7 @@ fn bytes_arrive_outside_whatever_the_wire_does_to_frames() {
 
 #[test]
 fn bytes_arrive_over_a_bad_wire_with_and_without_tcps_options() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -102,7 +101,7 @@ fn bytes_arrive_over_a_bad_wire_with_and_without_tcps_options() {
 
 #[test]
 fn bytes_arrive_over_a_bad_wire_of_9000() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&["--underlay-mtu", "9000"]);

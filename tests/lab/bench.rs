@@ -12,15 +12,6 @@ pub(crate) struct Lab {
     _alone: File,
 }
 
-/// Why a test that needs root did not run; a silent skip would look like success.
-pub(crate) fn unprivileged() -> bool {
-    let skip = std::env::var_os("PODWAY_UNPRIVILEGED").is_some();
-    if skip {
-        println!("not run: labs need root");
-    }
-    skip
-}
-
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

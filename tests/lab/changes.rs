@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 
 const DENY: &str = "apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -13,7 +13,7 @@ spec: { podSelector: { matchLabels: { app: catalog } }, policyTypes: [Ingress] }
 
 #[test]
 fn a_changed_file_is_in_force_without_a_restart_and_a_broken_one_is_not() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = std::env::temp_dir().join(format!("podway-test-{}", std::process::id()));

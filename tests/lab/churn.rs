@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::bench::{Lab, lost_nothing, resident_kib, root, unprivileged};
+use crate::bench::{Lab, lost_nothing, resident_kib, root};
 
 const PODS: usize = 200;
 
@@ -83,7 +83,7 @@ impl Place {
 
 #[test]
 fn two_hundred_pods_come_and_go_under_traffic_and_leak_nothing() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));

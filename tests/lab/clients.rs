@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::bench::{eventually, iperf3, unprivileged};
+use crate::bench::{eventually, iperf3};
 use crate::shaper::{SWITCH, switch_port};
 use crate::transfers::{Transfers, WORLD};
 
@@ -83,7 +83,7 @@ fn captured(path: &Path) -> u64 {
 
 #[test]
 fn tcpdump_finds_every_checksum_on_the_wire_right() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -133,7 +133,7 @@ fn longest(text: &str, server: &str) -> (usize, usize) {
 
 #[test]
 fn the_world_gets_segments_as_long_as_it_offers() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     /// What timestamps take of a segment.
@@ -167,7 +167,7 @@ fn counted(all: &Transfers, host: &str, more: &[&str]) -> (u64, u64) {
 
 #[test]
 fn iperf3_receives_what_it_sent_in_one_stream_and_in_eight() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -192,7 +192,7 @@ fn iperf3_receives_what_it_sent_in_one_stream_and_in_eight() {
 
 #[test]
 fn wrk_is_answered_every_request_on_one_connection_and_on_many() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);

@@ -5,13 +5,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::bench::{Lab, unprivileged};
+use crate::bench::Lab;
 use crate::services::ASK;
 use crate::world::{copy, up, up_from};
 
 #[test]
 fn d2_too_big_datagrams_are_cut_or_their_sender_learns_the_paths_mtu() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();
@@ -23,7 +23,7 @@ fn d2_too_big_datagrams_are_cut_or_their_sender_learns_the_paths_mtu() {
 
 #[test]
 fn d7_traceroute_through_a_service_shows_every_hop() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();
@@ -62,7 +62,7 @@ pub(crate) fn shows_every_hop(lab: &Lab) {
 
 #[test]
 fn f6_a_client_that_keeps_its_port_reaches_the_pod_that_took_the_others_place() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("replaced");
@@ -114,7 +114,7 @@ fn f6_a_client_that_keeps_its_port_reaches_the_pod_that_took_the_others_place() 
 
 #[test]
 fn f12_of_two_questions_at_once_from_one_socket_none_is_lost() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let count = std::env::var("PODWAY_QUESTIONS").unwrap_or_else(|_| "2000".to_owned());
@@ -153,7 +153,7 @@ fn after<'a>(text: &'a str, start: &str) -> &'a str {
 
 #[test]
 fn s20_two_translations_in_a_row_are_as_they_should_be_at_each_hop() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::bench::{Lab, eventually, podway, root, unprivileged};
+use crate::bench::{Lab, eventually, podway, root};
 use crate::world::{copy, up_from};
 
 pub(crate) fn kill(pid: i32, signal: &str) {
@@ -55,7 +55,7 @@ pub(crate) fn restart(lab: &Lab, node: &str) -> Child {
 
 /// Kills node1's agent in some way, checks what must hold while it is dead, and that a restart mends all.
 fn dies_closed_and_comes_back(how: impl FnOnce(&Lab)) {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -148,7 +148,7 @@ pub(crate) fn begun(at: &str, script: &[&str], arguments: &[&str]) -> Child {
 
 #[test]
 fn f9_connections_survive_a_kill_and_restart_of_each_nodes_agent() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("restart");

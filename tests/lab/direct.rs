@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, no_wrong_cell, root, unprivileged};
+use crate::bench::{Lab, eventually, no_wrong_cell, root};
 use crate::datagrams::shows_every_hop;
 use crate::deaths::{is_gone, kill, restart};
 use crate::world::up_with;
@@ -65,7 +65,7 @@ pub(crate) fn both_families(lab: &Lab, pod: &str) -> [String; 2] {
 
 #[test]
 fn every_cell_is_right_without_a_tunnel_and_nothing_is_encapsulated_on_the_wire() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     for manifests in ["config/lab", "tests/manifests/six", "tests/manifests/mixed"] {
@@ -88,7 +88,7 @@ fn every_cell_is_right_without_a_tunnel_and_nothing_is_encapsulated_on_the_wire(
 
 #[test]
 fn pods_and_nodes_reach_each_other_directly_at_the_wires_mtu() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let manifests = root().join("tests/manifests/services");
@@ -129,7 +129,7 @@ fn pods_and_nodes_reach_each_other_directly_at_the_wires_mtu() {
 
 #[test]
 fn d2_d7_s20_clients_of_services_on_direct_nodes_meet_what_they_should() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up_with(&root().join("tests/manifests/services"), &DIRECT);
@@ -155,7 +155,7 @@ fn d2_d7_s20_clients_of_services_on_direct_nodes_meet_what_they_should() {
 
 #[test]
 fn auto_uses_the_tunnel_between_subnets_only() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let manifests = root().join("tests/manifests/apart");
@@ -196,7 +196,7 @@ fn auto_uses_the_tunnel_between_subnets_only() {
 
 #[test]
 fn a_node_that_is_to_be_reached_directly_and_cannot_be_is_named_and_nothing_leaks() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let manifests = root().join("tests/manifests/apart");
@@ -258,7 +258,7 @@ fn sends(lab: &Lab, node1: &str, source: &str, mac: Option<&str>) -> (u64, u64) 
 
 #[test]
 fn d8_a_node_that_is_deleted_under_traffic_is_forgotten_and_nobody_sends_in_its_place() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let manifests = root().join("tests/manifests/services");
@@ -329,7 +329,7 @@ fn restart_with(lab: &Lab, node: &str, agent: i32, tunnel: &str) -> Child {
 
 #[test]
 fn d8_a_tunnel_from_a_direct_peer_is_opened_while_a_change_of_the_setting_goes_round() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up_with(&root().join("tests/manifests/services"), &DIRECT);

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bench::{resident_kib, unprivileged};
+use crate::bench::resident_kib;
 use crate::services::ASK;
 use crate::world::up;
 
 #[test]
 fn f14_a_syn_flood_costs_no_established_flow_no_memory_and_no_newcomer() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let seconds = std::env::var("PODWAY_FLOOD_SECONDS");

@@ -10,12 +10,12 @@ use podway_cni::agent::{AgentError, ask};
 use podway_host::Namespace;
 use serde_json::json;
 
-use crate::bench::{Lab, eventually, lost_nothing, unprivileged};
+use crate::bench::{Lab, eventually, lost_nothing};
 use crate::deaths::{kill, kill_agent, restart};
 
 #[test]
 fn s6_s7_health_is_answered_on_the_ports_that_are_for_it() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = crate::world::copy("health");
@@ -125,7 +125,7 @@ spec: { podSelector: { matchLabels: { app: web } }, policyTypes: [Ingress] }
 
 #[test]
 fn s6_s7_health_is_answered_and_policies_are_published_while_the_kernel_is_waited_for() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = crate::world::copy("busy");
@@ -177,7 +177,7 @@ fn s6_s7_health_is_answered_and_policies_are_published_while_the_kernel_is_waite
 
 #[test]
 fn s7_an_agent_that_starts_while_the_kernel_is_busy_is_alive_and_not_ready() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = crate::world::up();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 use crate::deaths::kill_agent;
 use crate::world;
 
@@ -57,7 +57,7 @@ fn problems(lab: &Lab) -> String {
 
 #[test]
 fn r3_d10_a_server_of_the_node_in_the_masquerading_range_is_reached_always() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -87,7 +87,7 @@ fn r3_d10_a_server_of_the_node_in_the_masquerading_range_is_reached_always() {
 
 #[test]
 fn r3_what_still_answers_a_flow_of_ours_is_not_left_to_a_new_server() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -126,7 +126,7 @@ fn spawn_piped(lab: &Lab, at: &str, script: &str) -> Child {
 
 #[test]
 fn r3_f10_a_local_port_range_that_overlaps_is_named_and_mixes_nothing_up() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -162,7 +162,7 @@ for number in range(60):
 
 #[test]
 fn s26_a_nodes_processes_reach_node_ports_and_host_ports_at_its_own_addresses() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = world::up();
@@ -210,7 +210,7 @@ fn s26_a_nodes_processes_reach_node_ports_and_host_ports_at_its_own_addresses() 
 
 #[test]
 fn r7_services_outside_of_the_configured_ranges_are_reached_by_the_nodes_processes() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let said = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: { name: kubernetes }\nspec: { cidrs: [172.30.0.0/16, \"fd30::/112\"] }\n---\n";
@@ -261,7 +261,7 @@ fn mended(lab: &Lab) -> Value {
 
 #[test]
 fn r4_what_others_change_of_ours_on_the_host_is_back_soon_and_counted() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -315,7 +315,7 @@ fn r4_what_others_change_of_ours_on_the_host_is_back_soon_and_counted() {
 
 #[test]
 fn r4_an_uplink_that_flaps_or_changes_is_followed() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));
@@ -354,7 +354,7 @@ fn r4_an_uplink_that_flaps_or_changes_is_followed() {
 
 #[test]
 fn r4_a_pod_whose_program_is_taken_away_stays_closed_until_it_is_back() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("config/lab"));

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use podway_api_server::{Assets, TOKEN};
 use serde_json::Value;
 
-use crate::bench::{
-    Lab, eventually, lost_nothing, no_wrong_cell, resident_kib, root, unprivileged,
-};
+use crate::bench::{Lab, eventually, lost_nothing, no_wrong_cell, resident_kib, root};
 use crate::churn::Place;
 use crate::deaths::{TALK, begun, kill, kill_agent, restart, talker};
 use crate::world::{copy, up_with};
@@ -89,7 +87,7 @@ fn object(lab: &Lab, path: &str) -> Value {
 
 #[test]
 fn agents_that_follow_an_api_server_have_every_cell_right_and_say_that_they_are_ready() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up_with(&root().join("config/lab"), &FOLLOWING);
@@ -106,7 +104,7 @@ fn agents_that_follow_an_api_server_have_every_cell_right_and_say_that_they_are_
 
 #[test]
 fn d8_agents_follow_an_api_server_over_an_underlay_of_ipv6_only() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up_with(&root().join("tests/manifests/six"), &FOLLOWING);
@@ -115,7 +113,7 @@ fn d8_agents_follow_an_api_server_over_an_underlay_of_ipv6_only() {
 
 #[test]
 fn a_changed_file_reaches_agents_by_the_api_server_and_a_taint_is_taken_away() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("followed");
@@ -249,7 +247,7 @@ fn services(lab: &Lab) -> [usize; 2] {
 /// PODWAY_OUTAGE_SECONDS=120 PODWAY_OUTAGE_SERVICES=10000 are the full sizes; services have ten endpoints each.
 #[test]
 fn an_api_server_that_is_away_and_comes_back_compacted_with_many_services_costs_no_packet() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let outage = Duration::from_secs(number("PODWAY_OUTAGE_SECONDS", 10).into());
@@ -322,7 +320,7 @@ fn an_api_server_that_is_away_and_comes_back_compacted_with_many_services_costs_
 
 #[test]
 fn n15_f9_agents_that_start_while_the_api_server_is_away_go_on_with_what_was_known_last() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("away");

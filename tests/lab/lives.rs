@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Child;
 use std::time::Duration;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 use crate::world::{copy, up, up_from};
 
 /// Dials from one port again and again until it is answered, and says by whom.
@@ -91,7 +91,7 @@ fn ends_well(child: Child, what: &str) -> String {
 
 #[test]
 fn f19_a_client_that_dials_from_one_port_before_the_service_is_there_reaches_it_afterwards() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let directory = copy("late");
@@ -112,7 +112,7 @@ fn f19_a_client_that_dials_from_one_port_before_the_service_is_there_reaches_it_
 
 #[test]
 fn f16_a_client_that_half_closes_hears_the_answer() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();
@@ -124,7 +124,7 @@ fn f16_a_client_that_half_closes_hears_the_answer() {
 
 #[test]
 fn r5_protocols_without_ports_reach_pods_and_the_world_and_are_answered() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/services"));
@@ -145,7 +145,7 @@ fn r5_protocols_without_ports_reach_pods_and_the_world_and_are_answered() {
 
 #[test]
 fn d4_a_world_that_leaves_checksums_to_its_device_reaches_services_and_is_reached() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();

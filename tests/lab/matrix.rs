@@ -1,13 +1,13 @@
 //! Every cell of three clusters: who reaches whom, as the manifests say.
 
-use crate::bench::{Lab, no_wrong_cell, root, unprivileged};
+use crate::bench::{Lab, no_wrong_cell, root};
 
 fn no_wrong_cell_in(set: &str) {
     no_wrong_cell_of("tests/manifests", set, &[]);
 }
 
 fn no_wrong_cell_of(folder: &str, set: &str, options: &[&str]) {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up_with(&root().join(folder).join(set), options);

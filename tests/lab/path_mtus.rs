@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, podway, root, unprivileged};
+use crate::bench::{Lab, eventually, podway, root};
 use crate::deaths::{kill, kill_agent, restart};
 use crate::direct::{Capture, both_families, counter};
 use crate::transfers::{SCRIPT, Transfers};
@@ -201,7 +201,7 @@ fn end_all(servers: impl IntoIterator<Item = Child>) {
 
 #[test]
 fn r6_an_underlay_shrinks_to_1400_and_grows_again_under_transfers() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let full = "udp port 4789 and ip[2:2] = 1500";
@@ -210,7 +210,7 @@ fn r6_an_underlay_shrinks_to_1400_and_grows_again_under_transfers() {
 
 #[test]
 fn r6_an_ipv6_underlay_shrinks_to_1400_and_grows_again_under_transfers() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let full = "udp port 4789 and ip6[4:2] = 1460";
@@ -276,7 +276,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
 
 #[test]
 fn r6_uploads_pass_a_hop_of_1400_behind_which_fragments_are_dropped() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 
 /// How long a change may take to be in force, and a connection to notice that it is allowed again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -151,7 +151,7 @@ impl Drop for Connection {
 /// N1-N10, N12-N14, N16, A1-A5 and dry run, v4 and v6, TCP and UDP, on one node and across two.
 #[test]
 fn n12_every_cell_of_thirty_sets_of_policies_is_right_while_connections_live_through_them() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let manifests = Manifests::new("policies");

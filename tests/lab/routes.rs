@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 use crate::storage::{
     PATIENCE, POD, Running, Storage, TELLS_PEER, all_are_reached, node_ip, refusal, serves, told,
 };
@@ -13,7 +13,7 @@ const ASKS_WHO: &str = include_str!("asks_who.py");
 
 #[test]
 fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the_route_prefers() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -40,7 +40,7 @@ fn r1_pods_reach_what_their_node_reaches_by_any_device_under_the_source_that_the
 
 #[test]
 fn r1_a_default_route_goes_and_comes_and_moves_to_another_device() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -92,7 +92,7 @@ fn r1_a_default_route_goes_and_comes_and_moves_to_another_device() {
 
 #[test]
 fn r1_of_every_kind_of_route_the_one_counts_that_the_kernel_takes() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -207,7 +207,7 @@ fn r1_of_every_kind_of_route_the_one_counts_that_the_kernel_takes() {
 
 #[test]
 fn r2_an_address_that_moves_between_nodes_is_followed_under_traffic() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -250,7 +250,7 @@ fn r2_an_address_that_moves_between_nodes_is_followed_under_traffic() {
 
 #[test]
 fn r2_pods_reach_an_address_that_only_a_device_of_their_node_has() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));

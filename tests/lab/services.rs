@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, iperf3, podway, root, unprivileged};
+use crate::bench::{Lab, eventually, iperf3, podway, root};
 use crate::world::up;
 
 /// What a client of the web server gets: whose address the server saw, or that nobody answered or refused.
@@ -32,7 +32,7 @@ fn get(lab: &Lab, from: &str, at: &str) -> Seen {
 
 #[test]
 fn services_of_every_kind_answer_everybody_as_their_policies_say() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();
@@ -114,7 +114,7 @@ fn services_of_every_kind_answer_everybody_as_their_policies_say() {
 
 #[test]
 fn s20_pods_reach_the_world_under_their_nodes_address() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();
@@ -196,7 +196,7 @@ fn announce(lab: &Lab, last: u16) {
 /// S4, S9, S10, S12, S20, S22, S23 with a name server and a speed meter.
 #[test]
 fn names_are_resolved_and_streams_flow_through_services_of_every_kind_and_policy() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = up();

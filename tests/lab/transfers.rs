@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 
 pub(crate) const SCRIPT: &str = include_str!("transfer.py");
 /// Bytes of each transfer and way, unless `PODWAY_TRANSFER_BYTES` says otherwise.
@@ -121,7 +121,7 @@ pub(crate) const SETTINGS: [(&str, &str); 4] = [
 
 #[test]
 fn bytes_arrive_as_they_were_sent_on_every_way() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -161,7 +161,7 @@ fn bytes_arrive_as_they_were_sent_on_every_way() {
 
 #[test]
 fn bytes_arrive_between_nodes_without_a_tunnel() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&["--tunnel", "direct"]);
@@ -184,7 +184,7 @@ fn bytes_arrive_between_nodes_without_a_tunnel() {
 
 #[test]
 fn bytes_arrive_over_a_wire_of_9000() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&["--underlay-mtu", "9000"]);
@@ -205,7 +205,7 @@ fn bytes_arrive_over_a_wire_of_9000() {
 
 #[test]
 fn bytes_arrive_outside_whatever_segments_the_peer_takes() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -221,7 +221,7 @@ fn bytes_arrive_outside_whatever_segments_the_peer_takes() {
 
 #[test]
 fn bytes_arrive_with_and_without_tcps_options() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -237,7 +237,7 @@ fn bytes_arrive_with_and_without_tcps_options() {
 /// S22: a node's own processes reach pods and services as pods do, in large packets.
 #[test]
 fn s22_bytes_arrive_between_pods_and_a_nodes_own_processes() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&[]);
@@ -264,7 +264,7 @@ fn s22_bytes_arrive_between_pods_and_a_nodes_own_processes() {
 
 #[test]
 fn bytes_arrive_between_pods_of_1500_and_nothing_is_cut() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let all = Transfers::up(&["--pod-mtu", "1500"]);

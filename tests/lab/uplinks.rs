@@ -1,6 +1,6 @@
 //! Devices beside the first that routes lead to: bridges and what is on top of others, gone and back, renamed and replaced.
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 use crate::direct::both_families;
 use crate::storage::{PATIENCE, POD, Storage, all_are_reached, node_ip, refusal, told};
 use crate::world;
@@ -25,7 +25,7 @@ fn ports(lab: &Lab) -> String {
 
 #[test]
 fn r1_the_first_packet_to_a_neighbour_waits_for_it_and_is_answered_if_there_is_none() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -45,7 +45,7 @@ fn r1_the_first_packet_to_a_neighbour_waits_for_it_and_is_answered_if_there_is_n
 
 #[test]
 fn r1_routes_lead_by_bridges_and_by_devices_on_top_of_others() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -65,7 +65,7 @@ fn r1_routes_lead_by_bridges_and_by_devices_on_top_of_others() {
 
 #[test]
 fn r1_a_device_goes_down_and_comes_back_under_another_name_or_as_another() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));
@@ -97,7 +97,7 @@ fn r1_a_device_goes_down_and_comes_back_under_another_name_or_as_another() {
 
 #[test]
 fn r1_s9_clients_by_the_second_device_reach_services_and_are_answered_there() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = world::up();
@@ -115,7 +115,7 @@ fn r1_s9_clients_by_the_second_device_reach_services_and_are_answered_there() {
 
 #[test]
 fn r1_d8_the_tunnel_follows_the_route_to_a_node_by_another_device() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up(&root().join("tests/manifests/plain"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::{Lab, eventually, root, unprivileged};
+use crate::bench::{Lab, eventually, root};
 
 /// How many pods start if `PODWAY_STARTS` doesn't say.
 const STARTS: usize = 50;
@@ -34,7 +34,7 @@ fn manifests() -> String {
 /// N15: enforced from the first packet.
 #[test]
 fn n15_no_packet_of_a_starting_pod_gets_past_a_deny_that_was_there_before() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let asked = std::env::var("PODWAY_STARTS").ok();

@@ -2,13 +2,13 @@
 
 use std::process::Command;
 
-use crate::bench::{Lab, no_wrong_cell, podway, root, unprivileged};
+use crate::bench::{Lab, no_wrong_cell, podway, root};
 
 const WIRE: [&str; 2] = ["--underlay", "wire"];
 
 #[test]
 fn two_nodes_on_one_wire_need_no_switch() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lab = Lab::up_with(&root().join("config/lab"), &WIRE);

@@ -62,15 +62,8 @@ pub(crate) fn rows<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>> {
 fn main() -> ExitCode {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
     let folder = std::env::var_os("PODWAY_VECTORS").map_or(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!(
-            "no test vectors in {}: none run (set PODWAY_VECTORS)",
-            folder.display()
-        );
-        return match std::env::var_os("CI") {
-            Some(_) => ExitCode::FAILURE,
-            None => ExitCode::SUCCESS,
-        };
+    if !podway_needs::vectors(&folder) {
+        return ExitCode::SUCCESS;
     }
     match run(&folder) {
         Ok(0) => ExitCode::SUCCESS,

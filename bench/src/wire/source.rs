@@ -185,9 +185,7 @@ fn index(device: &str) -> anyhow::Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::metadata;
     use std::net::Ipv4Addr;
-    use std::os::unix::fs::MetadataExt;
 
     use podway_wire::{Addr, Mac, vxlan};
 
@@ -204,14 +202,6 @@ mod tests {
         target: Ipv4Addr::new(10, 97, 255, 250),
         server_port: 80,
     };
-
-    fn unprivileged() -> bool {
-        let unprivileged = metadata("/proc/self").map(|it| it.uid()).ok() != Some(0);
-        if unprivileged {
-            eprintln!("skipped: BPF programs need root");
-        }
-        unprivileged
-    }
 
     /// What the program makes of a frame in which a forwarder left something behind.
     fn written(source: &mut Source) -> (u32, Vec<u8>) {
@@ -233,7 +223,7 @@ mod tests {
     /// Who measures the engine in memory and who measures through the kernel see the same packets.
     #[test]
     fn the_program_writes_the_packets_that_traffic_does() {
-        if unprivileged() {
+        if !podway_needs::root() {
             return;
         }
         let outer = vxlan::Outer {
@@ -264,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_paced_source_leaves_out_what_comes_too_early() {
-        if unprivileged() {
+        if !podway_needs::root() {
             return;
         }
         let traffic = Traffic::udp(&ENDS, Varied::Target, 64, 1);

@@ -66,6 +66,9 @@ fn wiring<'a>(
 
 #[test]
 fn a_pod_is_wired_with_both_families() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("wire");
     let addresses = [
         "10.244.1.7".parse().unwrap(),
@@ -138,6 +141,9 @@ fn a_pod_is_wired_with_both_families() {
 
 #[test]
 fn an_ipv6_pod_needs_no_ipv4() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("six");
     let addresses = ["fd44:0:0:1::7".parse().unwrap()];
     let ranges = [
@@ -153,6 +159,9 @@ fn an_ipv6_pod_needs_no_ipv4() {
 
 #[test]
 fn a_failed_wire_leaves_nothing_behind() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("fail");
     // The same address twice: the second one fails, after the links were made.
     let addresses = ["10.244.1.7".parse().unwrap(), "10.244.1.7".parse().unwrap()];
@@ -172,6 +181,9 @@ fn a_failed_wire_leaves_nothing_behind() {
 
 #[test]
 fn a_pod_without_a_range_is_refused_before_anything_is_made() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("range");
     let addresses = ["fd44:0:0:1::7".parse().unwrap()];
     let ranges = ["10.244.1.0/24".parse().unwrap()];
@@ -189,6 +201,9 @@ fn a_pod_without_a_range_is_refused_before_anything_is_made() {
 
 #[test]
 fn a_wire_is_taken_away_once_and_again() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("unwire");
     let addresses = ["10.244.1.7".parse().unwrap()];
     let ranges = ["10.244.1.0/24".parse().unwrap()];
@@ -210,6 +225,9 @@ fn started(namespace: &Namespace, link: &str, within: Duration) -> Result<(), Ne
 
 #[test]
 fn a_wire_carries_packets_once_both_ends_are_up_and_started() {
+    if !podway_needs::root() {
+        return;
+    }
     let (_place, node, pod) = Place::new("start");
     let addresses = ["10.244.1.7".parse().unwrap()];
     let ranges = ["10.244.1.0/24".parse().unwrap()];

@@ -116,6 +116,9 @@ fn exec_in_a_child() {
 
 #[test]
 fn a_lab_comes_up_is_dialled_and_leaves_nothing() {
+    if !podway_needs::root() {
+        return;
+    }
     let lab = Lab::new("whole", &table(), "");
     wait(up(&lab.options)).unwrap();
 
@@ -206,6 +209,9 @@ fn a_lab_comes_up_is_dialled_and_leaves_nothing() {
 /// The stand-in enforces nothing and has no services: the check must see that.
 #[test]
 fn a_check_finds_what_is_not_as_the_manifests_say() {
+    if !podway_needs::root() {
+        return;
+    }
     let more = r#"
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -254,6 +260,9 @@ spec: {clusterIP: 10.96.0.9, selector: {app: none}, ports: [{port: 80}]}
 
 #[test]
 fn a_pod_on_its_nodes_network_runs_there() {
+    if !podway_needs::root() {
+        return;
+    }
     let more = r#"
 apiVersion: v1
 kind: Pod
@@ -284,6 +293,9 @@ spec:
 
 #[test]
 fn a_program_that_is_not_there_is_named() {
+    if !podway_needs::root() {
+        return;
+    }
     let more = r#"
 apiVersion: v1
 kind: Pod
@@ -306,6 +318,9 @@ spec:
 
 #[test]
 fn a_second_lab_is_refused_and_the_first_stays() {
+    if !podway_needs::root() {
+        return;
+    }
     let lab = Lab::new("twice", &table(), "");
     wait(up(&lab.options)).unwrap();
 
@@ -316,6 +331,9 @@ fn a_second_lab_is_refused_and_the_first_stays() {
 
 #[test]
 fn a_lab_whose_agent_ends_says_why_and_leaves_nothing() {
+    if !podway_needs::root() {
+        return;
+    }
     let lab = Lab::new(
         "refuse",
         &json!({"refuse": "no BTF: boot another kernel"}),
@@ -334,6 +352,9 @@ fn a_lab_whose_agent_ends_says_why_and_leaves_nothing() {
 
 #[test]
 fn down_finds_a_lab_whose_maker_died() {
+    if !podway_needs::root() {
+        return;
+    }
     let lab = Lab::new("crash", &table(), "");
     let place = lab.place();
     fs::create_dir(place.directory()).unwrap();
@@ -355,6 +376,9 @@ fn down_finds_a_lab_whose_maker_died() {
 
 #[test]
 fn without_a_lab_commands_say_so() {
+    if !podway_needs::root() {
+        return;
+    }
     let lab = Lab::new("none", &table(), "");
     assert!(matches!(wait(status(lab.place())), Err(Error::NoLab)));
     assert!(matches!(wait(check(lab.place())), Err(Error::NoLab)));

@@ -39,6 +39,20 @@ pub fn asked_for_by(variable: &str) -> bool {
     env::var_os(variable).is_some() || skip(&format!("{variable} asks for it"))
 }
 
+/// True if the folder of test vectors is there; fails in CI without it, and is skipped elsewhere: they are not part of podway.
+#[must_use]
+pub fn vectors(folder: &Path) -> bool {
+    if folder.is_dir() {
+        return true;
+    }
+    let missing = format!(
+        "no test vectors in {} (PODWAY_VECTORS names another folder)",
+        folder.display()
+    );
+    assert!(env::var_os("CI").is_none(), "{missing}");
+    skip(&missing)
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }

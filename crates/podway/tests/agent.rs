@@ -252,17 +252,9 @@ fn counter(lab: &Lab, name: &str) -> u64 {
     counters["engine"][name].as_u64().expect("a count")
 }
 
-fn is_root() -> bool {
-    let root = fs::read_dir("/root").is_ok();
-    if !root {
-        eprintln!("not run: namespaces need root");
-    }
-    root
-}
-
 #[test]
 fn an_agent_carries_pods_services_and_the_node_through_restarts() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let mut lab = Lab::new();

@@ -32,7 +32,7 @@ const POD: PortKind = PortKind::Pod(None);
 
 #[test]
 fn veth_is_native_and_loopback_generic() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("modes");
@@ -72,7 +72,7 @@ fn veth_is_native_and_loopback_generic() {
 
 #[test]
 fn d10_a_program_stays_when_its_loader_goes_and_the_next_one_takes_over() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("adopt");
@@ -103,7 +103,7 @@ fn d10_a_program_stays_when_its_loader_goes_and_the_next_one_takes_over() {
 
 #[test]
 fn another_program_is_named_and_left_alone() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("foreign");
@@ -147,7 +147,7 @@ fn another_program_is_named_and_left_alone() {
 
 #[test]
 fn errors_say_what_to_do() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("errors");

@@ -46,7 +46,7 @@ fn waits(pod: &Namespace, edge: &mut WorkerEdge, length: usize) -> u64 {
 
 #[test]
 fn a_window_of_bulk_waits_for_a_worker_that_is_away() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("bursts");

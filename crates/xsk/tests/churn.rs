@@ -12,7 +12,7 @@ use support::traffic::{Worker, add, ask_echo, cross, echo, edge, load, settle};
 
 #[test]
 fn ports_come_and_go_under_traffic() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     const TOGETHER: u16 = 20;

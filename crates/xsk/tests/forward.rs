@@ -31,7 +31,7 @@ fn two_pods(name: &str, mtus: [u32; 2]) -> (Namespace, Namespace, Namespace, Wor
 
 #[test]
 fn pods_reach_each_other_with_small_and_large_packets() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, mut edge) = two_pods("forward", [61000, 61000]);
@@ -58,7 +58,7 @@ fn pods_reach_each_other_with_small_and_large_packets() {
 
 #[test]
 fn headers_are_pushed_and_pulled_in_place() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     const HEADERS: usize = 50;
@@ -108,7 +108,7 @@ fn headers_are_pushed_and_pulled_in_place() {
 
 #[test]
 fn a_veth_has_no_zero_copy_and_says_so() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("zerocopy");
@@ -136,7 +136,7 @@ fn a_veth_has_no_zero_copy_and_says_so() {
 
 #[test]
 fn d2_large_packets_leave_in_parts_and_the_books_balance() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     const LONGEST: usize = 1500;
@@ -178,7 +178,7 @@ fn d2_large_packets_leave_in_parts_and_the_books_balance() {
 
 #[test]
 fn segments_that_follow_each_other_arrive_as_one_packet_and_the_books_balance() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, mut edge) = two_pods("joined", [1500, 61000]);

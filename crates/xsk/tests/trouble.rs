@@ -46,7 +46,7 @@ fn node_with_pods(
 
 #[test]
 fn floods_with_few_frames_lose_packets_but_no_frames() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, _redirect, edge) = node_with_pods("flood", 256);
@@ -83,7 +83,7 @@ fn floods_with_few_frames_lose_packets_but_no_frames() {
 
 #[test]
 fn a_device_that_is_down_holds_no_frames_of_others() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, redirect, mut edge) = node_with_pods("down", 1024);
@@ -132,7 +132,7 @@ fn a_device_that_is_down_holds_no_frames_of_others() {
 
 #[test]
 fn ports_join_after_the_first_device_vanished() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, redirect, mut edge) = node_with_pods("vanish", 1024);
@@ -162,7 +162,7 @@ fn ports_join_after_the_first_device_vanished() {
 
 #[test]
 fn a_removed_first_port_comes_back() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (node, one, two, _redirect, mut edge) = node_with_pods("revive", 1024);
@@ -182,7 +182,7 @@ fn a_removed_first_port_comes_back() {
 
 #[test]
 fn a_worker_goes_on_while_the_kernel_is_waited_for() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -226,7 +226,7 @@ fn a_worker_goes_on_while_the_kernel_is_waited_for() {
 
 #[test]
 fn verdicts_that_cannot_be_carried_out_are_counted() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (_node, one, two, _redirect, mut edge) = node_with_pods("verdicts", 256);
@@ -273,7 +273,7 @@ fn verdicts_that_cannot_be_carried_out_are_counted() {
 
 #[test]
 fn sleep_ends_by_traffic_and_by_a_waker() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (_node, one, _two, _redirect, mut edge) = node_with_pods("sleep", 256);
@@ -326,7 +326,7 @@ fn victim() {
 
 #[test]
 fn d10_a_killed_agent_leaves_pods_closed_and_its_successor_takes_over() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("kill");

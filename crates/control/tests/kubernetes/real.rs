@@ -29,10 +29,10 @@ struct Served {
 impl Served {
     /// Starts it; `None` without the programs.
     async fn start() -> Option<Served> {
-        let Some(assets) = Assets::named() else {
-            println!("not run: KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd");
+        if !podway_needs::asked_for_by("KUBEBUILDER_ASSETS") {
             return None;
-        };
+        }
+        let assets = Assets::named()?;
         let folder = tempfile::tempdir().expect("a folder");
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address: SocketAddr = listener.local_addr().expect("an address");

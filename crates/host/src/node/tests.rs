@@ -85,17 +85,9 @@ pub(crate) fn ip(line: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not run: namespaces need root");
-    }
-    root
-}
-
 #[test]
 fn the_uplink_is_the_default_routes_device_of_the_least_metric() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("default");
@@ -153,7 +145,7 @@ fn wanted(ranges: &[&str], vteps: &[&str]) -> Wanted {
 
 #[test]
 fn the_pair_is_made_once_and_adopted_afterwards() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("pair");
@@ -200,7 +192,7 @@ fn the_pair_is_made_once_and_adopted_afterwards() {
 
 #[test]
 fn the_pair_follows_the_uplinks_mtu_and_comes_back() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("follow");
@@ -225,7 +217,7 @@ fn the_pair_follows_the_uplinks_mtu_and_comes_back() {
 
 #[test]
 fn somebody_elses_device_is_left_alone() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("foreign");
@@ -250,7 +242,7 @@ fn somebody_elses_device_is_left_alone() {
 
 #[test]
 fn routes_follow_what_is_wanted() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("routes");
@@ -293,7 +285,7 @@ fn routes_follow_what_is_wanted() {
 
 #[test]
 fn next_hops_are_resolved_kept_and_given_back() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("hops");
@@ -348,7 +340,7 @@ fn next_hops_are_resolved_kept_and_given_back() {
 
 #[test]
 fn r1_a_node_without_a_default_route_has_the_only_device_that_leads_anywhere_as_its_uplink() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("no-default");
@@ -376,7 +368,7 @@ fn r1_a_node_without_a_default_route_has_the_only_device_that_leads_anywhere_as_
 
 #[test]
 fn r1_only_routes_that_nodes_or_ours_go_by_are_looked_at_again() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("churn");
@@ -412,7 +404,7 @@ fn r1_only_routes_that_nodes_or_ours_go_by_are_looked_at_again() {
 
 #[test]
 fn what_the_uplink_reaches_without_a_gateway_is_told_as_it_is_now() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("subnets");

@@ -11,7 +11,7 @@ use podway_wire::{Family, Mac};
 use super::facts::{Address, Asks, Kind, Link, Medium, Read, Route, Rule, UseAsSource, Way};
 use super::table::{Table, table};
 use super::{Interface, Router};
-use crate::node::tests::{Wire, ip as run_ip, is_root};
+use crate::node::tests::{Wire, ip as run_ip};
 
 const MAIN: u32 = 254;
 const LOCAL: u32 = 255;
@@ -287,7 +287,7 @@ impl Told {
 
 #[test]
 fn r1_r2_the_kernels_routes_addresses_and_neighbours_are_followed() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wire = Wire::new("router");

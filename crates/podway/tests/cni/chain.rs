@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::life::{address, answers, answers_to, serve};
-use crate::place::{PLUGIN, Place, Said, is_root, said, sh};
+use crate::place::{PLUGIN, Place, Said, said, sh};
 
 /// Where Debian puts them.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -16,11 +16,10 @@ const PLUGINS: &str = "/usr/lib/cni";
 const VERSION: &str = "1.0.0";
 
 fn are_installed() -> bool {
-    let are = Path::new(PLUGINS).join("portmap").exists();
-    if !are {
-        eprintln!("not run: install containernetworking-plugins");
-    }
-    is_root() && are
+    podway_needs::root_and_file(
+        &Path::new(PLUGINS).join("portmap"),
+        "containernetworking-plugins",
+    )
 }
 
 /// A list of plugins on a node, and what the runtime remembers of a container.

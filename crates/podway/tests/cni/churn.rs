@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::place::{Place, is_root, said};
+use crate::place::{Place, said};
 
 /// Containers that are added and deleted at the same time.
 const PARALLEL: usize = 50;
@@ -76,7 +76,7 @@ fn round(place: &Place, pod: usize, tally: &Tally, dice: &mut Dice) {
 
 #[test]
 fn c1_c2_nothing_is_left_of_many_containers_whose_plugins_and_agents_are_killed() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let wanted = env::var("PODWAY_CNI_ROUNDS").ok();

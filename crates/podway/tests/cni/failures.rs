@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::place::{Place, is_root, sh};
+use crate::place::{Place, sh};
 
 const ONE: &str = "10.244.1.0/24";
 
@@ -41,7 +41,7 @@ fn stand_in(place: &Place, answer: Option<&'static str>) {
 
 #[test]
 fn c7_add_is_code_11_and_makes_nothing_while_the_agent_is_down() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("down", ONE, 1);
@@ -57,7 +57,7 @@ fn c7_add_is_code_11_and_makes_nothing_while_the_agent_is_down() {
 
 #[test]
 fn c2_an_agent_that_refuses_is_code_102_and_nothing_is_left() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("refused", ONE, 1);
@@ -71,7 +71,7 @@ fn c2_an_agent_that_refuses_is_code_102_and_nothing_is_left() {
 
 #[test]
 fn c2_c7_an_agent_that_dies_meanwhile_is_code_11_and_nothing_is_left() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("dies", ONE, 1);
@@ -83,7 +83,7 @@ fn c2_c7_an_agent_that_dies_meanwhile_is_code_11_and_nothing_is_left() {
 
 #[test]
 fn c2_a_wire_that_does_not_start_in_time_is_code_11_and_nothing_is_left() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("idle", ONE, 1);
@@ -100,7 +100,7 @@ fn c2_a_wire_that_does_not_start_in_time_is_code_11_and_nothing_is_left() {
 
 #[test]
 fn c2_a_kernel_that_refuses_is_code_103_and_nothing_is_left() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("kernel", ONE, 1);
@@ -122,7 +122,7 @@ fn c2_a_kernel_that_refuses_is_code_103_and_nothing_is_left() {
 
 #[test]
 fn c4_a_full_range_is_code_100_and_status_50() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("full", "10.244.1.0/29, \"fd44:0:0:1::/64\"", 6);
@@ -151,7 +151,7 @@ fn c4_a_full_range_is_code_100_and_status_50() {
 
 #[test]
 fn an_interface_name_that_exists_is_code_101_and_stays_as_it_is() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("exists", ONE, 2);
@@ -177,7 +177,7 @@ fn an_interface_name_that_exists_is_code_101_and_stays_as_it_is() {
 
 #[test]
 fn a_missing_netns_is_code_3() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("gone", ONE, 1);

@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::place::{Place, is_root, sh};
+use crate::place::{Place, sh};
 
 /// Links of one batch.
 const LINKS: usize = 300;
@@ -34,7 +34,7 @@ fn churn(place: &Place, prefix: &str, done: &AtomicBool) -> usize {
 
 #[test]
 fn an_agent_starts_and_takes_pods_up_while_hundreds_of_links_come_and_go() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("flood", "10.244.1.0/24", 2);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use podway_host::Namespace;
 use serde_json::{Value, json};
 
-use crate::place::{Place, is_root, sh};
+use crate::place::{Place, sh};
 
 const BOTH: &str = "10.244.1.0/24, \"fd44:0:0:1::/64\"";
 
@@ -60,7 +60,7 @@ pub(crate) fn answers_to(from: &Namespace, source: SocketAddr, target: SocketAdd
 
 #[test]
 fn c1_c3_containers_are_added_checked_and_deleted_with_the_agent_dying_in_between() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("life", BOTH, 2);
@@ -172,7 +172,7 @@ fn c1_c3_containers_are_added_checked_and_deleted_with_the_agent_dying_in_betwee
 
 #[test]
 fn c6_results_have_the_shape_of_the_version_that_asks() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("shape", BOTH, 1);
@@ -219,7 +219,7 @@ fn c6_results_have_the_shape_of_the_version_that_asks() {
 
 #[test]
 fn c5_gc_removes_what_is_not_listed_and_keeps_going_on_errors() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("gc", BOTH, 4);
@@ -248,7 +248,7 @@ fn c5_gc_removes_what_is_not_listed_and_keeps_going_on_errors() {
 
 #[test]
 fn c2_a_second_interface_of_a_pod_is_refused_and_the_first_goes_on() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("second", BOTH, 2);

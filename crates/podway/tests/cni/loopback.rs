@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::place::{PLUGIN, Place, is_root, said, sh};
+use crate::place::{PLUGIN, Place, said, sh};
 
 const DEBIANS: &str = "/usr/lib/cni/loopback";
 
@@ -15,7 +15,7 @@ fn network(version: &str) -> Value {
 
 #[test]
 fn c1_c3_c6_loopback_starts_lo_and_says_what_the_reference_says() {
-    if !is_root() {
+    if !podway_needs::root() {
         return;
     }
     let place = Place::new("loopback", "10.244.1.0/24", 2);

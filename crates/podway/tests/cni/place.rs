@@ -348,12 +348,3 @@ pub(crate) fn sh(namespace: &Namespace, line: &str) -> String {
     let output = namespace.inside(run).expect("inside");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
-
-/// True if namespaces can be made here.
-pub(crate) fn is_root() -> bool {
-    let root = fs::read_dir("/root").is_ok();
-    if !root {
-        eprintln!("not run: namespaces need root");
-    }
-    root
-}

@@ -121,7 +121,7 @@ fn is_ours(counter: &str) -> bool {
 /// D9: of tagged frames, those for the cluster's addresses end here, and the others are the host's.
 #[test]
 fn d9_the_wire_is_classified_packet_by_packet() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {
@@ -144,7 +144,7 @@ fn d9_the_wire_is_classified_packet_by_packet() {
 
 #[test]
 fn every_cut_of_every_packet_has_a_verdict() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {
@@ -161,7 +161,7 @@ fn every_cut_of_every_packet_has_a_verdict() {
 
 #[test]
 fn d10_pods_are_closed_and_the_host_is_open_without_a_socket() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let cases = [
@@ -192,7 +192,7 @@ fn d10_pods_are_closed_and_the_host_is_open_without_a_socket() {
 
 #[test]
 fn a_device_without_an_entry_passes() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let namespace = Namespace::new("unknown");
@@ -205,7 +205,7 @@ fn a_device_without_an_entry_passes() {
 
 #[test]
 fn reconciling_adds_and_removes_what_differs() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {
@@ -242,7 +242,7 @@ fn reconciling_adds_and_removes_what_differs() {
 
 #[test]
 fn what_pods_of_direct_nodes_send_to_the_node_is_ours() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let ssh = transport(5000, 22);
@@ -276,7 +276,7 @@ fn what_pods_of_direct_nodes_send_to_the_node_is_ours() {
 
 #[test]
 fn r5_answers_without_ports_are_ours_only_from_whom_we_speak_to() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let (gre, esp) = (47, 50);
@@ -321,7 +321,7 @@ fn r5_answers_without_ports_are_ours_only_from_whom_we_speak_to() {
 
 #[test]
 fn a_queue_that_no_worker_owns_reaches_no_other_ports_socket() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("queues");
@@ -359,7 +359,7 @@ fn a_queue_that_no_worker_owns_reaches_no_other_ports_socket() {
 
 #[test]
 fn r3_ports_of_the_host_in_the_masquerading_range_are_left_to_it() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let to = |protocol: u8, port| {
@@ -412,7 +412,7 @@ fn r3_ports_of_the_host_in_the_masquerading_range_are_left_to_it() {
 
 #[test]
 fn s26_r4_the_filter_on_the_nodes_own_packets_is_there_once_and_again_after_others() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let namespace = Namespace::new("own");
@@ -433,7 +433,7 @@ fn s26_r4_the_filter_on_the_nodes_own_packets_is_there_once_and_again_after_othe
 
 #[test]
 fn r4_a_device_that_lost_the_program_has_it_again() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {

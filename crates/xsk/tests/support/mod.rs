@@ -17,16 +17,6 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
 }
 
-/// True where namespaces can be made; the test says why it does nothing otherwise.
-pub(crate) fn privileged() -> bool {
-    // SAFETY: geteuid has no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("skipped: needs root for network namespaces");
-    }
-    root
-}
-
 impl Namespace {
     pub(crate) fn new(role: &str) -> Namespace {
         sweep();

@@ -12,9 +12,9 @@ enum port_kind {
 
 /* Value of `ports`, by ifindex. */
 struct port {
+	enum port_kind kind;
 	__u16 index; /* place in `xsks`: index * queues + queue */
-	__u8 kind;   /* enum port_kind */
-	__u8 reserved;
+	__u16 reserved;
 };
 
 /* Value of `settings`, which has one entry. */
@@ -67,7 +67,7 @@ struct portless {
 	__u8 reserved[3];
 };
 
-/* What became of a packet: one counter each. The loader names them in this order. */
+/* What became of a packet: one counter each. The loader has a name for each of them, which its build checks. */
 enum reason {
 	REASON_POD,             /* from a pod, to the dataplane */
 	REASON_POD_CLOSED,      /* from a pod, dropped: nobody listens */

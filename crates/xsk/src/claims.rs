@@ -6,6 +6,7 @@ use std::sync::Arc;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use podway_engine::Portless;
 
+use crate::entries::portless;
 use crate::error::RedirectError;
 use crate::redirect::remove;
 
@@ -25,7 +26,7 @@ impl Claims {
 
     /// Takes the answers to these flows.
     pub fn add(&self, flows: &[Portless]) -> Result<(), RedirectError> {
-        let mut keys = flows.iter().map(key);
+        let mut keys = flows.iter().map(portless);
         keys.try_for_each(|key| self.map.update(&key, &[1], MapFlags::ANY))
             .map_err(RedirectError::map("portless"))
     }
@@ -39,7 +40,7 @@ impl Claims {
     ) -> Result<(), RedirectError> {
         let claimed: BTreeSet<Vec<u8>> = self.map.keys().collect();
         let current = current();
-        let wanted: BTreeSet<Vec<u8>> = current.iter().map(key).collect();
+        let wanted: BTreeSet<Vec<u8>> = current.iter().map(portless).collect();
         let stale = claimed.difference(&wanted);
         stale
             .into_iter()
@@ -51,11 +52,4 @@ impl Claims {
             .try_for_each(|key| self.map.update(key, &[1], MapFlags::ANY))
             .map_err(RedirectError::map("portless"))
     }
-}
-
-/// `struct portless` in redirect.h.
-fn key(flow: &Portless) -> Vec<u8> {
-    let mut key = flow.peer.octets().to_vec();
-    key.extend([flow.protocol.0, 0, 0, 0]);
-    key
 }

@@ -5,6 +5,7 @@ mod attach;
 mod claims;
 mod close;
 mod edge;
+mod entries;
 mod error;
 mod frames;
 mod join;
@@ -21,6 +22,7 @@ mod port;
 mod redirect;
 mod ring;
 mod said;
+mod skeleton;
 mod sleep;
 
 pub use attach::Mode;

@@ -6,10 +6,12 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use podway_wire::{Addr, Protocol};
+use podway_wire::Protocol;
 
+use crate::entries::{self, Entry};
 use crate::error::RedirectError;
 use crate::redirect::{Maps, remove};
+use crate::skeleton::types;
 
 /// What of the wire's traffic is ours; the rest is the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,13 +43,13 @@ impl Plan {
     pub(crate) fn write(&self, maps: &Maps) -> Result<(), RedirectError> {
         let (local4, local6) = by_family(&self.local);
         let (direct4, direct6) = by_family(&self.direct);
-        let addresses = present(self.node_addresses.iter().map(|&ip| address_key(ip)));
+        let addresses = present(self.node_addresses.iter().copied().map(entries::address));
         let node_ports = present(
             self.node_ports
                 .iter()
-                .map(|&(protocol, port)| node_port_key(protocol, port)),
+                .map(|&(protocol, port)| entries::node_port(protocol, port)),
         );
-        let own_ports = present(self.own_ports.iter().map(own_port_key));
+        let own_ports = present(self.own_ports.iter().map(entries::own_port));
         write_words(&maps.host_ports, &self.host_words())
             .map_err(RedirectError::map("host_ports"))?;
         let settings = BTreeMap::from([(0u32.to_ne_bytes().to_vec(), self.settings())]);
@@ -70,16 +72,19 @@ impl Plan {
         Ok(())
     }
 
-    /// `struct settings` in redirect.h.
     fn settings(&self) -> Vec<u8> {
-        let (first, last) = self
+        let (snat_first, snat_last) = self
             .snat_ports
             .as_ref()
             .map_or((0, 0), |range| (*range.start(), *range.end()));
-        let ports = [self.tunnel_port.unwrap_or(0), first, last, 0];
-        let host = self.host_ifindex.unwrap_or(0).to_ne_bytes();
-        let words = ports.iter().flat_map(|word| word.to_ne_bytes());
-        words.chain(host).collect()
+        types::settings {
+            tunnel_port: self.tunnel_port.unwrap_or(0),
+            snat_first,
+            snat_last,
+            reserved: 0,
+            host_ifindex: self.host_ifindex.unwrap_or(0),
+        }
+        .bytes()
     }
 
     /// The words of `host_ports` in redirect.h that the masquerading range reaches into.
@@ -106,7 +111,7 @@ impl Plan {
 fn by_family(ranges: &[IpNet]) -> (Entries, Entries) {
     let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) =
         ranges.iter().partition(|net| matches!(net, IpNet::V4(_)));
-    let entries = |nets: Vec<&IpNet>| present(nets.into_iter().map(prefix_key));
+    let entries = |nets: Vec<&IpNet>| present(nets.into_iter().map(entries::prefix));
     (entries(v4), entries(v6))
 }
 
@@ -115,39 +120,10 @@ fn present(keys: impl Iterator<Item = Vec<u8>>) -> Entries {
     keys.map(|key| (key, vec![1])).collect()
 }
 
-/// `struct prefix4` or `struct prefix6`.
-fn prefix_key(net: &IpNet) -> Vec<u8> {
-    let mut key = u32::from(net.prefix_len()).to_ne_bytes().to_vec();
-    match net.network() {
-        IpAddr::V4(ip) => key.extend(ip.octets()),
-        IpAddr::V6(ip) => key.extend(ip.octets()),
-    }
-    key
-}
-
-/// `struct address`.
-fn address_key(ip: IpAddr) -> Vec<u8> {
-    Addr::from(ip).octets().to_vec()
-}
-
-/// `struct node_port`.
-fn node_port_key(protocol: Protocol, port: u16) -> Vec<u8> {
-    let [low, high] = port.to_ne_bytes();
-    vec![low, high, protocol.0, 0]
-}
-
-/// `struct own_port`.
-fn own_port_key((ip, protocol, port): &(IpAddr, Protocol, u16)) -> Vec<u8> {
-    let [low, high] = port.to_ne_bytes();
-    let mut key = address_key(*ip);
-    key.extend([low, high, protocol.0, 0]);
-    key
-}
-
-/// Where the words of a protocol's ports begin: PORT_WORDS of redirect.h.
+/// Where the words of a protocol's ports begin: UDP's behind TCP's, which have a bit for each port.
 fn word_of(protocol: Protocol) -> u32 {
     match protocol {
-        Protocol::UDP => 1_024,
+        Protocol::UDP => (1 << 16) / u64::BITS,
         _ => 0,
     }
 }

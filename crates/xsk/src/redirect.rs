@@ -11,40 +11,42 @@ use podway_tables::{PortId, PortKind};
 
 use crate::attach::{self, Mode};
 use crate::claims::Claims;
+use crate::entries;
 use crate::error::{LoadError, RedirectError};
 use crate::own;
 use crate::plan::Plan;
 use crate::said;
+use crate::skeleton::RedirectSkelBuilder;
+use crate::skeleton::types::reason as Reason;
 
-#[allow(
-    missing_docs,
-    clippy::all,
-    unreachable_pub,
-    unused_qualifications,
-    dead_code
-)]
-mod skeleton {
-    include!(concat!(env!("OUT_DIR"), "/redirect.skel.rs"));
-}
-
-/// The counters' names, in the order of `enum reason` in redirect.h.
-const REASONS: [&str; 15] = [
-    "pod",
-    "pod-closed",
-    "host",
-    "host-closed",
-    "tunnel",
-    "tunnel-error",
-    "local",
-    "direct",
-    "node-port",
-    "snat",
-    "uplink-closed",
-    "uplink-pass",
-    "uplink-unread",
-    "uplink-tagged",
-    "unknown-device",
+/// The counters' names.
+const REASONS: [(Reason, &str); 15] = [
+    (Reason::REASON_POD, "pod"),
+    (Reason::REASON_POD_CLOSED, "pod-closed"),
+    (Reason::REASON_HOST, "host"),
+    (Reason::REASON_HOST_CLOSED, "host-closed"),
+    (Reason::REASON_TUNNEL, "tunnel"),
+    (Reason::REASON_TUNNEL_ERROR, "tunnel-error"),
+    (Reason::REASON_LOCAL, "local"),
+    (Reason::REASON_DIRECT, "direct"),
+    (Reason::REASON_NODE_PORT, "node-port"),
+    (Reason::REASON_SNAT, "snat"),
+    (Reason::REASON_UPLINK_CLOSED, "uplink-closed"),
+    (Reason::REASON_UPLINK_PASS, "uplink-pass"),
+    (Reason::REASON_UPLINK_UNREAD, "uplink-unread"),
+    (Reason::REASON_UPLINK_TAGGED, "uplink-tagged"),
+    (Reason::REASON_UNKNOWN_DEVICE, "unknown-device"),
 ];
+
+// Each of the program's reasons is there once, in its order.
+const _: () = {
+    assert!(REASONS.len() == Reason::REASONS.0 as usize);
+    let mut place = 0;
+    while place < REASONS.len() {
+        assert!(REASONS[place].0.0 as usize == place);
+        place += 1;
+    }
+};
 
 /// How large the program's maps are.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +116,7 @@ impl Redirect {
     pub fn load(settings: RedirectSettings) -> Result<Redirect, LoadError> {
         libbpf_rs::set_print(Some((PrintLevel::Warn, log_libbpf)));
         let mut object = MaybeUninit::uninit();
-        let mut open = skeleton::RedirectSkelBuilder::default()
+        let mut open = RedirectSkelBuilder::default()
             .open(&mut object)
             .map_err(LoadError::of)?;
         if let Some(constants) = open.maps.rodata_data.as_deref_mut() {
@@ -134,7 +136,7 @@ impl Redirect {
         let program = loaded.progs.podway_redirect.as_fd();
         let own = loaded.progs.podway_own.as_fd();
         let maps = &loaded.maps;
-        let redirect = Redirect {
+        Ok(Redirect {
             program: program.try_clone_to_owned().map_err(LoadError::Io)?,
             own: own.try_clone_to_owned().map_err(LoadError::Io)?,
             maps: Maps {
@@ -155,13 +157,7 @@ impl Redirect {
                 map: Arc::new(handle(&maps.xsks)?),
                 queues: settings.queues,
             },
-        };
-        assert_eq!(
-            redirect.maps.counters.max_entries() as usize,
-            REASONS.len(),
-            "redirect.h's reasons and their names"
-        );
-        Ok(redirect)
+        })
     }
 
     /// Where workers register their sockets.
@@ -200,7 +196,7 @@ impl Redirect {
             .map_err(RedirectError::map("ports"))?;
         self.maps
             .ports
-            .update(&key, &port_value(kind, port), MapFlags::ANY)
+            .update(&key, &entries::port(kind, port), MapFlags::ANY)
             .map_err(RedirectError::map("ports"))?;
         let attached = attach::attach(self.program.as_fd(), interface, ifindex, kind);
         if attached.is_err() {
@@ -238,15 +234,14 @@ impl Redirect {
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, RedirectError> {
         REASONS
             .iter()
-            .enumerate()
-            .map(|(index, &name)| {
+            .map(|(reason, name)| {
                 let per_cpu = self
                     .maps
                     .counters
-                    .lookup_percpu(&(index as u32).to_ne_bytes(), MapFlags::ANY)
+                    .lookup_percpu(&reason.0.to_ne_bytes(), MapFlags::ANY)
                     .map_err(RedirectError::map("counters"))?
                     .unwrap_or_default();
-                Ok((name, per_cpu.iter().map(|value| count(value)).sum()))
+                Ok((*name, per_cpu.iter().map(|value| count(value)).sum()))
             })
             .collect()
     }
@@ -323,17 +318,6 @@ fn interface_exists(key: &[u8]) -> bool {
     let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
     // SAFETY: `name` has IF_NAMESIZE bytes, as if_indextoname asks.
     !unsafe { libc::if_indextoname(u32::from_ne_bytes(bytes), name.as_mut_ptr()) }.is_null()
-}
-
-/// `struct port` in redirect.h.
-fn port_value(kind: PortKind, port: PortId) -> [u8; 4] {
-    let kind = match kind {
-        PortKind::Uplink => 1,
-        PortKind::Host => 2,
-        PortKind::Pod(_) => 3,
-    };
-    let [low, high] = port.0.to_ne_bytes();
-    [low, high, kind, 0]
 }
 
 fn count(value: &[u8]) -> u64 {

@@ -82,6 +82,19 @@ impl Meta {
         }
     }
 
+    /// [`State::Live`], asked for every packet.
+    #[inline(always)]
+    fn is_live(self) -> bool {
+        self.0 & Meta::STATE == (State::Live as u64) << 32
+    }
+
+    /// True if the flow and its state are the same, whatever was noted of it.
+    #[inline(always)]
+    fn is_same(self, before: Meta) -> bool {
+        let noted = u64::from(u32::MAX) | Meta::EMBRYONIC;
+        (self.0 ^ before.0) & !noted == 0
+    }
+
     pub(crate) fn phase(self) -> Phase {
         match self.0 & Meta::EMBRYONIC {
             0 => Phase::Answered,
@@ -228,7 +241,7 @@ impl Slot {
         direction: Direction,
     ) -> Option<(Meta, Key, Option<Decision>)> {
         let before = self.meta();
-        if before.state() != State::Live {
+        if !before.is_live() {
             return None;
         }
         let (own, other) = match direction {
@@ -248,7 +261,7 @@ impl Slot {
         fence(Ordering::Acquire);
         let settled = self.decided.load(Ordering::Relaxed) == sequence && sequence != UNDECIDED;
         let meta = Meta(self.meta.load(Ordering::Relaxed));
-        let lives = meta.state() == State::Live && meta.incarnation() == before.incarnation();
+        let lives = meta.is_same(before);
         let decision = settled.then_some(Decision { words, sequence });
         lives.then_some((meta, other, decision))
     }

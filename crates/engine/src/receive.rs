@@ -48,17 +48,38 @@ pub(crate) fn receive(
         Kind::Neighbour | Kind::Arp => return Ok((kind, arrival)),
     }
     trim(packet, parsed)?;
-    if parsed.key.target.is_multicast() {
+    if is_odd(packet, parsed) {
+        refuse_odd(packet, parsed, arrival)?;
+    }
+    Ok((kind, arrival))
+}
+
+/// True of all packets that [`refuse_odd`] has something against, and of few others.
+#[inline(always)]
+fn is_odd(packet: &Packet<'_>, parsed: &Parsed) -> bool {
+    let target = &parsed.key.target;
+    match parsed.family {
+        Family::V4 => target.low_bytes()[0] == 127 || target.low_bytes()[0] >= 224,
+        Family::V6 => {
+            target.words()[0] == 0 || target.octets()[0] == 0xff || lacks_checksum(packet, parsed)
+        }
+    }
+}
+
+#[cold]
+fn refuse_odd(packet: &Packet<'_>, parsed: &Parsed, arrival: Arrival) -> Result<(), DropReason> {
+    let target = &parsed.key.target;
+    if target.is_multicast() {
         return Err(DropReason::Multicast);
     }
     // S26: this node's own processes alone reach what is at its loopback.
-    if parsed.key.target.is_loopback() && arrival != Arrival::Host {
+    if target.is_loopback() && arrival != Arrival::Host {
         return Err(DropReason::Malformed);
     }
-    if parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
-        return Err(DropReason::NoChecksum);
+    match parsed.family == Family::V6 && lacks_checksum(packet, parsed) {
+        true => Err(DropReason::NoChecksum),
+        false => Ok(()),
     }
-    Ok((kind, arrival))
 }
 
 /// D4: UDP's zero says "none", which IPv6 forbids to all but tunnels.

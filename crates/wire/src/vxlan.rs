@@ -147,6 +147,10 @@ pub fn quoted_vni(bytes: &[u8], embedded: &Embedded) -> Option<u32> {
 pub fn inner_traffic_class(outer: u8, inner: u8) -> Option<u8> {
     const NOT_ECT: u8 = 0;
     const CE: u8 = 3;
+    // Nearly all: neither ECT(1) nor CE is outside.
+    if outer & 1 == 0 {
+        return Some(inner);
+    }
     match (outer & 3, inner & 3) {
         (CE, NOT_ECT) => None,
         (CE, _) => Some(inner | CE),

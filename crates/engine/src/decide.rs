@@ -248,6 +248,21 @@ fn leads_out(snapshot: &Snapshot, id: NextHopId) -> Result<(), Stop> {
     }
 }
 
+/// Why a packet goes no further.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Halt {
+    /// It ends here.
+    Stop(Stop),
+    /// The Ethernet address of whom it is for, outside of the cluster, is not known yet.
+    Unresolved,
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Halt {
+        Halt::Stop(stop)
+    }
+}
+
 /// What the sender of a packet is told that no way is open to (R1): what the kernel would tell it.
 pub(crate) fn no_way(why: NoWay) -> Stop {
     match why {

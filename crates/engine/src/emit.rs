@@ -7,8 +7,8 @@ use podway_wire::vxlan::{self, Outer};
 use podway_wire::{Addr, Family, Fragment, Frame, Mac, Parsed, Protocol, edit};
 
 use crate::DropReason;
-use crate::decide::{Reply, Stop, no_way};
-use crate::remember::LastHop;
+use crate::decide::{Halt, Reply, Stop, no_way};
+use crate::remember::{LastHop, PackedLastHop};
 
 /// A hop resolved to a device and the Ethernet addresses to put on.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +36,14 @@ struct Tunnel<'a> {
 pub(crate) struct Towards {
     pub(crate) hop: Hop,
     /// Whom its flow's packets came from on the wire, if they did.
-    pub(crate) last_hop: Option<LastHop>,
+    pub(crate) last_hop: PackedLastHop,
     /// Chooses the tunnel's source port.
     pub(crate) entropy: u64,
 }
 
-/// Resolves where a packet goes to a device.
+/// Resolves where a packet goes to a device; what its sender is told if it can't be is [`closed`]'s matter.
 #[inline(always)]
-pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>, Stop> {
+pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>, DropReason> {
     let node = &snapshot.node;
     let hop = towards.hop;
     let plain = |port, target, mtu| Egress {
@@ -56,22 +56,18 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
     };
     match hop {
         Hop::Endpoint(id) => {
-            let endpoint = snapshot
-                .endpoint(id)
-                .ok_or(Stop::Drop(DropReason::NoSuchPod))?;
-            let port = endpoint
-                .port
-                .ok_or(Stop::Drop(DropReason::PodNotAttached))?;
+            let endpoint = snapshot.endpoint(id).ok_or(DropReason::NoSuchPod)?;
+            let port = endpoint.port.ok_or(DropReason::PodNotAttached)?;
             Ok(plain(port, endpoint.mac, endpoint.mtu))
         }
         Hop::Host => {
-            let port = node.host.ok_or(Stop::Drop(DropReason::NoRoute))?;
+            let port = node.host.ok_or(DropReason::NoRoute)?;
             Ok(plain(port, node.host_mac, node.host_mtu))
         }
         Hop::Peer(id) => {
-            let peer = snapshot.peer(id).ok_or(Stop::Drop(DropReason::NoRoute))?;
-            let port = peer.port.ok_or(Stop::Drop(DropReason::NoRoute))?;
-            let next_hop = || peer.next_hop.ok_or(Stop::Drop(DropReason::NoNeighbour));
+            let peer = snapshot.peer(id).ok_or(DropReason::NoRoute)?;
+            let port = peer.port.ok_or(DropReason::NoRoute)?;
+            let next_hop = || peer.next_hop.ok_or(DropReason::NoNeighbour);
             match peer.via {
                 Via::Vxlan => {}
                 Via::Direct => {
@@ -80,7 +76,7 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
                         ..plain(port, next_hop()?, peer.mtu)
                     });
                 }
-                Via::Nothing => return Err(Stop::Drop(DropReason::OffSubnet)),
+                Via::Nothing => return Err(DropReason::OffSubnet),
             }
             let tunnel = Tunnel {
                 node,
@@ -97,25 +93,36 @@ pub(crate) fn egress(snapshot: &Snapshot, towards: Towards) -> Result<Egress<'_>
         Hop::World(id) => {
             let next = match snapshot.world.exit(id) {
                 Some(Exit::To(next)) => next,
-                Some(Exit::Refused(why)) => return Err(no_way(*why)),
+                Some(Exit::Refused(_)) => return Err(DropReason::NoRoute),
                 None => {
-                    return back(snapshot, hop, towards.last_hop)
-                        .ok_or_else(|| no_way(NoWay::NoRoute));
+                    let last_hop = towards.last_hop.unpack();
+                    return back(snapshot, hop, last_hop).ok_or(DropReason::NoRoute);
                 }
             };
             // Answers need not wait until the way back is resolved: they go to whom the flow's packets come from.
-            let learnt = || towards.last_hop.filter(|last| last.port == next.port);
+            let is_same = |last: &LastHop| last.port == next.port;
+            let learnt = || towards.last_hop.unpack().filter(is_same);
             let target = next.mac.or_else(|| learnt().map(|last| last.mac));
+            let target = target.ok_or(DropReason::NoNeighbour)?;
             Ok(Egress {
                 source: next.source_mac,
-                ..plain(
-                    next.port,
-                    target.ok_or(Stop::Drop(DropReason::NoNeighbour))?,
-                    next.mtu,
-                )
+                ..plain(next.port, target, next.mtu)
             })
         }
-        Hop::Gateway | Hop::Unallocated => Err(Stop::Drop(DropReason::NoRoute)),
+        Hop::Gateway | Hop::Unallocated => Err(DropReason::NoRoute),
+    }
+}
+
+/// What becomes of a packet that has no egress for this reason: a way out of the cluster says so itself (R1).
+#[cold]
+pub(crate) fn closed(snapshot: &Snapshot, hop: Hop, reason: DropReason) -> Halt {
+    let Hop::World(id) = hop else {
+        return Halt::Stop(Stop::Drop(reason));
+    };
+    match snapshot.world.exit(id) {
+        Some(Exit::To(_)) => Halt::Unresolved,
+        Some(Exit::Refused(why)) => Halt::Stop(no_way(*why)),
+        None => Halt::Stop(no_way(NoWay::NoRoute)),
     }
 }
 

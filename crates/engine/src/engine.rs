@@ -13,14 +13,15 @@ use podway_wire::{Addr, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded};
 
 use crate::allowance::Allowance;
 use crate::count::{Event, drop_index, event_index};
-use crate::decide::{Arrival, Decision, Reply, Stop};
-use crate::emit::{Egress, Fit, Limits, Towards, egress, fit, send};
+use crate::decide::{Arrival, Decision, Halt, Reply, Stop};
+use crate::emit::{Egress, Fit, Limits, Towards, closed, egress, fit, send};
 use crate::flow::{Flows, Heard, begins_anew, is_hosts_own};
 use crate::parked::Parked;
 use crate::path_mtu::{Paths, carries_anything, claimed, speaks_of_the_wire, tunnelled_to};
 use crate::reassembly::{Placed, place, released};
 use crate::receive::{Kind, receive};
 use crate::related::related;
+use crate::remember::PackedLastHop;
 use crate::segment_size::{longest, offer};
 use crate::sums::Watched;
 use crate::track::{Timeouts, begins};
@@ -130,21 +131,6 @@ impl Received {
         outcome: Err(DropReason::UnknownPort),
         hash: 0,
     };
-}
-
-/// Why a packet goes no further.
-#[derive(Clone, Copy, Debug)]
-enum Halt {
-    /// It ends here.
-    Stop(Stop),
-    /// The Ethernet address of whom it is for, outside of the cluster, is not known yet.
-    Unresolved,
-}
-
-impl From<Stop> for Halt {
-    fn from(stop: Stop) -> Halt {
-        Halt::Stop(stop)
-    }
 }
 
 /// The batch's tables and time.
@@ -316,6 +302,7 @@ impl Engine {
     }
 
     /// The happy path: find the way, check that it can be gone, remember, edit, send.
+    #[inline(always)]
     fn carry(
         &mut self,
         moment: Moment<'_>,
@@ -359,7 +346,7 @@ impl Engine {
                     seen = None;
                 }
                 self.wants
-                    .note(moment.snapshot, way.hop, &way.translated.target);
+                    .note(moment.snapshot, way.hop, way.translated.target);
                 way
             }
         };
@@ -367,7 +354,10 @@ impl Engine {
         let target = way.translated.target;
         let egress = match egress(moment.snapshot, towards) {
             Ok(egress) => egress,
-            Err(stop) => return Err(self.no_egress(moment.snapshot, way.hop, target, stop)),
+            Err(reason) => {
+                self.wants.note(moment.snapshot, way.hop, target);
+                return Err(closed(moment.snapshot, way.hop, reason));
+            }
         };
         let limits = || match egress.leads_out() {
             true => Limits {
@@ -403,17 +393,6 @@ impl Engine {
             }
         }
         Ok(self.send(packet, parsed, &egress).map_err(Stop::Drop)?)
-    }
-
-    /// Why a packet has no device to leave by, after its neighbour was asked for; by values, so that the way of a known
-    /// flow need not be in memory.
-    #[cold]
-    fn no_egress(&mut self, snapshot: &Snapshot, hop: Hop, target: Addr, stop: Stop) -> Halt {
-        self.wants.note(snapshot, hop, &target);
-        match (hop, stop) {
-            (Hop::World(_), Stop::Drop(DropReason::NoNeighbour)) => Halt::Unresolved,
-            (_, stop) => Halt::Stop(stop),
-        }
     }
 
     /// Completes the checksum of a packet whose sender has left that to a device (D4).
@@ -477,7 +456,7 @@ impl Engine {
             self.lower(&self.paths.plain, &embedded.key.target, mtu, moment);
         }
         let towards = way.towards(embedded.key.entropy());
-        let egress = egress(snapshot, towards)?;
+        let egress = egress(snapshot, towards).map_err(Stop::Drop)?;
         match fit(&packet.frame, parsed, &egress, || egress.limits())? {
             Fit::Whole | Fit::Loose => {}
             Fit::Cut(_) => return Err(Stop::Drop(DropReason::TooBig)),
@@ -519,10 +498,10 @@ impl Engine {
         self.count(Event::HostOwn);
         let towards = Towards {
             hop: Hop::Host,
-            last_hop: None,
+            last_hop: PackedLastHop::NONE,
             entropy: 0,
         };
-        let egress = egress(moment.snapshot, towards)?;
+        let egress = egress(moment.snapshot, towards).map_err(Stop::Drop)?;
         self.send(packet, parsed, &egress).map_err(Stop::Drop)
     }
 

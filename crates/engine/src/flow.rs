@@ -14,7 +14,7 @@ use crate::emit::Towards;
 use crate::engine::{Existing, Moment, Settings, Shared};
 use crate::inherit::inherited;
 use crate::judged::Judged;
-use crate::remember::{Known, LastHop, Remembered};
+use crate::remember::{Known, PackedLastHop, Remembered};
 use crate::second_look::{Pair, Second, Seen, second_look};
 use crate::segment_size::{begins_midstream, is_large, shown};
 use crate::serve::{self, SourceNat};
@@ -30,7 +30,7 @@ pub(crate) struct Way {
     /// Where it goes.
     pub(crate) hop: Hop,
     /// Whom the flow's packets came from on the wire, if they did.
-    pub(crate) last_hop: Option<LastHop>,
+    pub(crate) last_hop: PackedLastHop,
 }
 
 impl Way {
@@ -245,7 +245,7 @@ impl Flows {
         let way = Way {
             translated,
             hop,
-            last_hop: None,
+            last_hop: PackedLastHop::NONE,
         };
         let fresh = Fresh {
             remembered,

@@ -22,6 +22,8 @@ pub(crate) struct Parked {
     free: Vec<Held>,
     /// The generation of the world that they were last tried with.
     tried: u32,
+    /// When the one came that is being tried.
+    trying_since_ms: Option<u32>,
 }
 
 /// A copy of a packet, as it came in.
@@ -30,15 +32,6 @@ struct Held {
     length: usize,
     ingress: PortId,
     since_ms: u32,
-}
-
-/// A packet that waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waited {
-    /// When it came.
-    pub(crate) since_ms: u32,
-    /// Whether it may go on waiting.
-    pub(crate) patience: Patience,
 }
 
 /// Whether a packet may go on waiting.
@@ -62,6 +55,7 @@ impl Parked {
             waiting: VecDeque::with_capacity(PARKED),
             free: (0..PARKED).map(|_| empty()).collect(),
             tried: 0,
+            trying_since_ms: None,
         }
     }
 
@@ -71,9 +65,14 @@ impl Parked {
         self.waiting.is_empty()
     }
 
-    /// Copies a packet that came at this time and can't go yet, if there is room for it; true if there was.
+    /// Whether the packet that is looked at may wait: one that is being tried again waits from when it came.
+    pub(crate) fn patience(&self, now_ms: u32) -> Patience {
+        patience(self.trying_since_ms.unwrap_or(now_ms), now_ms)
+    }
+
+    /// Copies a packet that can't go yet, if there is room for it; true if there was.
     #[cold]
-    pub(crate) fn take(&mut self, packet: &Packet<'_>, since_ms: u32, generation: u32) -> bool {
+    pub(crate) fn take(&mut self, packet: &Packet<'_>, now_ms: u32, generation: u32) -> bool {
         let bytes = packet.frame.bytes();
         let of_port = self.waiting.iter();
         let of_port = of_port.filter(|it| it.ingress == packet.ingress).count();
@@ -87,7 +86,7 @@ impl Parked {
         held.bytes[..bytes.len()].copy_from_slice(bytes);
         held.length = bytes.len();
         held.ingress = packet.ingress;
-        held.since_ms = since_ms;
+        held.since_ms = self.trying_since_ms.unwrap_or(now_ms);
         self.waiting.push_back(held);
         true
     }
@@ -107,17 +106,20 @@ impl Parked {
         self.tried = self.tried.wrapping_sub(1);
     }
 
-    /// Puts the one that has waited longest into an empty packet.
+    /// Puts the one that has waited longest into an empty packet, to be tried until [`Parked::settle`].
     #[cold]
-    pub(crate) fn next(&mut self, packet: &mut Packet<'_>, now_ms: u32) -> Option<Waited> {
+    pub(crate) fn next(&mut self, packet: &mut Packet<'_>) -> Option<()> {
         let held = self.waiting.pop_front()?;
-        let waited = fill(&mut packet.frame, &held).then(|| Waited {
-            since_ms: held.since_ms,
-            patience: patience(held.since_ms, now_ms),
-        });
+        let filled = fill(&mut packet.frame, &held).then_some(());
         packet.ingress = held.ingress;
+        self.trying_since_ms = Some(held.since_ms);
         self.free.push(held);
-        waited
+        filled
+    }
+
+    /// The one that was tried has gone, or waits again.
+    pub(crate) fn settle(&mut self) {
+        self.trying_since_ms = None;
     }
 }
 

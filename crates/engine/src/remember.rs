@@ -74,6 +74,34 @@ impl LastHop {
     }
 }
 
+/// A [`LastHop`], or none, as the flow table keeps it: few packets need to know what it says.
+///
+/// The highest bit says that there is one; the port has the other fifteen before the Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedLastHop(u64);
+
+impl PackedLastHop {
+    pub(crate) const NONE: PackedLastHop = PackedLastHop(0);
+    const SOME: u64 = 1 << 63;
+
+    pub(crate) fn of(last_hop: Option<LastHop>) -> PackedLastHop {
+        let Some(last) = last_hop else {
+            return PackedLastHop::NONE;
+        };
+        let [a, b, c, d, e, f] = last.mac.0;
+        let [high, low] = last.port.0.to_be_bytes();
+        PackedLastHop(PackedLastHop::SOME | u64::from_be_bytes([high, low, a, b, c, d, e, f]))
+    }
+
+    #[inline]
+    pub(crate) fn unpack(self) -> Option<LastHop> {
+        let [high, low, a, b, c, d, e, f] = self.0.to_be_bytes();
+        let port = PortId(u16::from_be_bytes([high & 0x7f, low]));
+        let mac = Mac([a, b, c, d, e, f]);
+        (self.0 & PackedLastHop::SOME != 0).then_some(LastHop { port, mac })
+    }
+}
+
 impl Remembered {
     /// What to keep of a decision to forward.
     pub(crate) fn of(
@@ -121,8 +149,7 @@ impl Remembered {
         let hops = u64::from(hop_word(self.forward)) << 32 | u64::from(hop_word(self.backward));
         let service = self.service.map_or(0, |id| u64::from(id.0) + 1);
         let known = u64::from(self.known.source) | u64::from(self.known.target) << 1;
-        let last_hop = self.last_hop.map_or(0, last_hop_word);
-        [hops, service, last_hop, known]
+        [hops, service, PackedLastHop::of(self.last_hop).0, known]
     }
 
     /// What [`Remembered::words`] packed; `None` of words that it can't have made.
@@ -132,7 +159,7 @@ impl Remembered {
             forward: word_hop((words[0] >> 32) as u32)?,
             backward: word_hop(words[0] as u32)?,
             service: words[1].checked_sub(1).map(|id| ServiceId(id as u32)),
-            last_hop: word_last_hop(words[2]),
+            last_hop: PackedLastHop(words[2]).unpack(),
             known: Known {
                 source: words[3] & 1 != 0,
                 target: words[3] & 2 != 0,
@@ -145,17 +172,12 @@ impl Remembered {
     pub(crate) fn way(
         words: &[u64; 4],
         direction: podway_state::Direction,
-    ) -> Option<(Hop, Option<LastHop>)> {
+    ) -> Option<(Hop, PackedLastHop)> {
         let hop = match direction {
             podway_state::Direction::Original => words[0] >> 32,
             podway_state::Direction::Reply => words[0],
         };
-        let hop = word_hop(hop as u32)?;
-        let last_hop = match hop {
-            Hop::World(_) => word_last_hop(words[2]),
-            Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => None,
-        };
-        Some((hop, last_hop))
+        Some((word_hop(hop as u32)?, PackedLastHop(words[2])))
     }
 
     /// True of a flow to no pod and through no service, which a service may claim as soon as there is one (F3, F19).
@@ -195,23 +217,6 @@ impl Remembered {
             .iter()
             .all(|generation| generation.is_some_and(|generation| generation <= decided))
     }
-}
-
-/// The highest bit says that there is one; the port has the other fifteen before the Ethernet address.
-const LAST_HOP: u64 = 1 << 63;
-
-fn last_hop_word(last: LastHop) -> u64 {
-    let [a, b, c, d, e, f] = last.mac.0;
-    let [high, low] = last.port.0.to_be_bytes();
-    LAST_HOP | u64::from_be_bytes([high, low, a, b, c, d, e, f])
-}
-
-#[inline]
-fn word_last_hop(word: u64) -> Option<LastHop> {
-    let [high, low, a, b, c, d, e, f] = word.to_be_bytes();
-    let port = PortId(u16::from_be_bytes([high & 0x7f, low]));
-    let mac = Mac([a, b, c, d, e, f]);
-    (word & LAST_HOP != 0).then_some(LastHop { port, mac })
 }
 
 const ENDPOINT: u32 = 1 << 28;

@@ -23,7 +23,7 @@ pub struct Wants(ArrayVec<Want, NOTED>);
 impl Wants {
     /// Notes whom a packet is for, if it goes to a neighbour that nobody keeps resolved.
     #[cold]
-    pub(crate) fn note(&mut self, snapshot: &Snapshot, hop: Hop, addr: &Addr) {
+    pub(crate) fn note(&mut self, snapshot: &Snapshot, hop: Hop, addr: Addr) {
         let id = match hop {
             Hop::World(id) => id,
             Hop::Endpoint(_) | Hop::Peer(_) | Hop::Host | Hop::Gateway | Hop::Unallocated => return,
@@ -33,7 +33,7 @@ impl Wants {
         };
         let want = Want {
             port: next.port,
-            addr: *addr,
+            addr,
         };
         match next.upkeep {
             Upkeep::Kept => {}

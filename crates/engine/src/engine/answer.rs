@@ -8,6 +8,7 @@ use super::{Engine, Moment};
 use crate::count::Event;
 use crate::decide::{Arrival, Reply};
 use crate::emit::{Towards, egress};
+use crate::remember::PackedLastHop;
 use crate::{DropReason, Packet};
 
 impl Engine {
@@ -60,7 +61,7 @@ impl Engine {
         };
         let towards = Towards {
             hop: arrival.hop(),
-            last_hop,
+            last_hop: PackedLastHop::of(last_hop),
             entropy: parsed.key.entropy(),
         };
         let egress = egress(snapshot, towards).map_err(|_| DropReason::Unanswered)?;

@@ -3,22 +3,30 @@
 use podway_wire::icmp::IcmpError;
 use podway_wire::{Fragment, Parsed};
 
-use super::{Engine, Halt, Moment};
+use super::{Engine, Moment};
 use crate::count::Event;
-use crate::decide::{Arrival, Reply, Stop};
-use crate::parked::{Patience, Waited};
+use crate::decide::{Arrival, Reply};
+use crate::parked::Patience;
 use crate::receive::{Kind, receive};
 use crate::{DropReason, Packet, Spares, Verdict};
 
 impl Engine {
-    /// Has a packet wait until the kernel has resolved its neighbour.
+    /// Has a packet wait until the kernel has resolved its neighbour, or answers one that has waited for too long.
     #[cold]
     pub(super) fn wait(
         &mut self,
         moment: Moment<'_>,
-        packet: &Packet<'_>,
+        packet: &mut Packet<'_>,
         (parsed, arrival): (&Parsed, Arrival),
     ) -> Verdict {
+        match self.parked.patience(moment.now_ms) {
+            Patience::Left => {}
+            Patience::Over => {
+                let reply = Reply::Error(IcmpError::AddressUnreachable);
+                let answered = self.answer(moment, packet, parsed, arrival, reply);
+                return self.verdict(answered);
+            }
+        }
         let is_as_it_came = match (parsed.fragment, arrival) {
             (Fragment::Whole, Arrival::Endpoint(_) | Arrival::Host | Arrival::World) => true,
             // Out of a tunnel, or with another's ports, it would be taken for something else the next time.
@@ -35,52 +43,33 @@ impl Engine {
     /// Sends on what waited for a neighbour that is known now, and answers what nobody was found for.
     #[cold]
     pub(super) fn try_again(&mut self, moment: Moment<'_>, spares: &mut Spares<'_, '_>) {
-        for _ in 0..self
-            .parked
-            .due(moment.snapshot.world.generation, moment.now_ms)
-        {
+        let generation = moment.snapshot.world.generation;
+        for _ in 0..self.parked.due(generation, moment.now_ms) {
             let Some(mut packet) = spares.take() else {
                 return self.parked.postpone();
             };
             self.count(Event::Made);
-            packet.verdict = match self.parked.next(&mut packet, moment.now_ms) {
-                Some(waited) => self.retry(moment, &mut packet, waited),
+            packet.verdict = match self.parked.next(&mut packet) {
+                Some(()) => self.receive_again(moment, &mut packet),
                 None => self.verdict(Err(DropReason::NoFrame)),
             };
+            self.parked.settle();
             spares.put(packet);
         }
     }
 
-    fn retry(&mut self, moment: Moment<'_>, packet: &mut Packet<'_>, waited: Waited) -> Verdict {
+    fn receive_again(&mut self, moment: Moment<'_>, packet: &mut Packet<'_>) -> Verdict {
         let mut parsed = Parsed::BLANK;
-        let arrival = match receive(moment.snapshot, packet, &mut parsed) {
-            Ok((Kind::Ip, arrival)) => arrival,
+        match receive(moment.snapshot, packet, &mut parsed) {
+            Ok((Kind::Ip, arrival)) => {
+                let hash = self.flows.prefetch(&parsed.key);
+                self.conclude(moment, packet, (&parsed, arrival), hash)
+            }
             // Its port has become another's.
             Ok((Kind::Opened | Kind::Neighbour | Kind::Arp, _)) => {
-                return self.verdict(Err(DropReason::NoNeighbour));
+                self.verdict(Err(DropReason::NoNeighbour))
             }
-            Err(reason) => return self.verdict(Err(reason)),
-        };
-        let hash = self.flows.prefetch(&parsed.key);
-        let stop = match self.carry(moment, packet, (&parsed, arrival), hash) {
-            Ok(port) => return self.verdict(Ok(port)),
-            Err(Halt::Stop(stop)) => stop,
-            Err(Halt::Unresolved) => match waited.patience {
-                // From when it came.
-                Patience::Left => {
-                    let came = Moment {
-                        now_ms: waited.since_ms,
-                        ..moment
-                    };
-                    return self.wait(came, packet, (&parsed, arrival));
-                }
-                Patience::Over => Stop::Reply(Reply::Error(IcmpError::AddressUnreachable)),
-            },
-        };
-        let result = match stop {
-            Stop::Drop(reason) => Err(reason),
-            Stop::Reply(reply) => self.answer(moment, packet, &parsed, arrival, reply),
-        };
-        self.verdict(result)
+            Err(reason) => self.verdict(Err(reason)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastrand::Rng;
-use podway_engine::{Batch, DropReason, Edge, Verdict};
+use podway_engine::{Batch, DropReason, Verdict};
 use podway_host::Namespace;
 use podway_tables::{PortId, PortKind};
 use podway_xsk::{Bind, Redirect, RedirectSettings, Waker, WorkerEdge, WorkerSettings};

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use podway_engine::{Batch, Edge, Engine, Settings, Shared, Verdict, counter_names};
+use podway_engine::{Batch, Engine, Settings, Shared, Verdict, counter_names};
 use podway_state::{Counters, Publication, Reader};
 use podway_tables::{PortId, PortKind, Snapshot};
 use podway_xsk::{

@@ -36,7 +36,7 @@ pub use engine::{Engine, Existing, Settings, Shared};
 pub use flow::Portless;
 pub use hits::{Cause, Hits};
 pub use observed::Observed;
-pub use packet::{BATCH, Batch, Edge, MADE, Packet, Parts, Spares, Verdict};
+pub use packet::{BATCH, Batch, MADE, Packet, Parts, Spares, Verdict};
 pub use path_mtu::Paths;
 pub use reason::DropReason;
 pub use remember::{Known, LastHop, Remembered};

@@ -125,14 +125,3 @@ impl<'a> Spares<'_, 'a> {
         self.made.push(packet);
     }
 }
-
-/// A source and sink of batches: the kernel's rings, or memory in tests and in the simulator.
-pub trait Edge {
-    /// Receives one batch from every port that has packets, has `process` decide on it, and carries the verdicts out.
-    ///
-    /// Returns how many packets came in, 0 when there was nothing to do.
-    fn turn(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>)) -> usize;
-
-    /// Has `process` look at a batch of nothing, and carries out the verdicts of what it makes.
-    fn make(&mut self, process: &mut dyn FnMut(&mut Batch<'_, '_>));
-}

@@ -37,7 +37,7 @@ impl WorkerEdge {
             if taken == Taken::No {
                 break;
             }
-            let frames = &mut self.pools[place].as_mut().expect("just found").frames;
+            let frames = &mut self.pools[place].frames;
             if count == 1 {
                 frames.cut(chunk);
             }
@@ -53,7 +53,7 @@ impl WorkerEdge {
         if count > 1 {
             let more = run.finish(first.frame.bytes_mut());
             first.frame.carry(more);
-            if let Some(Some(port)) = self.ports.get_mut(usize::from(target.0)) {
+            if let Some(port) = self.ports.get_mut(usize::from(target.0)) {
                 port.counted.joined_packets += 1;
                 port.counted.joined_parts += count as u64;
             }

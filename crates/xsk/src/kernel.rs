@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::size_of;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,6 +58,23 @@ unsafe impl Send for Memory {}
 /// What opens sockets of a memory, on any thread; it keeps the memory mapped.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener(Umem);
+
+/// A turn of a worker: the bytes of chunks are lent until it ends.
+pub(crate) struct Turn(());
+
+/// While a turn goes on.
+#[derive(Clone, Copy)]
+pub(crate) struct During<'turn>(PhantomData<&'turn Turn>);
+
+impl Turn {
+    pub(crate) fn begin() -> Turn {
+        Turn(())
+    }
+
+    pub(crate) fn during(&self) -> During<'_> {
+        During(PhantomData)
+    }
+}
 
 /// A received part of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -121,9 +139,10 @@ impl Memory {
     /// The bytes of a chunk.
     ///
     /// # Safety
-    /// The worker owns the chunk, no other reference into it lives, and the memory outlives `'a`.
+    /// The worker has the chunk until the turn ends or it gives the chunk away, no other reference into it lives till
+    /// then, and no memory is let go inside a turn.
     #[inline]
-    pub(crate) unsafe fn chunk<'a>(&self, chunk: Chunk) -> &'a mut [u8] {
+    pub(crate) unsafe fn chunk<'turn>(&self, chunk: Chunk, _: During<'turn>) -> &'turn mut [u8] {
         assert!((chunk as usize) < self.descriptors.len());
         // SAFETY: inside the mapping by the line above; unique by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(chunk as usize * CHUNK), CHUNK) }

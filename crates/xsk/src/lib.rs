@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod carry;
 mod claims;
 mod close;
 mod edge;
@@ -22,6 +23,7 @@ mod port;
 mod redirect;
 mod ring;
 mod said;
+mod shelf;
 mod skeleton;
 mod sleep;
 

@@ -83,7 +83,7 @@ impl WorkerEdge {
 
     fn way(&self, ifindex: u32, fill: u32) -> Result<Way, PortError> {
         let copying = || {
-            let pools = self.pools.iter().flatten();
+            let pools = self.pools.iter();
             pools.filter(|pool| pool.bound == Bound::Copy)
         };
         let is_kept = |pool: &&Pool| {
@@ -113,16 +113,12 @@ impl WorkerEdge {
             return Err(PortError::Exists(port.0));
         }
         let mut added = self.port_of(&place, socket, fill)?;
-        let pool = self.pools[added.pool].as_mut().expect("the port's own");
+        let pool = &mut self.pools[added.pool];
         added.refill(&pool.memory, &mut pool.frames);
         pool.ports += 1;
         let bound = pool.bound;
         let registered = self.settings.sockets.insert(port, queue, added.rings.fd());
-        let index = usize::from(port.0);
-        if self.ports.len() <= index {
-            self.ports.resize_with(index + 1, || None);
-        }
-        self.ports[index] = Some(added);
+        self.ports.put(usize::from(port.0), added);
         if let Err(error) = registered {
             self.remove_port(port);
             return Err(PortError::Register(error));
@@ -138,7 +134,7 @@ impl WorkerEdge {
         let Place { port, ifindex, .. } = *place;
         match socket {
             Socket::Kept(id) => {
-                let pool = self.pool(id).and_then(|at| self.pools[at].as_mut());
+                let pool = self.pool(id).map(|at| &mut self.pools[at]);
                 let kept = pool.and_then(|pool| Some((pool.retired.take()?, &mut pool.frames)));
                 let (kept, frames) = kept.ok_or(PortError::MemoryGone)?;
                 Ok(kept.revive(port, frames))
@@ -148,31 +144,22 @@ impl WorkerEdge {
                 Ok(Port::new((port, ifindex), at, rings, (PARTS, fill)))
             }
             Socket::Alone(pool, rings) => {
-                let full = PortError::OutOfFrames { wanted: fill };
-                let at = self.free_place().ok_or(full)?;
+                let at = self.pools.free_place();
+                if at == POOLS {
+                    return Err(PortError::OutOfFrames { wanted: fill });
+                }
                 let parts = match pool.bound {
                     Bound::Copy | Bound::ZeroCopy => PARTS,
                     Bound::ZeroCopySingle => 1,
                 };
-                self.pools[at] = Some(*pool);
+                self.pools.put(at, *pool);
                 Ok(Port::new((port, ifindex), at, rings, (parts, fill)))
             }
         }
     }
 
     fn pool(&self, id: PoolId) -> Option<usize> {
-        let is_it = |pool: &Option<Pool>| pool.as_ref().is_some_and(|pool| pool.id == id);
-        self.pools.iter().position(is_it)
-    }
-
-    fn free_place(&mut self) -> Option<usize> {
-        if let Some(at) = self.pools.iter().position(Option::is_none) {
-            return Some(at);
-        }
-        (self.pools.len() < POOLS).then(|| {
-            self.pools.push(None);
-            self.pools.len() - 1
-        })
+        self.pools.position(|pool| pool.id == id)
     }
 
     /// Closes the port's socket and takes its frames back; a port that is not there is no error.
@@ -180,11 +167,7 @@ impl WorkerEdge {
     /// What it had not sent is lost. The socket itself is closed beside the worker within some 20 ms, and the queue is
     /// free for another one then. The first port of all is best one that stays: its socket outlives its removal.
     pub fn remove_port(&mut self, port: PortId) {
-        let Some(mut removed) = self
-            .ports
-            .get_mut(usize::from(port.0))
-            .and_then(Option::take)
-        else {
+        let Some(mut removed) = self.ports.take(usize::from(port.0)) else {
             return;
         };
         if let Err(error) = self.settings.sockets.remove(port, self.settings.queue) {
@@ -192,8 +175,7 @@ impl WorkerEdge {
         }
         self.active.retain(|&id| id != port);
         self.dirty.retain(|&id| id != port);
-        let place = removed.pool;
-        let pool = self.pools[place].as_mut().expect("the port's own");
+        let pool = &mut self.pools[removed.pool];
         pool.ports -= 1;
         if pool.ports > 0 && removed.ifindex == pool.anchor && pool.retired.is_none() {
             removed.retire(&mut pool.frames);
@@ -215,25 +197,25 @@ impl WorkerEdge {
     }
 
     fn take_back(&mut self, owner: Owner) {
-        for pool in self.pools.iter_mut().flatten() {
+        for pool in self.pools.iter_mut() {
             pool.frames.pass_all(owner, Owner::FREE);
         }
     }
 
     /// Closes a port's socket; its frames are free when the kernel is done with them.
     fn close(&mut self, mut port: Port) {
-        let pool = self.pools[port.pool].as_mut().expect("the port's own");
+        let pool = &mut self.pools[port.pool];
         port.forget_partial(&mut pool.frames);
         let owner = port.owner();
         let ticket = self.closer.close(port.rings);
         pool.frames.pass_all(owner, ticket);
         if pool.ports == 0 {
-            self.pools[port.pool] = None;
+            self.pools.take(port.pool);
         }
     }
 
     fn watch_ports(&mut self) {
-        let sockets = self.ports.iter().flatten().map(|port| port.rings.fd());
+        let sockets = self.ports.iter().map(|port| port.rings.fd());
         self.sleeper.watch(sockets);
     }
 }

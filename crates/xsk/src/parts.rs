@@ -6,7 +6,8 @@ use podway_wire::cut::{Cut, Cutting, Part};
 
 use crate::edge::{HEADROOM, WorkerEdge};
 use crate::frames::{Chunk, Frames, Owner};
-use crate::kernel::{CHUNK, Memory};
+use crate::kernel::{CHUNK, During};
+use crate::pool::Pool;
 use crate::port::Port;
 
 /// Chunks that a packet spans at most: 65 535 bytes and some headers, the first chunk with room before them.
@@ -34,8 +35,9 @@ impl WorkerEdge {
         from: usize,
         (chunk, head): (Chunk, &[u8]),
         cut: Cut,
+        turn: During<'_>,
     ) {
-        let source = self.pools[from].as_ref().expect("the packet's own");
+        let source = &self.pools[from];
         let mut pieces: ArrayVec<&[u8], PIECES> = ArrayVec::new();
         pieces.push(head);
         let mut at = source.frames.next(chunk);
@@ -45,15 +47,12 @@ impl WorkerEdge {
             let (head, length) = source.frames.part(part);
             // SAFETY: the worker has the packet's chunks until they are put back below, and a batch refers to the
             // first of them only.
-            let bytes = unsafe { source.memory.chunk(part) };
+            let bytes = unsafe { source.memory.chunk(part, turn) };
             pieces.push(&bytes[head..head + length]);
             at = source.frames.next(part);
         }
-        let sent = self.cut_into(target, &pieces, cut);
-        let counted = &mut self.ports[usize::from(target.0)]
-            .as_mut()
-            .expect("looked up")
-            .counted;
+        let sent = self.cut_into(target, &pieces, cut, turn);
+        let counted = &mut self.ports[usize::from(target.0)].counted;
         match sent {
             Ok(parts) => {
                 counted.cut_packets += 1;
@@ -63,18 +62,21 @@ impl WorkerEdge {
             Err(Unsent::Unsound) => counted.unsound += 1,
             Err(Unsent::Full) => counted.ring_full += 1,
         }
-        let source = self.pools[from].as_mut().expect("the packet's own");
-        source.frames.put_chain(chunk);
+        self.pools[from].frames.put_chain(chunk);
     }
 
-    fn cut_into(&mut self, target: PortId, pieces: &[&[u8]], cut: Cut) -> Result<usize, Unsent> {
+    fn cut_into(
+        &mut self,
+        target: PortId,
+        pieces: &[&[u8]],
+        cut: Cut,
+        turn: During<'_>,
+    ) -> Result<usize, Unsent> {
         let mut cutting = Cutting::new(pieces, cut).ok_or(Unsent::Uncut)?;
         let count = cutting.count();
         let chunks = chunks_of(cutting.longest());
-        let port = self.ports[usize::from(target.0)]
-            .as_mut()
-            .expect("looked up");
-        let pool = self.pools[port.pool].as_mut().expect("the port's own");
+        let port = &mut self.ports[usize::from(target.0)];
+        let pool = &mut self.pools[port.pool];
         if count > PARTS || chunks > port.parts {
             return Err(Unsent::Uncut);
         }
@@ -92,7 +94,7 @@ impl WorkerEdge {
         }
         let mut parts: ArrayVec<Chunk, PARTS> = ArrayVec::new();
         while let Some(part) = cutting.next_part() {
-            parts.push(write(&mut cutting, part, &pool.memory, &mut pool.frames));
+            parts.push(write(&mut cutting, part, pool, turn));
         }
         if !cutting.is_sound() {
             for part in parts {
@@ -119,12 +121,13 @@ fn chunks_of(length: usize) -> u32 {
 }
 
 /// Writes one part into free frames, of which there are enough; the first of them.
-fn write(cutting: &mut Cutting<'_>, mut part: Part, memory: &Memory, frames: &mut Frames) -> Chunk {
+fn write(cutting: &mut Cutting<'_>, mut part: Part, pool: &mut Pool, turn: During<'_>) -> Chunk {
+    let Pool { memory, frames, .. } = pool;
     let headers = cutting.headers();
     let mut take = || {
         let chunk = frames.take(Owner::WORKER).expect("there are enough");
         // SAFETY: the worker has just taken the chunk, and nobody else refers to it.
-        (chunk, unsafe { memory.chunk(chunk) })
+        (chunk, unsafe { memory.chunk(chunk, turn) })
     };
     let (first, bytes) = take();
     let payload = cutting.copy(&mut part, &mut bytes[HEADROOM + headers..]);

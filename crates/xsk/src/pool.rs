@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::PortError;
 use crate::frames::{Chunk, Frames, Owner};
-use crate::kernel::{Bound, CHUNK, Memory};
+use crate::kernel::{Bound, CHUNK, During, Memory};
 use crate::port::Port;
 
 /// Tells packet memories apart, those that are gone too.
@@ -50,17 +50,17 @@ impl Pool {
         source: &Memory,
         first: Chunk,
         span: (usize, usize),
+        turn: During<'_>,
     ) -> Option<Chunk> {
         if self.frames.free() < from.chain_length(first) {
             return None;
         }
         let (head, tail) = span;
-        let copied = self.copy_part(source, first, head, tail - head)?;
+        let copied = self.copy_part(source, first, (head, tail - head), turn)?;
         let mut last = copied;
         let mut at = from.next(first);
         while let Some(chunk) = at {
-            let (head, length) = from.part(chunk);
-            let part = self.copy_part(source, chunk, head, length)?;
+            let part = self.copy_part(source, chunk, from.part(chunk), turn)?;
             self.frames.link(last, part);
             last = part;
             at = from.next(chunk);
@@ -72,13 +72,14 @@ impl Pool {
         &mut self,
         source: &Memory,
         chunk: Chunk,
-        head: usize,
-        length: usize,
+        (head, length): (usize, usize),
+        turn: During<'_>,
     ) -> Option<Chunk> {
         let copy = self.frames.take(Owner::WORKER)?;
         debug_assert!(head + length <= CHUNK);
-        // SAFETY: the worker has both chunks, and they are of different memories.
-        let (into, bytes) = unsafe { (self.memory.chunk(copy), source.chunk(chunk)) };
+        // SAFETY: the worker has both chunks, of different memories; the packet's frame, which refers to the one, is
+        // not looked at any more.
+        let (into, bytes) = unsafe { (self.memory.chunk(copy, turn), source.chunk(chunk, turn)) };
         into[head..head + length].copy_from_slice(&bytes[head..head + length]);
         self.frames.note(copy, head, length);
         Some(copy)

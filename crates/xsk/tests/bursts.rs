@@ -4,7 +4,7 @@ mod support;
 
 use std::net::UdpSocket;
 
-use podway_engine::{Batch, DropReason, Edge, Verdict};
+use podway_engine::{Batch, DropReason, Verdict};
 use podway_xsk::WorkerEdge;
 use support::Namespace;
 use support::traffic::{add, edge, load, settle};

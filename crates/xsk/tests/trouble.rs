@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use podway_engine::{Batch, Edge, Verdict};
+use podway_engine::{Batch, Verdict};
 use podway_tables::PortId;
 use podway_xsk::{Bind, Bound, PortError, Redirect, WorkerEdge};
 use support::Namespace;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use podway_engine::{Edge, Engine, Existing, Observed, Timeouts, Want};
+use podway_engine::{Engine, Existing, Observed, Timeouts, Want};
 use podway_state::Reader;
 use podway_tables::{PortId, Snapshot};
 use podway_xsk::{

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use podway_engine::{Batch, DropReason, Edge, Verdict};
+use podway_engine::{Batch, DropReason, Verdict};
 use podway_tables::{PortId, PortKind};
 use podway_xsk::{Bind, Redirect, RedirectSettings, Waker, WorkerEdge, WorkerSettings};
 

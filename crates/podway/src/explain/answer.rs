@@ -1,6 +1,6 @@
 //! What became of a packet, in the words of the contract.
 
-use podway_engine::{Decision, Packet, Reply, Stop, Verdict};
+use podway_engine::{Decision, DropReason, Packet, Reply, Stop, Verdict};
 use podway_intent::Effective;
 use podway_tables::{Direction, EndpointId, Hop, Judgement};
 use podway_wire::icmp::IcmpError;
@@ -289,8 +289,8 @@ fn verdict(verdict: Verdict, decision: Option<&Decision>) -> (&'static str, &'st
             ("forward", "forwarded")
         }
         (Verdict::Drop(reason), _) => ("drop", reason.name()),
-        // A fragment whose first has not come; a question is always about a whole packet.
-        (Verdict::Waits, _) => ("drop", "waits"),
+        // A question is about a whole packet: that waits for a neighbour alone, and nobody here will find it.
+        (Verdict::Waits, _) => ("drop", DropReason::NoNeighbour.name()),
     }
 }
 

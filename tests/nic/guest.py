@@ -85,7 +85,7 @@ def bring_up():
     eventually("the driver has its devices", lambda: all(len(nics(node)) == CELL.get("nics", 1) for node in NODES))
     uplinks = [argument for node in NODES for argument in ["--uplink", f"{node}={nics(node)[0]}"]]
     spare = {node: nics(node)[1:] for node in NODES}
-    up = run(PODWAY, "lab", "up", TREE / "tests/manifests/plain", "--workers", CELL["workers"], *uplinks, timeout=600)
+    up = run(PODWAY, "lab", "up", TREE / "tests/manifests/plain", "--workers", CELL["workers"], "--timeout", 300, *uplinks, timeout=600)
     for node in NODES:
         if shape := SHAPES.get(CELL.get("shape")):
             reshape(node, shape, spare[node])

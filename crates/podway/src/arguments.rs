@@ -183,6 +183,9 @@ pub enum Lab {
         /// A device of this machine that is a node's uplink, instead of a wire to the network between the nodes.
         #[arg(long, value_name = "NODE=DEVICE", value_parser = uplink)]
         uplink: Vec<(String, String)>,
+        /// How long agents and servers have to get ready.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        timeout: u16,
         /// A range that external IPs of services may be in; none unless given, as on a node.
         #[arg(long, value_name = "RANGE")]
         external_ips: Vec<IpNet>,

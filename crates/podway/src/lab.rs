@@ -1,6 +1,7 @@
 //! `podway lab`: the command line's words for the lab.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use podway_lab::{ApiService, Error, Place, Report, Serve, Service, Target, Up};
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
             underlay,
             workers,
             uplink,
+            timeout,
             external_ips,
         } => {
             let up = Up {
@@ -46,6 +48,7 @@ pub async fn run(command: Lab) -> Result<Ended, Error> {
                 },
                 workers,
                 uplinks: uplink.into_iter().collect(),
+                timeout: Duration::from_secs(timeout.into()),
                 external_ips,
                 ..Up::new(manifests)
             };

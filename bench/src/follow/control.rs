@@ -121,6 +121,7 @@ impl Control {
                 | Step::Widen(_)
                 | Step::Listen(_)
                 | Step::Close(..)
+                | Step::Prepare(..)
                 | Step::Open(..)
                 | Step::Raise(..)
                 | Step::Look(_) => {}

@@ -80,18 +80,34 @@ pub(crate) fn attach(
     })
 }
 
-/// Attaches `program` to a device that has none, or an older one of ours; true if it had to.
+/// Attaches `program` where it ran, to a device that has none, or one of ours elsewhere; true if it had to.
+///
+/// Sockets that are bound rely on where it runs: under a zero-copy one, nothing would ever be received in the stack.
 pub(crate) fn restore(
     program: BorrowedFd<'_>,
     interface: &str,
     ifindex: u32,
+    mode: Mode,
 ) -> Result<bool, RedirectError> {
+    let refused = |error| RedirectError::attach(interface, error);
     let ours = program_id(program.as_raw_fd());
-    if query(interface, ifindex)?.is_some_and(|present| present.id == ours) {
-        return Ok(false);
+    let present = query(interface, ifindex)?;
+    let old = match &present {
+        Some(present) if (present.id, present.mode) == (ours, mode) => return Ok(false),
+        Some(present) => Some((own_program(interface, present)?, present.mode)),
+        None => None,
+    };
+    match old {
+        Some((old, there)) if there == mode => {
+            set(ifindex, program.as_raw_fd(), Some(&old), mode).map_err(refused)?;
+        }
+        Some((old, elsewhere)) => {
+            set(ifindex, -1, Some(&old), elsewhere).map_err(refused)?;
+            set(ifindex, program.as_raw_fd(), None, mode).map_err(refused)?;
+        }
+        None => set(ifindex, program.as_raw_fd(), None, mode).map_err(refused)?,
     }
-    // As strictly as any device: sockets that are bound already rely on where the program runs.
-    attach(program, interface, ifindex, PortKind::Host).map(|_| true)
+    Ok(true)
 }
 
 /// True if the driver can't run the program as the device is now, and the stack can.

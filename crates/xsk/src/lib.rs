@@ -35,7 +35,8 @@ pub use kernel::Bound;
 pub use mapping::{map_words, use_huge_pages};
 pub use members::Bind;
 pub use nic::{
-    Capabilities, Changed, Prepared, SINGLE_BUFFER_MTU, Why, capabilities, choose, prepare,
+    Capabilities, Channels, Feature, Nic, Offload, Place, Refused, SINGLE_BUFFER_MTU, Setting,
+    Spread, Wants, Why, choose,
 };
 pub use opening::{Opened, Opening};
 pub use plan::Plan;

@@ -225,9 +225,10 @@ impl Redirect {
         own::attach(self.own.as_fd(), interface, interface_index(interface)?)
     }
 
-    /// Attaches the program to a device that has lost it; true if it had.
-    pub fn restore(&self, interface: &str) -> Result<bool, RedirectError> {
-        attach::restore(self.program.as_fd(), interface, interface_index(interface)?)
+    /// Attaches the program to a device that has lost it, or has it elsewhere than where it ran; true if it had.
+    pub fn restore(&self, interface: &str, mode: Mode) -> Result<bool, RedirectError> {
+        let ifindex = interface_index(interface)?;
+        attach::restore(self.program.as_fd(), interface, ifindex, mode)
     }
 
     /// How many packets met each end, by name, summed over all CPUs.

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use libbpf_rs::{Xdp, XdpFlags};
 use podway_tables::{PortId, PortKind};
 use podway_xsk::{
     Adopted, Attachment, Bind, Mode, PortError, Redirect, RedirectError, RedirectSettings,
@@ -68,6 +70,44 @@ fn veth_is_native_and_loopback_generic() {
     });
     assert!(!node.run("ip link show pod1").contains("xdp"));
     assert!(node.run("ip link show lo").contains("xdpgeneric"));
+}
+
+#[test]
+fn nic2_a_program_that_is_lost_comes_back_where_it_ran_and_nowhere_else() {
+    if !support::privileged() {
+        return;
+    }
+    let node = Namespace::new("where");
+    let _pod = node.pod("pod1", "10.0.0.2/24", 1500);
+    node.inside(|| {
+        let redirect = load();
+        redirect.attach("pod1", POD, PortId(1)).expect("attach");
+        let shown = || String::from_utf8(node.try_run("ip link show pod1").stdout).expect("text");
+        // Others have the same program run in the stack: zero-copy sockets would receive nothing of it.
+        let ifindex: i32 = node
+            .run("cat /sys/class/net/pod1/ifindex")
+            .trim()
+            .parse()
+            .expect("a number");
+        let others = Xdp::new(redirect.as_fd());
+        others
+            .detach(ifindex, XdpFlags::DRV_MODE)
+            .expect("taken off");
+        others
+            .attach(ifindex, XdpFlags::SKB_MODE)
+            .expect("attached");
+        assert!(shown().contains("xdpgeneric"), "{}", shown());
+        assert!(redirect.restore("pod1", Mode::Native).expect("restored"));
+        assert!(!shown().contains("xdpgeneric"), "{}", shown());
+        assert!(!redirect.restore("pod1", Mode::Native).expect("it is there"));
+        redirect.detach("pod1").expect("detach");
+        redirect
+            .attach("lo", PortKind::Uplink, PortId(2))
+            .expect("attach");
+        redirect.detach("lo").expect("detach");
+        let refused = redirect.restore("lo", Mode::Native);
+        assert!(refused.is_err(), "a driver without XDP runs nothing");
+    });
 }
 
 #[test]

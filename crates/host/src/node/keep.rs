@@ -164,6 +164,7 @@ mod tests {
             mtu: 61_000,
             alias: String::new(),
             program: 0,
+            master: 0,
             is_up: true,
         };
         assert!(differences(&known, &known, "podway-host").is_empty());

@@ -71,6 +71,8 @@ pub struct Device {
     pub alias: String,
     /// The kernel's id of its XDP program; 0 without one.
     pub program: u32,
+    /// The index of the device that it is a part of (a bond, a team, a bridge, a VRF); 0 without one.
+    pub master: u32,
     /// Whether somebody set it up.
     pub is_up: bool,
 }
@@ -399,6 +401,7 @@ fn read_device(link: &LinkMessage) -> Device {
         mtu: 0,
         alias: String::new(),
         program: 0,
+        master: 0,
         is_up: is_up(link),
     };
     for attribute in &link.attributes {
@@ -406,6 +409,7 @@ fn read_device(link: &LinkMessage) -> Device {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Controller(index) => device.master = *index,
             LinkAttribute::Xdp(programs) => device.program = program_of(programs),
             LinkAttribute::Address(bytes) => {
                 device.mac = bytes.as_slice().try_into().map_or(device.mac, Mac);

@@ -1,15 +1,15 @@
-//! How ports are bound, and what NICs are prepared for.
+//! How ports are bound, and what NICs are made.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use podway_tables::PortKind;
-use podway_xsk::{
-    Attachment, Bind, Bound, Changed, Mode, Prepared, Why, capabilities, choose, prepare,
-};
+use podway_xsk::{Attachment, Bind, Bound, Mode, Nic, Setting, Why, choose};
 
+use super::AgentError;
 use super::ports::mode_name;
+use crate::aim::Prepared;
 
 /// How a port is bound, and why not better.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Binding {
         let mode = attached.mode;
         let (bound, why) = match kind {
             PortKind::Host | PortKind::Pod(_) => (Bound::Copy, None),
-            PortKind::Uplink => choose(mode, capabilities(interface).unwrap_or_default(), mtu),
+            PortKind::Uplink => choose(mode, Nic::of(interface).capabilities, mtu),
         };
         let why = attached.not_native.map(Why::Generic).or(why);
         Binding { mode, bound, why }
@@ -48,54 +48,88 @@ impl Binding {
     }
 }
 
-/// The uplink's NIC: made fit for the workers, and what it was like before.
-#[derive(Debug)]
-pub(super) struct Nic {
-    /// Where the commands are kept that put back what was before.
-    undo: PathBuf,
+/// What puts NICs back that were made otherwise.
+#[derive(Clone, Debug)]
+pub(super) struct Undo {
+    /// Where the commands are kept.
+    path: PathBuf,
 }
 
-impl Nic {
-    /// Keeps what puts NICs back beside the admin socket.
-    pub(super) fn new(socket: &Path) -> Nic {
-        Nic {
-            undo: socket.with_extension("nic.sh"),
+impl Undo {
+    /// Keeps it beside the admin socket.
+    pub(super) fn beside(socket: &Path) -> Undo {
+        Undo {
+            path: socket.with_extension("nic.sh"),
         }
     }
 
-    /// Has a NIC spread packets over the workers' queues, as a whole and with their tags.
-    pub(super) fn prepare(&self, interface: &str, workers: usize) -> Prepared {
-        let prepared = prepare(interface, workers as u32);
-        for changed in &prepared.changed {
-            tracing::info!(interface, %changed, "changed a NIC");
+    /// Has a NIC be otherwise, setting by setting, and says what came of it. What it is too busy for is an error.
+    pub(super) fn prepare(
+        &self,
+        interface: &str,
+        asked: Vec<Setting>,
+    ) -> Result<Prepared, AgentError> {
+        let before = Nic::of(interface);
+        let mut refused = Vec::new();
+        for setting in &asked {
+            let now = setting.describe();
+            let undo = before.undo(setting);
+            match setting.apply(interface) {
+                Ok(()) => {
+                    tracing::info!(interface, now, undo, "changed a NIC");
+                    if let Err(error) = keep(&self.path, &undo) {
+                        let path = self.path.display();
+                        tracing::warn!(%path, %error, "what puts a NIC back is not kept");
+                    }
+                }
+                Err(error) if is_passing(&error) => {
+                    let interface = interface.to_owned();
+                    return Err(AgentError::NicBusy { interface, error });
+                }
+                Err(error) => {
+                    tracing::info!(interface, wanted = now, %error, "the driver refuses a change of a NIC");
+                    refused.push((setting.clone(), error.to_string()));
+                }
+            }
         }
-        if let Err(error) = keep_undo(&self.undo, &prepared.changed) {
-            let path = self.undo.display();
-            tracing::warn!(%path, %error, "what puts a NIC back is not kept");
-        }
-        prepared
+        Ok(Prepared {
+            asked,
+            refused,
+            nic: Nic::of(interface),
+        })
     }
 }
 
-/// Adds commands to the file that a user runs once podway is gone, the first one of each kind only: later ones would put
+/// True if the same may succeed in a while.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let said = Errno::from_io_error(error);
+    matches!(said, Some(Errno::AGAIN | Errno::INTR | Errno::NOMEM))
+}
+
+/// Adds a command to the file that a user runs once podway is gone, the first one of each kind only: later ones would put
 /// back what we made.
-fn keep_undo(path: &Path, changed: &[Changed]) -> io::Result<()> {
-    let mut known = std::fs::read_to_string(path).unwrap_or_default();
-    for Changed { undo, .. } in changed {
-        if known.lines().any(|line| kind_of(line) == kind_of(undo)) {
-            continue;
-        }
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "{undo}")?;
-        known.push_str(undo);
-        known.push('\n');
+fn keep(path: &Path, undo: &str) -> io::Result<()> {
+    let known = match std::fs::read_to_string(path) {
+        Ok(known) => known,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    if known.lines().any(|line| kind_of(line) == kind_of(undo)) {
+        return Ok(());
     }
-    Ok(())
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{undo}")
 }
 
 /// What of which device a command is about: all but the value.
 fn kind_of(command: &str) -> Vec<&str> {
-    command.split(' ').skip(1).take(3).collect()
+    let mut words: Vec<&str> = command.split(' ').skip(1).take(3).collect();
+    // A table's and queues' third word is the value already.
+    if let ["-X" | "-L", ..] = words[..] {
+        words.truncate(2);
+    }
+    words
 }
 
 #[cfg(test)]
@@ -104,27 +138,30 @@ mod tests {
 
     #[test]
     fn what_a_nic_was_like_first_is_kept_and_nothing_later() {
-        let name = format!("podway-test-undo-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let kept = |commands: &[&str]| {
-            let changed: Vec<_> = commands
-                .iter()
-                .map(|undo| Changed {
-                    now: String::new(),
-                    undo: (*undo).to_owned(),
-                })
-                .collect();
-            keep_undo(&path, &changed).expect("written");
-            std::fs::read_to_string(&path).expect("a file")
-        };
-        let first = "ethtool -L eth0 combined 8\nethtool -K eth0 rxvlan on\n";
-        assert_eq!(
-            kept(&["ethtool -L eth0 combined 8", "ethtool -K eth0 rxvlan on"]),
-            first
-        );
-        assert_eq!(kept(&["ethtool -L eth0 combined 4"]), first);
-        let other = format!("{first}ethtool -L eth1 combined 2\n");
-        assert_eq!(kept(&["ethtool -L eth1 combined 2"]), other);
-        std::fs::remove_file(&path).expect("removed");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("podway.nic.sh");
+        let first = [
+            "ethtool -K eth0 rxvlan on",
+            "ethtool -X eth0 default",
+            "ethtool -L eth0 combined 4",
+        ];
+        let later = [
+            "ethtool -L eth0 combined 2",
+            "ethtool -X eth0 weight 1 2",
+            "ethtool -K eth0 rxvlan on",
+        ];
+        for undo in first
+            .into_iter()
+            .chain(later)
+            .chain(["ethtool -K eth0 lro on"])
+        {
+            keep(&path, undo).expect("it is kept");
+        }
+        let kept = std::fs::read_to_string(&path).expect("it is there");
+        let expected: Vec<&str> = first
+            .into_iter()
+            .chain(["ethtool -K eth0 lro on"])
+            .collect();
+        assert_eq!(kept.lines().collect::<Vec<_>>(), expected);
     }
 }

@@ -3,21 +3,22 @@
 //! A crowd of starting pods holds that lock for half a minute. Steps that need it are carried out here, one after the other,
 //! while tables go on being published; what came of each is reported.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podway_host::node::Node;
-use podway_tables::{PortId, PortKind};
-use podway_xsk::{Prepared, Redirect, RedirectError, Why};
+use podway_host::node::{Device, Node};
+use podway_tables::PortId;
+use podway_xsk::{Mode, Nic, Redirect, RedirectError, Setting, Why};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::AgentError;
-use super::binding::{Binding, Nic};
+use super::binding::{Binding, Undo};
 use super::health::KernelClock;
 use super::mend::Devices;
 use super::worker::Worker;
-use crate::aim::{Look, Looked, Port, Step};
+use crate::aim::{Look, Looked, Port, Prepared, Step};
 
 /// Reports that wait for control at most.
 const REPORTS: usize = 16;
@@ -42,6 +43,8 @@ pub(super) struct Carried {
 pub(super) enum Outcome {
     /// A port is open, and how it is bound.
     Opened(Binding),
+    /// What came of having a NIC be otherwise.
+    Prepared(Prepared),
     /// It is done.
     Done,
     /// The kernel is as it should be, or says why not.
@@ -64,11 +67,13 @@ struct Job {
 struct Hand {
     node: Node,
     redirect: Arc<Redirect>,
-    nic: Arc<Nic>,
+    undo: Undo,
     clock: KernelClock,
     jobs: mpsc::Receiver<Job>,
     reports: mpsc::Sender<Report>,
     devices: Devices,
+    /// Where the program runs on open ports: sockets are bound for it.
+    modes: BTreeMap<PortId, Mode>,
 }
 
 impl Kernel {
@@ -76,7 +81,7 @@ impl Kernel {
     pub(super) fn start(
         node: Node,
         redirect: Arc<Redirect>,
-        nic: Nic,
+        undo: Undo,
         clock: KernelClock,
     ) -> Kernel {
         let (jobs, asked) = mpsc::channel(1);
@@ -84,11 +89,12 @@ impl Kernel {
         let hand = Hand {
             node,
             redirect,
-            nic: Arc::new(nic),
+            undo,
             clock,
             jobs: asked,
             reports: reporter,
             devices: Devices::default(),
+            modes: BTreeMap::new(),
         };
         tokio::spawn(hand.work());
         Kernel {
@@ -160,12 +166,16 @@ impl Hand {
                 self.close(*id, port, workers).await?;
                 Ok(Outcome::Done)
             }
+            Step::Prepare(interface, settings) => self
+                .prepare(interface, settings)
+                .await
+                .map(Outcome::Prepared),
             Step::Raise(_, port) => {
                 self.node.raise(port.ifindex).await?;
                 Ok(Outcome::Done)
             }
             Step::Look(look) => {
-                let looked = self.look(look, workers.len()).await?;
+                let looked = self.look(look).await?;
                 Ok(Outcome::Looked(Box::new(looked)))
             }
             Step::Start(_)
@@ -179,15 +189,11 @@ impl Hand {
 
     /// Closes a device by the XDP program, then has every worker serve its queue of it; all or nothing.
     async fn open(
-        &self,
+        &mut self,
         id: PortId,
         port: &Port,
         workers: &[Worker],
     ) -> Result<Binding, AgentError> {
-        if port.kind == PortKind::Uplink {
-            // Before the program is there: some drivers change nothing of their queues from then on.
-            self.prepare(&port.interface, workers.len()).await;
-        }
         let device = self.node.network().device(&port.interface).await?;
         let mtu = device.map_or(0, |it| it.mtu);
         let (redirect, interface, kind) =
@@ -210,38 +216,38 @@ impl Hand {
                 }
             }
         }
+        self.modes.insert(id, binding.mode);
         Ok(binding)
     }
 
-    /// Has an uplink's NIC be as the workers need it.
-    async fn prepare(&self, interface: &str, workers: usize) -> Prepared {
-        let (nic, interface) = (self.nic.clone(), interface.to_owned());
-        beside(move || nic.prepare(&interface, workers)).await
+    /// Has a NIC be as the workers need it.
+    async fn prepare(&self, interface: &str, settings: &[Setting]) -> Result<Prepared, AgentError> {
+        let (undo, interface) = (self.undo.clone(), interface.to_owned());
+        let settings = settings.to_vec();
+        beside(move || undo.prepare(&interface, settings)).await
     }
 
-    async fn close(&self, id: PortId, port: &Port, workers: &[Worker]) -> Result<(), AgentError> {
+    async fn close(
+        &mut self,
+        id: PortId,
+        port: &Port,
+        workers: &[Worker],
+    ) -> Result<(), AgentError> {
         for worker in workers {
             worker.remove_port(id).await?;
         }
+        self.modes.remove(&id);
         let (redirect, interface) = (self.redirect.clone(), port.interface.clone());
         Ok(beside(move || redirect.detach(&interface)).await?)
     }
 
-    async fn look(&mut self, look: &Look, workers: usize) -> Result<Looked, AgentError> {
+    async fn look(&mut self, look: &Look) -> Result<Looked, AgentError> {
         let mut seen = self.node.reconcile(&look.wanted).await?;
-        let mut unowned = None;
-        for (_, port) in &look.devices {
-            if port.kind == PortKind::Uplink {
-                let nic = self.prepare(&port.interface, workers).await;
-                seen.problems.extend(nic.problems);
-                seen.problems.extend(nic.unowned.clone());
-                unowned = unowned.or(nic.unowned);
-            }
-        }
-        let devices = match look.devices.is_empty() {
+        let devices = match look.devices.is_empty() && look.uplinks.is_empty() {
             true => Vec::new(),
             false => self.node.devices().await?,
         };
+        let nics = nics(&look.uplinks, &devices).await;
         let mut gone = Vec::new();
         for (id, port) in &look.devices {
             let is_listed = devices.iter().any(|it| it.ifindex == port.ifindex);
@@ -252,7 +258,12 @@ impl Hand {
         }
         let mended = self
             .devices
-            .mend(&self.node, &self.redirect, &look.devices, &devices)
+            .mend(
+                &self.node,
+                &self.redirect,
+                (&look.devices, &self.modes),
+                &devices,
+            )
             .await;
         seen.mended.extend(mended.mends);
         seen.problems.extend(mended.problems);
@@ -260,7 +271,7 @@ impl Hand {
             seen,
             gone: gone.into_iter().collect(),
             uplink_closed: closed_at_uplink(&self.redirect),
-            unowned,
+            nics,
         })
     }
 
@@ -268,6 +279,29 @@ impl Hand {
         let device = self.node.network().device(&port.interface).await?;
         Ok(device.is_some_and(|it| it.ifindex == port.ifindex))
     }
+}
+
+/// What uplinks are like as NICs, each with those that it is made of.
+async fn nics(uplinks: &BTreeMap<u32, String>, devices: &[Device]) -> BTreeMap<u32, Vec<Nic>> {
+    let named = uplinks.iter().map(|(ifindex, name)| {
+        let below = devices.iter().filter(|it| it.master == *ifindex);
+        let below: Vec<String> = below.map(|it| it.name.clone()).collect();
+        (*ifindex, name.clone(), below)
+    });
+    let named: Vec<_> = named.collect();
+    beside(move || {
+        let all = named.into_iter().map(|(ifindex, name, below)| {
+            let nic = Nic::of(&name);
+            let below = match nic.is_made_of_others() {
+                true => below,
+                false => Vec::new(),
+            };
+            let below = below.iter().map(|it| Nic::of(it));
+            (ifindex, [nic].into_iter().chain(below).collect())
+        });
+        all.collect()
+    })
+    .await
 }
 
 /// Packets of the uplink so far that the XDP program had no socket for.

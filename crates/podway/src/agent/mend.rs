@@ -6,7 +6,7 @@ use std::sync::Arc;
 use podway_host::node::{Device, Mend, Node, Ours};
 use podway_host::pod_of_alias;
 use podway_tables::{PortId, PortKind};
-use podway_xsk::Redirect;
+use podway_xsk::{Mode, Redirect};
 
 use super::kernel::beside;
 use crate::aim::Port;
@@ -43,14 +43,16 @@ impl Devices {
         &mut self,
         node: &Node,
         redirect: &Arc<Redirect>,
-        open: &[(PortId, Port)],
+        (open, modes): (&[(PortId, Port)], &BTreeMap<PortId, Mode>),
         devices: &[Device],
     ) -> Mended {
         let mut mended = Mended::default();
-        for (_, port) in open {
+        for (id, port) in open {
             let device = devices.iter().find(|it| it.ifindex == port.ifindex);
             let Some(device) = device else { continue };
-            restore(redirect, device, &mut mended).await;
+            if let Some(mode) = modes.get(id) {
+                restore(redirect, (device, port.kind, *mode), &mut mended).await;
+            }
             if let PortKind::Pod(_) = port.kind {
                 self.mend_pod(node, port, device, &mut mended).await;
             }
@@ -100,12 +102,20 @@ impl Mended {
 
 /// Without our program what a device brings does not come to us: a pod is cut off, and its packets end in the host's stack,
 /// which is not whom they are addressed to.
-async fn restore(redirect: &Arc<Redirect>, device: &Device, mended: &mut Mended) {
-    if device.program == redirect.program_id() {
-        return;
+async fn restore(
+    redirect: &Arc<Redirect>,
+    (device, kind, mode): (&Device, PortKind, Mode),
+    mended: &mut Mended,
+) {
+    let has_it = device.program == redirect.program_id();
+    match kind {
+        // A NIC's may be there and run elsewhere.
+        PortKind::Uplink => {}
+        PortKind::Host | PortKind::Pod(_) if has_it => return,
+        PortKind::Host | PortKind::Pod(_) => {}
     }
     let (program, name) = (redirect.clone(), device.name.clone());
-    match beside(move || program.restore(&name)).await {
+    match beside(move || program.restore(&name, mode)).await {
         Ok(true) => {
             let detail = format!("XDP of {}", device.name);
             mended.mends.push(Mend::new(Ours::Program, detail));

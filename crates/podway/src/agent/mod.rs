@@ -103,6 +103,14 @@ pub enum AgentError {
     /// The XDP program's devices or maps.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
+    /// A NIC, which may take a change later.
+    #[error("{interface} takes no changes for now: {error}")]
+    NicBusy {
+        /// The device.
+        interface: String,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
     /// The workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -360,6 +368,7 @@ impl Agent {
                 | Step::Await(_)
                 | Step::Widen(_)
                 | Step::Listen(_)
+                | Step::Prepare(..)
                 | Step::Look(_) => None,
             };
             if port.is_some() {

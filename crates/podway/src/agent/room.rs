@@ -38,7 +38,7 @@ pub(super) struct Room {
     crew: Crew,
     /// How each port is bound.
     bindings: BTreeMap<PortId, Binding>,
-    /// Why some packets would find no worker, as of the last look.
+    /// Why some packets would find no worker, as of the last facts.
     unowned: Option<String>,
     pub(super) flows: Arc<FlowTable>,
     pub(super) paths: Arc<Paths>,
@@ -123,6 +123,7 @@ impl Room {
         config: &Config,
     ) -> Result<Went, AgentError> {
         let mut went = Went::default();
+        self.unowned.clone_from(&desired.unowned);
         for step in steps(&self.in_force, desired) {
             let has_failed = self.failed.iter().any(|it| it.is(&step));
             match step.lane() {
@@ -161,6 +162,7 @@ impl Room {
             Step::Await(tables) => self.reached(tables).await,
             Step::Listen(_)
             | Step::Close(..)
+            | Step::Prepare(..)
             | Step::Open(..)
             | Step::Raise(..)
             | Step::Look(_) => unreachable!("not a step of the tables"),
@@ -300,10 +302,8 @@ impl Room {
                 self.bindings.remove(id);
                 Some(Event::Closed(*id))
             }
-            (_, Outcome::Looked(looked)) => {
-                self.unowned.clone_from(&looked.unowned);
-                Some(Event::Looked(looked))
-            }
+            (_, Outcome::Looked(looked)) => Some(Event::Looked(looked)),
+            (_, Outcome::Prepared(prepared)) => Some(Event::Prepared(prepared)),
             (_, Outcome::Opened(_) | Outcome::Done) => None,
         };
         Ok(Happened::Step(Box::new(Done {
@@ -328,6 +328,10 @@ impl Room {
             Step::Look(_) => Some(Event::NotLooked(error.to_string())),
             Step::Close(id, _) => {
                 tracing::error!(port = id.0, %error, "the port is not closed");
+                None
+            }
+            Step::Prepare(interface, _) => {
+                tracing::warn!(interface, %error, "the NIC is not as it should be");
                 None
             }
             Step::Raise(id, port) => {
@@ -368,6 +372,7 @@ impl Room {
             | Step::Widen(_)
             | Step::Listen(_)
             | Step::Close(..)
+            | Step::Prepare(..)
             | Step::Open(..)
             | Step::Raise(..) => false,
         });

@@ -12,7 +12,7 @@ use podway_xsk::{Redirect, RedirectSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::binding::Nic;
+use super::binding::Undo;
 use super::health::HealthPorts;
 use super::host_ports::HostPorts;
 use super::kernel::Kernel;
@@ -60,7 +60,7 @@ impl Agent {
             seen,
             gone: Default::default(),
             uplink_closed: 0,
-            unowned: None,
+            nics: BTreeMap::new(),
         })));
         // Workers begin with the ways out that there are.
         let mut router = Router::watch(&config.host_interface)?;
@@ -101,8 +101,8 @@ impl Agent {
             announce::spawn(announcer, node, taint)
         });
         let network = node.network().clone();
-        let nic = Nic::new(&config.socket);
-        let kernel = Kernel::start(node, redirect.clone(), nic, health.kernel_clock());
+        let undo = Undo::beside(&config.socket);
+        let kernel = Kernel::start(node, redirect.clone(), undo, health.kernel_clock());
         let mut agent = Agent {
             room: Room::new(kernel, redirect, shared, health),
             config,

@@ -9,7 +9,7 @@ use podway_host::node::Wanted;
 use podway_intent::{Cluster, Compiled, Compiler, Name};
 use podway_tables::{PortId, PortKind, Via};
 use podway_wire::Addr;
-use podway_xsk::{Bind, Bound, Plan, SINGLE_BUFFER_MTU};
+use podway_xsk::{Bind, Mode, Plan, Setting, choose};
 
 use super::{Facts, HOST, Stage, UPLINK, WireState};
 
@@ -20,6 +20,12 @@ pub struct Desired {
     pub tables: Option<Arc<Tables>>,
     /// The devices that are the dataplane's.
     pub ports: BTreeMap<PortId, Port>,
+    /// The uplinks' devices, by index: what they are like as NICs is to be known.
+    pub uplinks: BTreeMap<u32, String>,
+    /// What is to be set of NICs, by device.
+    pub nics: BTreeMap<String, Vec<Setting>>,
+    /// Why some packets would find no worker all the same; the node is not ready for it.
+    pub unowned: Option<String>,
 }
 
 /// What follows from a cluster.
@@ -78,10 +84,16 @@ pub fn desired(facts: &Facts, tables: &Arc<Tables>) -> Desired {
         Stage::Waiting => Desired {
             tables: None,
             ports: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            nics: BTreeMap::new(),
+            unowned: None,
         },
         Stage::Opening | Stage::Running => Desired {
             tables: Some(tables.clone()),
             ports: ports(facts),
+            uplinks: facts.uplink_devices(),
+            nics: facts.settings(),
+            unowned: facts.unowned(),
         },
     }
 }
@@ -94,13 +106,22 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
         ports.insert(HOST, port);
     }
     if let (Some(looked), Stage::Running) = (facts.kernel(), facts.stage()) {
-        let uplink = &looked.seen.uplink;
-        let port = uplink_at(&uplink.name, uplink.ifindex, uplink.mtu);
-        ports.insert(UPLINK, port);
+        let first = &looked.seen.uplink;
+        let first = (UPLINK, first.name.as_str(), first.ifindex, first.mtu);
         let more = facts.uplinks();
-        ports.extend(
-            more.map(|(id, uplink)| (id, uplink_at(&uplink.name, uplink.ifindex, uplink.mtu))),
-        );
+        let more = more.map(|(id, it)| (id, it.name.as_str(), it.ifindex, it.mtu));
+        // What is not known as a NIC is looked at first.
+        let known = [first].into_iter().chain(more);
+        ports.extend(known.filter_map(|(id, name, ifindex, mtu)| {
+            let can = facts.nic(ifindex)?.capabilities;
+            // Another one opens the port anew: what the driver can, and the link needs.
+            let (bound, _) = choose(Mode::Native, can, mtu);
+            let port = Port {
+                bind: Bind::Nic(bound),
+                ..port(name, ifindex, PortKind::Uplink)
+            };
+            Some((id, port))
+        }));
     }
     for (id, wire, state) in facts.wires() {
         let raises = match state {
@@ -115,21 +136,6 @@ fn ports(facts: &Facts) -> BTreeMap<PortId, Port> {
         ports.insert(id, port);
     }
     ports
-}
-
-fn uplink_at(interface: &str, ifindex: u32, mtu: u32) -> Port {
-    Port {
-        bind: Bind::Nic(best_of(mtu)),
-        ..port(interface, ifindex, PortKind::Uplink)
-    }
-}
-
-/// The best binding that carries a link's packets; the driver may have a worse one. Another one opens the port anew.
-fn best_of(mtu: u32) -> Bound {
-    match mtu > SINGLE_BUFFER_MTU {
-        true => Bound::ZeroCopy,
-        false => Bound::ZeroCopySingle,
-    }
 }
 
 fn port(interface: &str, ifindex: u32, kind: PortKind) -> Port {

@@ -1,5 +1,6 @@
 //! What is known: of the cluster, of the kernel, and of the wires that pods were given.
 
+mod nics;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,10 @@ use podway_host::router::News;
 use podway_intent::{Attachment, Change, Cluster, Key, Name, NodeSetup};
 use podway_tables::PortId;
 use podway_wire::{Mac, Protocol};
+use podway_xsk::Nic;
 
+use self::nics::Nics;
+pub use self::nics::Prepared;
 use self::uplinks::Uplinks;
 use super::{HOST, PORTS, UPLINK};
 
@@ -26,6 +30,8 @@ pub enum Event {
     Looked(Box<Looked>),
     /// The kernel could not be made what was wanted, and why.
     NotLooked(String),
+    /// A NIC was to be otherwise.
+    Prepared(Prepared),
     /// The kernel's routes, neighbours or addresses are others.
     Routing(News),
     /// Ports of the masquerading range are the host's now, or no more.
@@ -55,8 +61,8 @@ pub struct Looked {
     pub gone: BTreeSet<PortId>,
     /// Packets of the uplink so far that the XDP program had no socket for.
     pub uplink_closed: u64,
-    /// Why some packets of the uplink would find no worker, or some workers no queue, and what to do about it.
-    pub unowned: Option<String>,
+    /// What uplinks are like as NICs, by index: their own device first, then those that it is made of.
+    pub nics: BTreeMap<u32, Vec<Nic>>,
 }
 
 /// What of the masquerading range is the host's (R3).
@@ -130,6 +136,7 @@ pub struct Facts {
     cluster: Cluster,
     wires: BTreeMap<PortId, (Wire, WireState)>,
     uplinks: Uplinks,
+    nics: Nics,
     kernel: Option<Looked>,
     /// Packets of the uplink that had no socket, at the last look since its port is open.
     uplink_closed: Option<u64>,
@@ -159,6 +166,7 @@ impl Facts {
             cluster,
             wires: BTreeMap::new(),
             uplinks: Uplinks::default(),
+            nics: Nics::default(),
             kernel: None,
             uplink_closed: None,
             source_problems: Vec::new(),
@@ -189,6 +197,7 @@ impl Facts {
                 self.kernel_problems = vec![problem];
                 Due::Nothing
             }
+            Event::Prepared(prepared) => self.prepared(prepared),
             Event::Routing(news) => self.routed(news),
             Event::HostPorts(found) => self.host_ports(found),
             Event::LetGo(ports) => self.let_go(ports),
@@ -268,6 +277,7 @@ impl Facts {
             )
         });
         self.kernel_problems.clone_from(&seen.problems);
+        self.nics.looked(&looked.nics);
         self.kernel = Some(looked);
         due.max(self.follow_uplinks())
     }
@@ -461,6 +471,7 @@ impl Facts {
         let mut problems = self.kernel_problems.clone();
         problems.extend(self.routing_problems.iter().cloned());
         problems.extend(self.uplinks.problems());
+        problems.extend(self.nic_problems());
         problems.extend(self.queue_problem.clone());
         problems.extend(self.listener_problems.iter().cloned());
         problems.extend(self.host_ports.problems.iter().cloned());

@@ -11,7 +11,7 @@ mod steps;
 mod tests;
 
 pub use self::desired::{Desired, Port, Tables, desired};
-pub use self::facts::{Due, Event, Facts, HostPorts, Looked, Stage, Wire, WireState};
+pub use self::facts::{Due, Event, Facts, HostPorts, Looked, Prepared, Stage, Wire, WireState};
 pub use self::steps::{Given, InForce, Lane, LastLook, Look, Step, Torn, steps};
 
 use podway_tables::PortId;

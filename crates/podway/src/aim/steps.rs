@@ -10,7 +10,7 @@ use std::sync::Arc;
 use podway_host::node::Wanted;
 use podway_intent::Name;
 use podway_tables::{PortId, PortKind};
-use podway_xsk::Plan;
+use podway_xsk::{Plan, Setting};
 
 use super::{Desired, Port, Tables};
 
@@ -29,6 +29,8 @@ pub struct InForce {
     pub host: Option<Wanted>,
     /// Whether it may be something else by now.
     pub looked: LastLook,
+    /// The uplinks, by index, that were looked at as NICs.
+    pub nics: BTreeSet<u32>,
     /// The services whose health is answered.
     pub listeners: BTreeMap<u16, Name>,
 }
@@ -82,6 +84,8 @@ pub enum Step {
     Listen(BTreeMap<u16, Name>),
     /// Take a device from the dataplane.
     Close(PortId, Port),
+    /// Have a NIC be so.
+    Prepare(String, Vec<Setting>),
     /// Make a device the dataplane's.
     Open(PortId, Port),
     /// Set a device up.
@@ -97,6 +101,8 @@ pub struct Look {
     pub wanted: Wanted,
     /// The devices that should still be there.
     pub devices: Vec<(PortId, Port)>,
+    /// The uplinks that are looked at as NICs, by index.
+    pub uplinks: BTreeMap<u32, String>,
 }
 
 /// Who carries a step out.
@@ -130,7 +136,11 @@ impl Step {
             | Step::Await(_)
             | Step::Widen(_) => Lane::Tables,
             Step::Listen(_) => Lane::Beside,
-            Step::Close(..) | Step::Open(..) | Step::Raise(..) | Step::Look(_) => Lane::Kernel,
+            Step::Close(..)
+            | Step::Prepare(..)
+            | Step::Open(..)
+            | Step::Raise(..)
+            | Step::Look(_) => Lane::Kernel,
         }
     }
 
@@ -147,7 +157,10 @@ impl Step {
             (Step::Close(one, a), Step::Close(two, b))
             | (Step::Open(one, a), Step::Open(two, b))
             | (Step::Raise(one, a), Step::Raise(two, b)) => (one, a) == (two, b),
-            (Step::Look(one), Step::Look(two)) => one.wanted == two.wanted,
+            (Step::Prepare(one, a), Step::Prepare(two, b)) => (one, a) == (two, b),
+            (Step::Look(one), Step::Look(two)) => {
+                (&one.wanted, &one.uplinks) == (&two.wanted, &two.uplinks)
+            }
             (
                 Step::Start(_)
                 | Step::Narrow(_)
@@ -156,6 +169,7 @@ impl Step {
                 | Step::Widen(_)
                 | Step::Listen(_)
                 | Step::Close(..)
+                | Step::Prepare(..)
                 | Step::Open(..)
                 | Step::Raise(..)
                 | Step::Look(_),
@@ -176,10 +190,12 @@ pub fn steps(now: &InForce, to: &Desired) -> Vec<Step> {
         steps.push(Step::Listen(tables.listeners.clone()));
     }
     steps.extend(of_devices(now, to));
-    if now.host.as_ref() != Some(&tables.host) || now.looked == LastLook::IsOld {
+    let has_seen = to.uplinks.keys().all(|it| now.nics.contains(it));
+    if now.host.as_ref() != Some(&tables.host) || now.looked == LastLook::IsOld || !has_seen {
         steps.push(Step::Look(Look {
             wanted: tables.host.clone(),
             devices: now.ports.clone().into_iter().collect(),
+            uplinks: to.uplinks.clone(),
         }));
     }
     steps
@@ -233,9 +249,16 @@ fn of_devices(now: &InForce, to: &Desired) -> Vec<Step> {
         let open = now.ports.get(id).filter(|open| open.is_same(port));
         open.is_some_and(|open| open.raises < port.raises)
     });
+    // Before the program is there: some drivers change nothing of their queues from then on.
+    let preparing = to.nics.iter();
+    let preparing = preparing.map(|(nic, settings)| Step::Prepare(nic.clone(), settings.clone()));
     // Somebody waits for those that only have to be set up.
     let raising = raising.map(|(id, port)| Step::Raise(*id, (*port).clone()));
-    closing.chain(raising).chain(opening).collect()
+    closing
+        .chain(raising)
+        .chain(preparing)
+        .chain(opening)
+        .collect()
 }
 
 impl Port {
@@ -274,7 +297,10 @@ impl InForce {
             Step::Look(look) => {
                 self.host = Some(look.wanted.clone());
                 self.looked = LastLook::Counts;
+                self.nics = look.uplinks.keys().copied().collect();
             }
+            // What the NIC is like now is a fact.
+            Step::Prepare(..) => {}
         }
     }
 
@@ -287,6 +313,7 @@ impl InForce {
             | Step::Await(_)
             | Step::Listen(_)
             | Step::Close(..)
+            | Step::Prepare(..)
             | Step::Open(..)
             | Step::Raise(..)
             | Step::Look(_) => {}

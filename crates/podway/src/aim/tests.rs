@@ -13,7 +13,7 @@ use podway_intent::{
 };
 use podway_tables::{EndpointId, PortId};
 use podway_wire::{Mac, Protocol};
-use podway_xsk::Plan;
+use podway_xsk::{Channels, Nic, Plan, Setting, Spread};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +41,8 @@ enum Happening {
     Routes(Vec<u8>),
     /// A device is gone that routes led to.
     Unplug(u8),
+    /// Somebody gives a NIC so many queues, and it takes to changes in this manner.
+    Queues(u8, u32, Manner),
     /// So many steps are carried out, then something else happens.
     Walk(u8),
     /// The next step is begun, and fails half-way.
@@ -61,10 +63,87 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Replace),
         3 => proptest::collection::vec(0..20u8, 0..20).prop_map(Happening::Routes),
         1 => (0..20u8).prop_map(Happening::Unplug),
+        3 => (0..6u8, 1..5u32, manner())
+            .prop_map(|(nic, queues, manner)| Happening::Queues(nic, queues, manner)),
         6 => (1..6u8).prop_map(Happening::Walk),
         2 => Just(Happening::Fail),
         2 => any::<bool>().prop_map(Happening::TakeUp),
     ]
+}
+
+/// How a driver takes to changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// It has a table of RSS, and changes it.
+    Table,
+    /// It has none, and changes its queues.
+    Queues,
+    /// It refuses both.
+    Refuses,
+    /// It says that it changes both, and doesn't.
+    Ignores,
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    prop_oneof![
+        Just(Manner::Table),
+        Just(Manner::Queues),
+        Just(Manner::Refuses),
+        Just(Manner::Ignores),
+    ]
+}
+
+/// A NIC in truth.
+#[derive(Clone, Debug)]
+struct Metal {
+    queues: u32,
+    table: Vec<u32>,
+    manner: Manner,
+}
+
+impl Metal {
+    fn with(queues: u32, manner: Manner) -> Metal {
+        Metal {
+            queues,
+            table: (0..8).map(|at| at % queues).collect(),
+            manner,
+        }
+    }
+
+    fn seen(&self, interface: &str) -> Nic {
+        Nic {
+            interface: interface.to_owned(),
+            spread: Spread {
+                queues: Some(self.queues),
+                table: (self.manner != Manner::Queues).then(|| self.table.clone()),
+                channels: Some(Channels {
+                    combined: self.queues,
+                    max_combined: 8,
+                    ..Channels::default()
+                }),
+            },
+            ..Nic::default()
+        }
+    }
+
+    /// Whether each queue that a packet may come in by has a worker.
+    fn is_owned(&self) -> bool {
+        let workers = WORKERS as u32;
+        let by_table = self.manner != Manner::Queues && self.table.iter().all(|it| *it < workers);
+        self.queues == workers || (self.queues > workers && by_table)
+    }
+
+    /// Refuses it, or not.
+    fn takes(&mut self, setting: &Setting) -> bool {
+        match (self.manner, setting) {
+            (Manner::Refuses, _) => return false,
+            (Manner::Ignores, _) => {}
+            (_, Setting::Table(table)) => self.table.clone_from(table),
+            (_, Setting::Queues(channels)) => *self = Metal::with(channels.combined, self.manner),
+            (_, Setting::Off(_) | Setting::HashPorts) => {}
+        }
+        true
+    }
 }
 
 /// A node in memory.
@@ -80,6 +159,8 @@ struct World {
     /// Which device each open port has in truth.
     open: BTreeMap<PortId, u32>,
     uplink: u32,
+    /// NICs that somebody changed, by name.
+    nics: BTreeMap<String, Metal>,
     /// All that was desired since everything was in force.
     since: Vec<Desired>,
 }
@@ -87,7 +168,7 @@ struct World {
 impl World {
     fn new() -> World {
         let mut facts = Facts::new("n1", WORKERS, NodeSetup::default());
-        facts.take(looked(2, &[]));
+        facts.take(looked(2, &[], BTreeMap::new()));
         let mut compiler = Compiler::new("n1");
         World {
             tables: Arc::new(Tables::of(&facts, &mut compiler)),
@@ -98,6 +179,7 @@ impl World {
             workers: vec![None; WORKERS],
             open: BTreeMap::new(),
             uplink: 2,
+            nics: BTreeMap::new(),
             since: Vec::new(),
         }
     }
@@ -134,11 +216,11 @@ impl World {
             Happening::Vanish(index) => {
                 let port = self.facts.port_of(&name("pod", *index));
                 let gone: Vec<PortId> = port.into_iter().collect();
-                self.take(looked(self.uplink, &gone));
+                self.look(&gone);
             }
             Happening::Replace => {
                 self.uplink = 5 - self.uplink;
-                self.take(looked(self.uplink, &[]));
+                self.look(&[]);
             }
             Happening::Routes(devices) => self.take(Event::Routing(News {
                 uplinks: devices.iter().map(|it| interface(*it)).collect(),
@@ -150,8 +232,13 @@ impl World {
                 if let Some((port, _)) = gone {
                     drop(uplinks);
                     self.take(Event::Routing(News::default()));
-                    self.take(looked(self.uplink, &[port]));
+                    self.look(&[port]);
                 }
+            }
+            Happening::Queues(nic, queues, manner) => {
+                let name = format!("eth{nic}");
+                self.nics.insert(name, Metal::with(*queues, *manner));
+                self.look(&[]);
             }
             Happening::Walk(count) => (0..*count).for_each(|_| {
                 self.walk();
@@ -160,6 +247,34 @@ impl World {
             Happening::TakeUp(first) => self.take_up(usize::from(*first)),
         }
         self.check();
+    }
+
+    /// What a look shows, begun when the uplinks are those of now.
+    fn look(&mut self, gone: &[PortId]) {
+        let uplinks = self.facts.uplink_devices().into_iter();
+        let nics = uplinks.map(|(ifindex, name)| (ifindex, vec![self.metal(&name).seen(&name)]));
+        let nics = nics.collect();
+        self.take(looked(self.uplink, gone, nics));
+    }
+
+    fn metal(&self, name: &str) -> Metal {
+        let untouched = || Metal::with(WORKERS as u32, Manner::Table);
+        self.nics.get(name).cloned().unwrap_or_else(untouched)
+    }
+
+    /// Has a NIC be otherwise, as its driver takes to it.
+    fn prepare(&mut self, name: &str, asked: &[Setting]) {
+        let mut metal = self.metal(name);
+        let refused = asked.iter().filter(|setting| !metal.takes(setting));
+        let refused = refused.map(|setting| (setting.clone(), "no".to_owned()));
+        let refused = refused.collect();
+        let nic = metal.seen(name);
+        self.nics.insert(name.to_owned(), metal);
+        self.take(Event::Prepared(Prepared {
+            asked: asked.to_vec(),
+            refused,
+            nic,
+        }));
     }
 
     fn next(&self) -> Option<Step> {
@@ -183,13 +298,14 @@ impl World {
                 let before = self.open.insert(*id, port.ifindex);
                 assert_eq!(before, None, "a port is closed before it is opened anew");
             }
-            Step::Look(_) => {}
+            Step::Look(_) | Step::Prepare(..) => {}
         }
         self.in_force.carried(&step);
         match &step {
             Step::Open(id, _) => self.take(Event::Opened(*id)),
             Step::Close(id, _) => self.take(Event::Closed(*id)),
-            Step::Look(_) => self.take(looked(self.uplink, &[])),
+            Step::Look(_) => self.look(&[]),
+            Step::Prepare(nic, settings) => self.prepare(nic, settings),
             Step::Start(_)
             | Step::Narrow(_)
             | Step::Publish(_)
@@ -216,6 +332,7 @@ impl World {
             | Step::Publish(_)
             | Step::Listen(_)
             | Step::Close(..)
+            | Step::Prepare(..)
             | Step::Raise(..)
             | Step::Look(_) => {}
         }
@@ -391,7 +508,7 @@ fn interface(index: u8) -> Interface {
     }
 }
 
-fn looked(uplink: u32, gone: &[PortId]) -> Event {
+fn looked(uplink: u32, gone: &[PortId], nics: BTreeMap<u32, Vec<Nic>>) -> Event {
     let device = |name: &str, ifindex| Device {
         ifindex,
         name: name.to_owned(),
@@ -399,6 +516,7 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
         mtu: 1_500,
         alias: String::new(),
         program: 0,
+        master: 0,
         is_up: true,
     };
     Event::Looked(Box::new(Looked {
@@ -413,7 +531,7 @@ fn looked(uplink: u32, gone: &[PortId]) -> Event {
         },
         gone: gone.iter().copied().collect(),
         uplink_closed: 0,
-        unowned: None,
+        nics,
     }))
 }
 
@@ -450,6 +568,9 @@ proptest! {
         let open: BTreeMap<PortId, u32> =
             desired.ports.iter().map(|(id, port)| (*id, port.ifindex)).collect();
         prop_assert_eq!(&world.open, &open);
+        prop_assert!(open.contains_key(&UPLINK), "whatever its queues, the uplink opens");
+        let unowned = desired.uplinks.values().filter(|it| !world.metal(it).is_owned()).count();
+        prop_assert_eq!(desired.unowned.is_some(), unowned > 0, "no queue is without a worker in silence");
         for worker in world.workers.iter().flatten() {
             prop_assert_eq!(worker.sequence(), world.tables.sequence());
         }
@@ -465,6 +586,7 @@ fn words(steps: &[Step]) -> Vec<&'static str> {
         Step::Widen(_) => "widen",
         Step::Listen(_) => "listen",
         Step::Close(..) => "close",
+        Step::Prepare(..) => "prepare",
         Step::Open(..) => "open",
         Step::Raise(..) => "raise",
         Step::Look(_) => "look",
@@ -493,6 +615,8 @@ fn nothing_is_done_before_the_whole_cluster_is_known() {
 fn d10_workers_start_with_tables_the_host_opens_first_and_the_uplink_last() {
     let mut world = World::new();
     world.take(Event::Attach(wire(0, 0)));
+    let four = Metal::with(4, Manner::Table);
+    world.nics.insert("eth0".to_owned(), four);
     world.take(Event::Source(Batch {
         changes: vec![node(0, 0), pod(0)],
         standing: Standing::Whole,
@@ -509,6 +633,7 @@ fn d10_workers_start_with_tables_the_host_opens_first_and_the_uplink_last() {
             | Step::Widen(_)
             | Step::Listen(_)
             | Step::Close(..)
+            | Step::Prepare(..)
             | Step::Look(_) => None,
         };
         order.push((words(&[step])[0], port));
@@ -526,8 +651,9 @@ fn d10_workers_start_with_tables_the_host_opens_first_and_the_uplink_last() {
             ("publish", None),
             ("await", None),
             ("raise", pod),
-            ("open", Some(UPLINK.0)),
             ("look", None),
+            ("prepare", None),
+            ("open", Some(UPLINK.0)),
         ]
     );
 }

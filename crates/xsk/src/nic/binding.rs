@@ -80,6 +80,14 @@ impl Bound {
         }
     }
 
+    /// Whether its packet memory is its own, beside that of the worker's other sockets.
+    pub fn has_own_memory(self) -> bool {
+        match self {
+            Bound::Copy => false,
+            Bound::ZeroCopySingle | Bound::ZeroCopy => true,
+        }
+    }
+
     /// As users see it.
     pub fn name(self) -> &'static str {
         match self {

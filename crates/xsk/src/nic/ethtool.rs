@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use super::wants::ADDRESSES_AND_PORTS;
+
 const GET_DRIVER: u32 = 0x3;
 const GET_STRINGS: u32 = 0x1b;
 const GET_FLOW_HASH: u32 = 0x29;
@@ -26,14 +28,12 @@ const STRING: usize = 32;
 const FLOW_WORDS: usize = 64;
 /// UDP over IPv4 and over IPv6.
 const DATAGRAMS: [u32; 2] = [0x02, 0x06];
-/// Both addresses and both ports.
-const ADDRESSES_AND_PORTS: u32 = 0xf0;
 /// More than any driver has; what it says beyond is not believed.
 const MOST: u32 = 65_536;
 
 /// How many queues a device has in use, and could have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Channels {
+pub struct Channels {
     /// Queues that only receive, at most.
     pub max_receive: u32,
     /// Queues for both ways, at most.
@@ -57,7 +57,7 @@ impl Channels {
 
 /// A feature of a device, as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Feature {
+pub enum Feature {
     /// The driver doesn't know it.
     Unknown,
     /// It is off.
@@ -66,15 +66,6 @@ pub(crate) enum Feature {
     On,
     /// It is on, and stays.
     Fixed,
-}
-
-/// Whether the hash of datagrams was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hashed {
-    /// It was as it should be.
-    Already,
-    /// It is now.
-    Now,
 }
 
 /// A device of the caller's network namespace.
@@ -162,21 +153,26 @@ impl Ethtool {
         self.call(&mut words)
     }
 
-    /// Has the ports of datagrams count for RSS, too: a tunnel's differ in nothing else.
-    pub(crate) fn hash_ports_of_datagrams(&self) -> io::Result<Hashed> {
-        let mut hashed = Hashed::Already;
-        for kind in DATAGRAMS {
+    /// What the hash counts of datagrams over IPv4 and IPv6.
+    pub(crate) fn datagrams_hashed(&self) -> io::Result<[u32; 2]> {
+        let mut hashed = [0; 2];
+        for (kind, bits) in DATAGRAMS.into_iter().zip(&mut hashed) {
             let mut words = vec![0; FLOW_WORDS];
             words[..2].copy_from_slice(&[GET_FLOW_HASH, kind]);
             self.call(&mut words)?;
-            if words[2] != ADDRESSES_AND_PORTS {
-                words = vec![0; FLOW_WORDS];
-                words[..3].copy_from_slice(&[SET_FLOW_HASH, kind, ADDRESSES_AND_PORTS]);
-                self.call(&mut words)?;
-                hashed = Hashed::Now;
-            }
+            *bits = words[2];
         }
         Ok(hashed)
+    }
+
+    /// Has the ports of datagrams count for RSS, too: a tunnel's differ in nothing else.
+    pub(crate) fn hash_ports_of_datagrams(&self) -> io::Result<()> {
+        for kind in DATAGRAMS {
+            let mut words = vec![0; FLOW_WORDS];
+            words[..3].copy_from_slice(&[SET_FLOW_HASH, kind, ADDRESSES_AND_PORTS]);
+            self.call(&mut words)?;
+        }
+        Ok(())
     }
 
     /// What a feature is like, by the name that `ethtool -k` has for it in the kernel.

@@ -4,7 +4,7 @@ use super::ethtool::Channels;
 
 /// How a device spreads what it receives, as far as its driver says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// Queues that packets may come in by; `None`: the driver doesn't say, and it is most likely one.
     pub queues: Option<u32>,
     /// Which queue each value of the hash leads to; `None`: the driver has no such table.

@@ -14,7 +14,7 @@ use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use podway_engine::Portless;
 use podway_tables::{PortId, PortKind};
 use podway_wire::{Addr, Protocol};
-use podway_xsk::{Bind, Plan, Redirect, RedirectSettings, WorkerEdge, WorkerSettings};
+use podway_xsk::{Bind, Mode, Plan, Redirect, RedirectSettings, WorkerEdge, WorkerSettings};
 use support::Namespace;
 use wire::*;
 
@@ -437,10 +437,10 @@ fn r4_a_device_that_lost_the_program_has_it_again() {
         return;
     }
     with_port(PortKind::Uplink, |redirect| {
-        assert!(!redirect.restore("lo").expect("it is there"));
+        assert!(!redirect.restore("lo", Mode::Generic).expect("it is there"));
         support::run("ip link set lo xdp off");
         support::run("ip link set lo xdpgeneric off");
-        assert!(redirect.restore("lo").expect("restored"));
-        assert!(!redirect.restore("lo").expect("it is there"));
+        assert!(redirect.restore("lo", Mode::Generic).expect("restored"));
+        assert!(!redirect.restore("lo", Mode::Generic).expect("it is there"));
     });
 }

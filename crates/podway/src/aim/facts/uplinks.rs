@@ -233,10 +233,24 @@ impl Facts {
     }
 
     pub(super) fn closed(&mut self, port: PortId) -> Due {
-        match self.uplinks.closed(port) {
+        let is_other = self.uplinks.closed(port);
+        if is_other || port == UPLINK {
+            self.nics.forgive();
+        }
+        match is_other {
             true => self.follow_uplinks(),
             false => self.forget(port, WireState::Leaving),
         }
+    }
+
+    /// The devices of all uplinks that are to be open, by index.
+    pub fn uplink_devices(&self) -> BTreeMap<u32, String> {
+        let first = self.kernel.iter().map(|it| &it.seen.uplink);
+        let first = first.map(|it| (it.ifindex, it.name.clone()));
+        let more = self.uplinks();
+        first
+            .chain(more.map(|(_, it)| (it.ifindex, it.name.clone())))
+            .collect()
     }
 
     /// The uplinks beside the first that are to be open, by port.

@@ -66,7 +66,21 @@ def step(name, work, *arguments):
         text, outcome = traceback.format_exc(), "failed"
     steps.append({"name": name, "outcome": outcome, "text": text, "seconds": round(time.monotonic() - began)})
     print(f"{outcome}: {name}: {text} ({time.monotonic() - began:.0f} s)", flush=True)
+    if outcome == "failed":
+        tell(name)
     return outcome != "failed"
+
+
+def tell(name):
+    """Keeps what the nodes were like when a step failed."""
+    out = pathlib.Path(f"/out/{name.replace(' ', '-')}.txt")
+    parts = []
+    for node in NODES:
+        for command in [["ip", "-s", "-d", "link"], ["ip", "addr"], ["ip", "neigh"], ["ethtool", "-x", "eth0"]]:
+            parts.append(inside(node, *command, check=False).stdout)
+        for topic in ["ports", "counters", "status"]:
+            parts.append(run(PODWAY, "show", topic, "--socket", LAB / f"{node}.sock", check=False).stdout)
+    out.write_text("\n".join(parts))
 
 
 # The lab and its uplinks.

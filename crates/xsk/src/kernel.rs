@@ -19,7 +19,7 @@ use crate::port::BULK_FILL;
 use crate::ring::{Layout, TransmitRing};
 
 /// Bytes of a chunk: what fits zero-copy with multi-buffer, and a page.
-pub(crate) const CHUNK: usize = 4096;
+pub const CHUNK: usize = 4096;
 
 /// Entries of a fill and of a receive ring: as many as a port has frames there at most.
 const RECEIVE_ENTRIES: u32 = BULK_FILL;

@@ -31,7 +31,7 @@ pub use attach::Mode;
 pub use claims::Claims;
 pub use edge::{WorkerEdge, WorkerSettings};
 pub use error::{LoadError, PortError, RedirectError};
-pub use kernel::Bound;
+pub use kernel::{Bound, CHUNK};
 pub use mapping::{map_words, use_huge_pages};
 pub use members::Bind;
 pub use nic::{

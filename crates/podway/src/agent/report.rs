@@ -9,7 +9,7 @@ use podway_intent::Tunnel;
 use podway_state::{Flow, Phase};
 use podway_tables::{EndpointId, Exit, Hop, NoWay, PortId, Via};
 use podway_wire::{Addr, FlowKey, Mac, Protocol};
-use podway_xsk::PortStatistics;
+use podway_xsk::{CHUNK, PortStatistics};
 use serde_json::{Map, Value, json};
 
 use super::Agent;
@@ -177,6 +177,25 @@ impl Agent {
         Value::Array(rows)
     }
 
+    /// How each uplink is bound, why not better, and what packet memory it has of its own, in bytes.
+    fn uplinks(&self) -> Vec<Value> {
+        let bound = self.named_ports().filter_map(|(port, name, interface)| {
+            let is_uplink = name.starts_with("uplink");
+            let binding = self.room.binding(port).filter(|_| is_uplink)?;
+            let frames = match binding.bound.has_own_memory() {
+                true => self.config.frames as usize * self.config.workers,
+                false => 0,
+            };
+            Some(json!({
+                "interface": interface,
+                "binding": binding.name(),
+                "why": binding.why.as_ref().map(ToString::to_string),
+                "own_memory": frames * CHUNK,
+            }))
+        });
+        bound.collect()
+    }
+
     /// Every port with what people and the kernel call it.
     fn named_ports(&self) -> impl Iterator<Item = (PortId, String, &str)> {
         let uplink = self.facts.kernel().map(|it| it.seen.uplink.name.as_str());
@@ -262,6 +281,7 @@ impl Agent {
             },
             "cluster_problems": text(&mut self.shown().compiled.problems.iter().map(ToString::to_string)),
             "node_problems": self.facts.node_problems(),
+            "uplinks": self.uplinks(),
             "mended": self.mends,
             "tunnel": self.config.tunnel.to_string(),
             "peers": self.peers(),

@@ -307,7 +307,7 @@ mod tests {
         let table = Setting::Table(vec![0; 4]);
         assert!(wants(&[]).settings.contains(&table));
         let queues = Setting::Queues(combined(1, 4));
-        let with_one = wants(&refused(&[table.clone()]));
+        let with_one = wants(&refused(std::slice::from_ref(&table)));
         assert!(with_one.settings.contains(&queues), "{with_one:?}");
         assert_eq!(with_one.unowned, None);
         let with_both = wants(&refused(&[table, queues]));

@@ -139,6 +139,21 @@ fn options(ifindex: u32) -> io::Result<bpf_xdp_query_opts> {
     result(status).map(|_| options)
 }
 
+/// Takes a program of ours off a device, whoever left it there; true if there was one.
+pub(crate) fn take_off(interface: &str, ifindex: u32) -> Result<bool, RedirectError> {
+    let Some(present) = query(interface, ifindex)? else {
+        return Ok(false);
+    };
+    let old = match own_program(interface, &present) {
+        Ok(old) => old,
+        Err(RedirectError::ForeignProgram { .. }) => return Ok(false),
+        Err(other) => return Err(other),
+    };
+    set(ifindex, -1, Some(&old), present.mode)
+        .map_err(|error| RedirectError::attach(interface, error))?;
+    Ok(true)
+}
+
 /// Takes `program` off the device if it is the one that is there.
 pub(crate) fn detach(
     program: BorrowedFd<'_>,

@@ -231,6 +231,11 @@ impl Redirect {
         attach::restore(self.program.as_fd(), interface, ifindex, mode)
     }
 
+    /// Takes a program of ours off a device that is no port, whoever left it there; true if there was one.
+    pub fn take_off(&self, interface: &str) -> Result<bool, RedirectError> {
+        attach::take_off(interface, interface_index(interface)?)
+    }
+
     /// How many packets met each end, by name, summed over all CPUs.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, RedirectError> {
         REASONS

@@ -3,7 +3,7 @@
 //! A crowd of starting pods holds that lock for half a minute. Steps that need it are carried out here, one after the other,
 //! while tables go on being published; what came of each is reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,14 +256,13 @@ impl Hand {
                 gone.push(*id);
             }
         }
+        let opening = look.uplinks.keys().copied();
+        let opening = opening.chain([self.node.dataplane().ifindex]);
+        let opening: BTreeSet<u32> = opening.collect();
+        let ports = (&look.devices[..], &self.modes);
         let mended = self
             .devices
-            .mend(
-                &self.node,
-                &self.redirect,
-                (&look.devices, &self.modes),
-                &devices,
-            )
+            .mend((&self.node, &self.redirect), ports, &opening, &devices)
             .await;
         seen.mended.extend(mended.mends);
         seen.problems.extend(mended.problems);

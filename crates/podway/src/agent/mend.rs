@@ -1,6 +1,6 @@
 //! What others did to the devices that carry packets to us is put right (R4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use podway_host::node::{Device, Mend, Node, Ours};
@@ -38,12 +38,12 @@ pub(super) struct Mended {
 }
 
 impl Devices {
-    /// Makes the devices of open ports what they were.
+    /// Makes the devices of open ports what they were, and those that are no ports and no uplinks any more nobody's.
     pub(super) async fn mend(
         &mut self,
-        node: &Node,
-        redirect: &Arc<Redirect>,
+        (node, redirect): (&Node, &Arc<Redirect>),
         (open, modes): (&[(PortId, Port)], &BTreeMap<PortId, Mode>),
+        opening: &BTreeSet<u32>,
         devices: &[Device],
     ) -> Mended {
         let mut mended = Mended::default();
@@ -56,6 +56,13 @@ impl Devices {
             if let PortKind::Pod(_) = port.kind {
                 self.mend_pod(node, port, device, &mut mended).await;
             }
+        }
+        let is_port = |ifindex| open.iter().any(|(_, port)| port.ifindex == ifindex);
+        let left = devices.iter().filter(|it| {
+            it.program != 0 && !is_port(it.ifindex) && pod_of_alias(&it.alias).is_none()
+        });
+        for device in left.filter(|it| !opening.contains(&it.ifindex)) {
+            take_off(redirect, device, &mut mended).await;
         }
         self.aliases
             .retain(|ifindex, _| devices.iter().any(|it| it.ifindex == *ifindex));
@@ -118,6 +125,20 @@ async fn restore(
     match beside(move || program.restore(&name, mode)).await {
         Ok(true) => {
             let detail = format!("XDP of {}", device.name);
+            mended.mends.push(Mend::new(Ours::Program, detail));
+        }
+        Ok(false) => {}
+        Err(error) => mended.problems.push(error.to_string()),
+    }
+}
+
+/// A program that an earlier agent left drops what is ours, which now comes in by what the device is a part of, or is the
+/// host's.
+async fn take_off(redirect: &Arc<Redirect>, device: &Device, mended: &mut Mended) {
+    let (program, name) = (redirect.clone(), device.name.clone());
+    match beside(move || program.take_off(&name)).await {
+        Ok(true) => {
+            let detail = format!("an earlier agent's XDP of {}", device.name);
             mended.mends.push(Mend::new(Ours::Program, detail));
         }
         Ok(false) => {}

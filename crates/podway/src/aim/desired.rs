@@ -20,8 +20,10 @@ pub struct Desired {
     pub tables: Option<Arc<Tables>>,
     /// The devices that are the dataplane's.
     pub ports: BTreeMap<PortId, Port>,
-    /// The uplinks' devices, by index: what they are like as NICs is to be known.
+    /// The uplinks' devices, by index: looks show what they are like as NICs.
     pub uplinks: BTreeMap<u32, String>,
+    /// Those that no look has shown yet.
+    pub unknown: BTreeSet<u32>,
     /// What is to be set of NICs, by device.
     pub nics: BTreeMap<String, Vec<Setting>>,
     /// Why some packets would find no worker all the same; the node is not ready for it.
@@ -85,12 +87,14 @@ pub fn desired(facts: &Facts, tables: &Arc<Tables>) -> Desired {
             tables: None,
             ports: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            unknown: BTreeSet::new(),
             nics: BTreeMap::new(),
             unowned: None,
         },
         Stage::Opening | Stage::Running => Desired {
             tables: Some(tables.clone()),
             ports: ports(facts),
+            unknown: facts.unknown_nics(),
             uplinks: facts.uplink_devices(),
             nics: facts.settings(),
             unowned: facts.unowned(),

@@ -29,8 +29,6 @@ pub struct InForce {
     pub host: Option<Wanted>,
     /// Whether it may be something else by now.
     pub looked: LastLook,
-    /// The uplinks, by index, that were looked at as NICs.
-    pub nics: BTreeSet<u32>,
     /// The services whose health is answered.
     pub listeners: BTreeMap<u16, Name>,
 }
@@ -190,8 +188,8 @@ pub fn steps(now: &InForce, to: &Desired) -> Vec<Step> {
         steps.push(Step::Listen(tables.listeners.clone()));
     }
     steps.extend(of_devices(now, to));
-    let has_seen = to.uplinks.keys().all(|it| now.nics.contains(it));
-    if now.host.as_ref() != Some(&tables.host) || now.looked == LastLook::IsOld || !has_seen {
+    let is_known = to.unknown.is_empty();
+    if now.host.as_ref() != Some(&tables.host) || now.looked == LastLook::IsOld || !is_known {
         steps.push(Step::Look(Look {
             wanted: tables.host.clone(),
             devices: now.ports.clone().into_iter().collect(),
@@ -297,7 +295,6 @@ impl InForce {
             Step::Look(look) => {
                 self.host = Some(look.wanted.clone());
                 self.looked = LastLook::Counts;
-                self.nics = look.uplinks.keys().copied().collect();
             }
             // What the NIC is like now is a fact.
             Step::Prepare(..) => {}

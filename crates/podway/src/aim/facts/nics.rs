@@ -1,6 +1,6 @@
 //! What the uplinks' NICs are like, and what their drivers refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use podway_xsk::{Nic, Place, Refused, Setting, Wants};
 
@@ -98,6 +98,12 @@ impl Facts {
     /// An uplink's own device, as it was last seen.
     pub fn nic(&self, uplink: u32) -> Option<&Nic> {
         self.nics.of.get(&uplink)?.first().map(|it| &it.nic)
+    }
+
+    /// The uplinks that no look has shown as NICs.
+    pub fn unknown_nics(&self) -> BTreeSet<u32> {
+        let all = self.uplink_devices().into_keys();
+        all.filter(|it| self.nic(*it).is_none()).collect()
     }
 
     /// What NICs are to be made, by the device's name.

@@ -15,6 +15,7 @@ mod host_side;
 mod kubernetes;
 mod lives;
 mod matrix;
+mod nics;
 mod path_mtus;
 mod policies;
 mod routes;

@@ -114,8 +114,8 @@ pub(crate) fn restore(
 fn generic_helps(error: &io::Error, kind: PortKind) -> bool {
     match (error.raw_os_error(), kind) {
         (Some(libc::EOPNOTSUPP | ENOTSUPP), _) => true,
-        // A NIC's driver refuses an MTU, features or numbers of queues so; of a veth pair, we choose them.
-        (Some(libc::EINVAL | libc::ERANGE | libc::E2BIG), PortKind::Uplink) => true,
+        // Drivers refuse an MTU, features or numbers of queues so; of pods' devices, we choose them.
+        (Some(libc::EINVAL | libc::ERANGE | libc::E2BIG | libc::ENOSPC), PortKind::Uplink) => true,
         (Some(_) | None, _) => false,
     }
 }

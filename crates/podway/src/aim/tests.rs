@@ -13,7 +13,7 @@ use podway_intent::{
 };
 use podway_tables::{EndpointId, PortId};
 use podway_wire::{Mac, Protocol};
-use podway_xsk::{Channels, Nic, Plan, Setting, Spread};
+use podway_xsk::{Bind, Bound, Capabilities, Channels, Nic, Plan, Setting, Spread};
 use proptest::prelude::*;
 
 use super::*;
@@ -670,4 +670,39 @@ fn d10_the_program_lets_go_before_workers_forget_and_takes_once_all_know() {
         words(&steps),
         ["narrow", "publish", "await", "widen", "listen", "look"]
     );
+}
+
+#[test]
+fn nic4_an_mtu_beyond_one_buffer_opens_the_uplink_anew_as_one_that_carries_it() {
+    let mut world = known();
+    let of_mtu = |world: &World, mtu| {
+        let nic = Nic {
+            capabilities: Capabilities {
+                features: 1 << 3,
+                segments: 1,
+            },
+            ..world.metal("eth0").seen("eth0")
+        };
+        let nics = BTreeMap::from([(world.uplink, vec![nic])]);
+        let Event::Looked(mut looked) = looked(world.uplink, &[], nics) else {
+            panic!("a look");
+        };
+        looked.seen.uplink.mtu = mtu;
+        desired_after(world, Event::Looked(looked))
+    };
+    while world.walk() {}
+    let small = of_mtu(&world, 1_500);
+    assert_eq!(small.ports[&UPLINK].bind, Bind::Nic(Bound::ZeroCopySingle));
+    let large = of_mtu(&world, 9_000);
+    assert_eq!(large.ports[&UPLINK].bind, Bind::Nic(Bound::Copy));
+    world.in_force.ports = small.ports;
+    let shown = words(&steps(&world.in_force, &large));
+    assert_eq!(shown[..2], ["close", "open"]);
+}
+
+/// What is desired once something has happened.
+fn desired_after(world: &World, event: Event) -> Desired {
+    let mut facts = world.facts.clone();
+    facts.take(event);
+    desired(&facts, &world.tables)
 }

@@ -9,9 +9,9 @@ use crate::kernel::Bound;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Bits of `enum netdev_xdp_act`.
-    pub(crate) features: u64,
+    pub features: u64,
     /// Buffers of one packet in zero-copy, at most.
-    pub(crate) segments: u32,
+    pub segments: u32,
 }
 
 /// NETDEV_XDP_ACT_XSK_ZEROCOPY.

@@ -23,7 +23,13 @@ fn moves(lab: &Lab, from: &str, to: &str) {
     let addresses: Vec<String> = addresses
         .iter()
         .filter(|it| it["scope"] == "global")
-        .map(|it| format!("{}/{}", it["local"].as_str().expect("text"), it["prefixlen"]))
+        .map(|it| {
+            format!(
+                "{}/{}",
+                it["local"].as_str().expect("text"),
+                it["prefixlen"]
+            )
+        })
         .collect();
     node_ip(lab, &format!("addr flush dev {from} scope global"));
     node_ip(lab, &format!("link set {to} up"));
@@ -48,7 +54,10 @@ fn nic3_what_is_on_top_of_an_earlier_uplink_is_carried_and_nothing_is_left_below
         return;
     }
     for (to, made) in [
-        ("mac0", &["link add mac0 link eth0 type macvlan mode passthru"][..]),
+        (
+            "mac0",
+            &["link add mac0 link eth0 type macvlan mode passthru"][..],
+        ),
         (
             "br0",
             &[
@@ -60,13 +69,18 @@ fn nic3_what_is_on_top_of_an_earlier_uplink_is_carried_and_nothing_is_left_below
         let lab = Lab::up(&root().join("tests/manifests/plain"));
         // The program stays where the killed agent had it, and drops what is for pods.
         kill_agent(&lab, "node1");
-        made.iter().for_each(|line| node_ip(&lab, line));
+        for line in made {
+            node_ip(&lab, line);
+        }
         moves(&lab, "eth0", to);
         let mut agent = restart(&lab, "node1");
         all_cells_are_right(&lab, to);
         let said = uplink(&lab);
         assert!(said.contains("generic copy"), "{said}");
-        assert!(said.contains("the XDP program is not in the driver"), "{said}");
+        assert!(
+            said.contains("the XDP program is not in the driver"),
+            "{said}"
+        );
         let below = lab.must("node:node1", &["ip", "link", "show", "eth0"]);
         assert!(!below.contains("xdp"), "{below}");
         kill_agent(&lab, "node1");

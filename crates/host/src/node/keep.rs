@@ -165,6 +165,7 @@ mod tests {
             alias: String::new(),
             program: 0,
             master: 0,
+            below: 0,
             is_up: true,
         };
         assert!(differences(&known, &known, "podway-host").is_empty());

@@ -73,6 +73,8 @@ pub struct Device {
     pub program: u32,
     /// The index of the device that it is a part of (a bond, a team, a bridge, a VRF); 0 without one.
     pub master: u32,
+    /// The index of the device that it is made on (a VLAN's, a macvlan's); 0 without one in this namespace.
+    pub below: u32,
     /// Whether somebody set it up.
     pub is_up: bool,
 }
@@ -402,20 +404,27 @@ fn read_device(link: &LinkMessage) -> Device {
         alias: String::new(),
         program: 0,
         master: 0,
+        below: 0,
         is_up: is_up(link),
     };
+    let mut is_elsewhere = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
             LinkAttribute::Controller(index) => device.master = *index,
+            LinkAttribute::Link(index) => device.below = *index,
             LinkAttribute::Xdp(programs) => device.program = program_of(programs),
             LinkAttribute::Address(bytes) => {
                 device.mac = bytes.as_slice().try_into().map_or(device.mac, Mac);
             }
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             _ => (),
         }
+    }
+    if is_elsewhere {
+        device.below = 0;
     }
     device
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podway_host::node::{Device, Node};
-use podway_tables::PortId;
+use podway_tables::{PortId, PortKind};
 use podway_xsk::{Mode, Nic, Redirect, RedirectError, Setting, Why};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -195,7 +195,10 @@ impl Hand {
         workers: &[Worker],
     ) -> Result<Binding, AgentError> {
         let device = self.node.network().device(&port.interface).await?;
-        let mtu = device.map_or(0, |it| it.mtu);
+        let mtu = device.as_ref().map_or(0, |it| it.mtu);
+        if let (PortKind::Uplink, Some(device)) = (port.kind, &device) {
+            self.clear_below(device).await?;
+        }
         let (redirect, interface, kind) =
             (self.redirect.clone(), port.interface.clone(), port.kind);
         let mut binding = beside(move || {
@@ -218,6 +221,20 @@ impl Hand {
         }
         self.modes.insert(id, binding.mode);
         Ok(binding)
+    }
+
+    /// Takes what an earlier agent left off the devices that an uplink is made of: the kernel refuses that once the uplink has
+    /// the program, and until then what is ours is dropped there.
+    async fn clear_below(&self, uplink: &Device) -> Result<(), AgentError> {
+        let ours = self.redirect.program_id();
+        let is_below = |it: &Device| it.master == uplink.ifindex || it.ifindex == uplink.below;
+        for device in self.node.devices().await? {
+            if is_below(&device) && device.program != 0 && device.program != ours {
+                let (redirect, name) = (self.redirect.clone(), device.name);
+                beside(move || redirect.take_off(&name)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Has a NIC be as the workers need it.

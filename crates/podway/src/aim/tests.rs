@@ -517,6 +517,7 @@ fn looked(uplink: u32, gone: &[PortId], nics: BTreeMap<u32, Vec<Nic>>) -> Event 
         alias: String::new(),
         program: 0,
         master: 0,
+        below: 0,
         is_up: true,
     };
     Event::Looked(Box::new(Looked {

@@ -83,7 +83,7 @@ fn nic3_what_is_on_top_of_an_earlier_uplink_is_carried_and_nothing_is_left_below
         );
         let below = lab.must("node:node1", &["ip", "link", "show", "eth0"]);
         assert!(!below.contains("xdp"), "{below}");
-        kill_agent(&lab, "node1");
+        agent.kill().expect("it runs");
         agent.wait().expect("it has ended");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bench::{Lab, eventually, no_wrong_cell, root, unprivileged};
+use crate::bench::{Lab, eventually, no_wrong_cell, root};
 use crate::deaths::{kill_agent, restart};
 use crate::storage::{PATIENCE, node_ip};
 
@@ -50,7 +50,7 @@ fn all_cells_are_right(lab: &Lab, when: &str) {
 
 #[test]
 fn nic3_what_is_on_top_of_an_earlier_uplink_is_carried_and_nothing_is_left_below_it() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     for (to, made) in [
@@ -126,7 +126,7 @@ fn receiving(lab: &Lab) -> String {
 
 #[test]
 fn nic1_queues_without_a_worker_are_given_up_at_the_start_and_when_others_take_more() {
-    if unprivileged() {
+    if !podway_needs::root() {
         return;
     }
     let lent = Lent::make();

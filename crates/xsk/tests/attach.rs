@@ -74,7 +74,7 @@ fn veth_is_native_and_loopback_generic() {
 
 #[test]
 fn nic2_a_program_that_is_lost_comes_back_where_it_ran_and_nowhere_else() {
-    if !support::privileged() {
+    if !podway_needs::root() {
         return;
     }
     let node = Namespace::new("where");

@@ -273,11 +273,10 @@ fn engine(flows: u32) -> (Engine, Arc<Counters>) {
     let _ = shared.flows.memory().map(use_huge_pages);
     let counters = shared.counters.clone();
     let settings = Settings {
-        worker: 0,
         timeouts: Default::default(),
         existing: Default::default(),
     };
-    (Engine::new(settings, shared), counters)
+    (Engine::new(settings, shared.part(0)), counters)
 }
 
 /// The packets of a kind, and where they come in.

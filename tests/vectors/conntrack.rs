@@ -133,14 +133,14 @@ fn judge(world: &World, entry: &Entry) -> Result<()> {
     };
     shared
         .flows
-        .insert(0, &flow, 0)
+        .share(0)
+        .insert(&flow, 0)
         .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
     let settings = Settings {
-        worker: 0,
         timeouts: Timeouts::default(),
         existing: Default::default(),
     };
-    let mut engine = Engine::new(settings, shared.clone());
+    let mut engine = Engine::new(settings, shared.part(0));
     let bytes = bytes_of(&packet, ingress)?;
     let mut chunk = vec![0; 2048];
     chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(&bytes);

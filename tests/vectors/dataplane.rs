@@ -132,12 +132,10 @@ impl Dataplane {
 /// An engine that remembers nothing yet.
 pub(crate) fn engine() -> Engine {
     let settings = Settings {
-        worker: 0,
         timeouts: Timeouts::default(),
         existing: Default::default(),
     };
-    let shared = Shared::brief();
-    Engine::new(settings, shared)
+    Engine::new(settings, Shared::brief().part(0))
 }
 
 /// Sends the first packet of a connection in by a port: its verdict, and what was decided.

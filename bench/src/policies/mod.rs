@@ -104,13 +104,12 @@ fn labels(cluster: &mut Cluster, compiler: &mut Compiler) -> anyhow::Result<Summ
 
 /// Nanoseconds of a flow's first packet, which the pod's policies allow: decided, remembered, put into the tunnel.
 fn miss(snapshot: &Snapshot) -> anyhow::Result<f64> {
-    let shared = Shared::new(FLOWS * 8, 1, SEED);
+    let part = Shared::new(FLOWS * 8, 1, SEED).part(0);
     let settings = Settings {
-        worker: 0,
         timeouts: Default::default(),
         existing: Default::default(),
     };
-    let mut engine = Engine::new(settings, shared);
+    let mut engine = Engine::new(settings, part);
     let targets: Vec<_> = (0..FEW).flat_map(world::allowed).collect();
     ensure!(targets.len() > 100, "{} targets", targets.len());
     let mut memory = vec![0; BATCH * CHUNK];

@@ -146,11 +146,11 @@ impl Worker {
         let workers = self.shared.counters.workers();
         let share = (self.shared.flows.capacity() / workers) as u64;
         let settings = Settings {
-            worker: self.index,
             timeouts: Default::default(),
             existing: Default::default(),
         };
-        let (mut engine, mut reader) = (Engine::new(settings, self.shared), self.reader);
+        let mut engine = Engine::new(settings, self.shared.part(self.index));
+        let mut reader = self.reader;
         let start = Instant::now();
         let (mut swept, mut idle_turns) = (0, 0);
         while !stop.load(Ordering::Relaxed) {

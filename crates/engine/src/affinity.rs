@@ -3,7 +3,7 @@
 //! An entry is a flow of its own kind in the flow table: client and service are its key, the backend is its decision.
 //! It is bounded, shared between workers and swept as flows are, and costs no table of its own.
 
-use podway_state::{Decision, FlowTable, Handle, NewFlow, Refused};
+use podway_state::{Decision, FlowTable, Handle, NewFlow, Refused, Share};
 use podway_tables::{Backend, ServiceKey};
 use podway_wire::{Addr, FlowKey, Protocol};
 
@@ -66,12 +66,12 @@ impl Client {
     /// Notes that the client was given `backend`; a full table forgets, and the client is spread as if it were new.
     pub(crate) fn note(
         &self,
-        table: &FlowTable,
-        worker: usize,
+        share: &Share,
         last: Option<Stays>,
         backend: Backend,
         (timeout_s, now_ms): (u32, u32),
     ) {
+        let table = share.table();
         if let Some(last) = last {
             if last.backend == backend {
                 return table.touch(last.entry, now_ms);
@@ -91,7 +91,7 @@ impl Client {
             decision,
             tracking,
         };
-        match table.insert(worker, &entry, now_ms) {
+        match share.insert(&entry, now_ms) {
             // It waits for no answer.
             Ok(entry) => drop(table.answered(entry)),
             Err(

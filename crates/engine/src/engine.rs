@@ -6,7 +6,7 @@ mod wait;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use podway_state::{Counters, FlowTable, Fragments, PathMtus};
+use podway_state::{Fragments, PathMtus};
 use podway_tables::{Hop, PortId, Snapshot};
 use podway_wire::unfinished::Completed;
 use podway_wire::{Addr, Fragment, Icmp, Parsed, TCP_SYN, edit, embedded};
@@ -23,21 +23,18 @@ use crate::receive::{Kind, receive};
 use crate::related::related;
 use crate::remember::PackedLastHop;
 use crate::segment_size::{longest, offer};
+use crate::shared::Part;
 use crate::sums::Watched;
 use crate::track::{Timeouts, begins};
 use crate::wants::Wants;
-use crate::{BATCH, Batch, DropReason, Hits, Observed, Packet, Parts, Portless, Spares, Verdict};
+use crate::{BATCH, Batch, DropReason, Observed, Packet, Parts, Portless, Spares, Verdict};
 
 /// ICMP errors of our own that a worker sends in a second at most (RFC 1812, 4.3.2.8).
 const ERRORS_PER_S: u32 = 1_000;
-/// Datagrams in fragments that are known at a time.
-const DATAGRAMS: usize = 1_024;
 
 /// What an engine is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The worker's index: it owns this part of the flow table and this row of counters.
-    pub worker: usize,
     /// How long idle flows are kept.
     pub timeouts: Timeouts,
     /// What a change of policy means for flows that were allowed before it.
@@ -54,57 +51,11 @@ pub enum Existing {
     Keep,
 }
 
-/// What the engines of all workers share.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// Remembered decisions.
-    pub flows: Arc<FlowTable>,
-    /// Datagrams whose fragments are on their way.
-    pub fragments: Arc<Fragments>,
-    /// Paths on which less fits than on our own wire.
-    pub paths: Arc<Paths>,
-    /// A row of [`crate::COUNTERS`] for each worker.
-    pub counters: Arc<Counters>,
-    /// What policies did.
-    pub hits: Arc<Hits>,
-}
-
-impl Shared {
-    /// State for one worker and a packet or two, as `explain` needs it: quickly made.
-    pub fn brief() -> Shared {
-        Shared {
-            flows: Arc::new(FlowTable::new(64, 1, 0)),
-            fragments: Arc::new(Fragments::new(1)),
-            paths: Arc::new(Paths::brief()),
-            counters: Arc::new(Counters::new(1, crate::COUNTERS)),
-            hits: Arc::new(Hits::brief()),
-        }
-    }
-
-    /// State for this many flows and workers; `seed` should be random, so that nobody can aim at one bucket.
-    pub fn new(flows: usize, workers: usize, seed: u64) -> Shared {
-        Shared::with(FlowTable::new(flows, workers, seed), workers)
-    }
-
-    /// State for this many workers around a flow table that is there.
-    pub fn with(flows: FlowTable, workers: usize) -> Shared {
-        Shared {
-            flows: Arc::new(flows),
-            fragments: Arc::new(Fragments::new(DATAGRAMS)),
-            paths: Arc::default(),
-            counters: Arc::new(Counters::new(workers, crate::COUNTERS)),
-            hits: Arc::new(Hits::new(workers)),
-        }
-    }
-}
-
 /// One worker's engine.
 pub struct Engine {
     flows: Flows,
     fragments: Arc<Fragments>,
     paths: Arc<Paths>,
-    counters: Arc<Counters>,
-    worker: usize,
     /// What the batch has counted so far.
     tally: [Cell<u32>; Event::ALL.len()],
     errors: Allowance,
@@ -141,15 +92,19 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Engine {
-    /// A worker's engine on what all share.
-    pub fn new(settings: Settings, shared: Shared) -> Engine {
-        let worker = settings.worker;
+    /// A worker's engine, with its part of what all share.
+    pub fn new(settings: Settings, part: Part) -> Engine {
+        let Part {
+            flows,
+            fragments,
+            paths,
+            counters,
+            hits,
+        } = part;
         Engine {
-            flows: Flows::new(&shared, settings),
-            fragments: shared.fragments,
-            paths: shared.paths,
-            counters: shared.counters,
-            worker,
+            flows: Flows::new(flows, counters, hits, settings),
+            fragments,
+            paths,
             tally: std::array::from_fn(|_| Cell::new(0)),
             errors: Allowance::new(ERRORS_PER_S),
             watched: Watched::new(),
@@ -239,7 +194,7 @@ impl Engine {
                 Verdict::Transmit(port)
             }
             Err(reason) => {
-                self.counters.add(self.worker, drop_index(reason), 1);
+                self.flows.counters().add(drop_index(reason), 1);
                 Verdict::Drop(reason)
             }
         }
@@ -516,7 +471,7 @@ impl Engine {
         for (index, counted) in self.tally.iter().enumerate() {
             match counted.take() {
                 0 => {}
-                count => self.counters.add(self.worker, index, u64::from(count)),
+                count => self.flows.counters().add(index, u64::from(count)),
             }
         }
     }

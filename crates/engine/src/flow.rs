@@ -1,9 +1,8 @@
 //! From a packet to its way: a remembered decision that still holds, or a new one that is then remembered.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
-use podway_state::{Counters, FlowTable, Hit, INHERITED, NewFlow, Refused};
+use podway_state::{FlowTable, Hit, INHERITED, NewFlow, Refused, Row, Share};
 use podway_tables::{Backend, Hop, Snapshot};
 use podway_wire::{Addr, FlowKey, Parsed, Protocol};
 
@@ -11,7 +10,8 @@ use crate::affinity::{self, Client, Stays};
 use crate::count::event_index;
 use crate::decide::{Arrival, Decision, Reply, Stop, decide};
 use crate::emit::Towards;
-use crate::engine::{Existing, Moment, Settings, Shared};
+use crate::engine::{Existing, Moment, Settings};
+use crate::hits::OwnHits;
 use crate::inherit::inherited;
 use crate::judged::Judged;
 use crate::remember::{Known, PackedLastHop, Remembered};
@@ -95,9 +95,8 @@ impl Portless {
 
 /// The flow table, as one worker uses it.
 pub(crate) struct Flows {
-    table: Arc<FlowTable>,
-    counters: Arc<Counters>,
-    worker: usize,
+    share: Share,
+    counters: Row,
     timeouts: Timeouts,
     existing: Existing,
     last: Option<Decision>,
@@ -106,20 +105,15 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    pub(crate) fn new(shared: &Shared, settings: Settings) -> Flows {
-        let Settings {
-            worker,
-            timeouts,
-            existing,
-        } = settings;
+    pub(crate) fn new(share: Share, counters: Row, hits: OwnHits, settings: Settings) -> Flows {
+        let Settings { timeouts, existing } = settings;
         Flows {
-            table: shared.flows.clone(),
-            counters: shared.counters.clone(),
-            worker,
+            share,
+            counters,
             timeouts,
             existing,
             last: None,
-            judged: Judged::new(shared.hits.clone(), worker),
+            judged: Judged::new(hits),
             portless: RefCell::default(),
         }
     }
@@ -140,29 +134,30 @@ impl Flows {
     #[inline]
     pub(crate) fn prefetch(&self, key: &FlowKey) -> u64 {
         let hash = self.hash(key);
-        self.table.prefetch(hash);
+        self.table().prefetch(hash);
         hash
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &FlowTable {
-        &self.table
+        self.share.table()
     }
 
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
-        self.table.hash(&key.words())
+        self.table().hash(&key.words())
     }
 
     /// The hash of an address alone.
     pub(crate) fn hash_of(&self, addr: &Addr) -> u64 {
         let [high, low] = addr.words();
-        self.table.hash(&[high, low, 0, 0, 0])
+        self.table().hash(&[high, low, 0, 0, 0])
     }
 
     /// What is remembered of a packet's flow.
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey, hash: u64) -> Option<Hit> {
-        self.table.lookup(&key.words(), hash)
+        self.table().lookup(&key.words(), hash)
     }
 
     /// The way that was remembered, judged again if what decided it has changed since; `None` if it holds no more.
@@ -215,7 +210,7 @@ impl Flows {
             (
                 client,
                 timeout_s,
-                client.stays(&self.table, (timeout_s, moment.now_ms)),
+                client.stays(self.table(), (timeout_s, moment.now_ms)),
             )
         });
         let last = stays.and_then(|(_, _, last)| last);
@@ -259,7 +254,7 @@ impl Flows {
     /// Notes that a packet of a remembered flow goes its way.
     #[inline]
     pub(crate) fn see(&self, hit: &Hit, parsed: &Parsed, now_ms: u32) -> Heard {
-        self.table.touch(hit.flow, now_ms);
+        self.table().touch(hit.flow, now_ms);
         let heading = Heading::of(hit.direction);
         let track = Track(hit.tracking);
         let mut next = track.next(heading, parsed.tcp_flags);
@@ -268,10 +263,10 @@ impl Flows {
         }
         if next != track {
             // Another worker may have noted something meanwhile: then the next packet will note this.
-            self.table.track(hit.flow, track.0, next.0);
+            self.table().track(hit.flow, track.0, next.0);
         }
         if next.is_answered() && !track.is_answered() {
-            let _ = self.table.answered(hit.flow);
+            let _ = self.table().answered(hit.flow);
             return Heard::First;
         }
         Heard::More
@@ -295,7 +290,7 @@ impl Flows {
             stay,
         } = fresh;
         if let Some(before) = before {
-            let _ = self.table.remove(before.flow);
+            let _ = self.table().remove(before.flow);
         }
         let original = parsed.key.words();
         let mut track = Track::new(parsed.key.protocol).next(Heading::Forward, parsed.tcp_flags);
@@ -315,7 +310,7 @@ impl Flows {
                 },
                 tracking: track.0,
             };
-            match self.table.insert(self.worker, &flow, moment.now_ms) {
+            match self.share.insert(&flow, moment.now_ms) {
                 Ok(_) => {
                     self.count(Event::Remembered);
                     let portless = Portless::of(&parsed.key, &way.translated, remembered.forward);
@@ -357,7 +352,7 @@ impl Flows {
             backend,
             timeout_s,
         } = stay;
-        client.note(&self.table, self.worker, last, backend, (timeout_s, now_ms));
+        client.note(&self.share, last, backend, (timeout_s, now_ms));
     }
 
     /// The decision of a flow, if it still holds, in [`Remembered`]'s words; a flow that no longer does is forgotten.
@@ -386,7 +381,7 @@ impl Flows {
     ) -> Result<Option<Remembered>, Stop> {
         let snapshot = moment.snapshot;
         let Some(decision) = self.settled(key, hit) else {
-            let _ = self.table.remove(hit.flow);
+            let _ = self.table().remove(hit.flow);
             return Ok(None);
         };
         let pair = Pair::of(key, hit);
@@ -441,7 +436,7 @@ impl Flows {
             // It stays, so that whatever else comes for it is answered, too.
             Second::Ended => return Err(Stop::Reply(Reply::Reset)),
             Second::Gone => {
-                let _ = self.table.remove(hit.flow);
+                let _ = self.table().remove(hit.flow);
                 return Ok(None);
             }
         };
@@ -454,12 +449,12 @@ impl Flows {
                     words: remembered.words(),
                     sequence: snapshot.sequence,
                 };
-                let _ = self.table.set_decision(hit.flow, &decision);
+                let _ = self.table().set_decision(hit.flow, &decision);
                 Ok(Some(remembered))
             }
             // N12: it is remembered while its packets come, or the other end's would begin it anew the other way round.
             Err(stop) => {
-                self.table.touch(hit.flow, moment.now_ms);
+                self.table().touch(hit.flow, moment.now_ms);
                 Err(stop)
             }
         }
@@ -479,12 +474,18 @@ impl Flows {
     }
 
     fn count(&self, event: Event) {
-        self.counters.add(self.worker, event_index(event), 1);
+        self.counters.add(event_index(event), 1);
+    }
+
+    /// What the worker counts in.
+    #[inline]
+    pub(crate) fn counters(&self) -> &Row {
+        &self.counters
     }
 
     pub(crate) fn sweep(&self, slots: usize, now_ms: u32) {
         let timeouts = &self.timeouts;
-        self.table.sweep(self.worker, slots, now_ms, |tracking, _| {
+        self.share.sweep(slots, now_ms, |tracking, _| {
             Track(tracking).timeout_ms(timeouts)
         });
     }

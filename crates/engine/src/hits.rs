@@ -1,6 +1,8 @@
 //! What policies did: counted when a flow is decided or looked at again, never for the packets that follow.
 
-use podway_state::Counters;
+use std::sync::Arc;
+
+use podway_state::{Counters, Row};
 use podway_tables::{Direction, EndpointId, RuleId};
 
 /// Rules of one node that are counted apart.
@@ -22,7 +24,20 @@ pub enum Cause {
 /// How often each cause decided: a row for each worker, of fixed size.
 #[derive(Debug)]
 pub struct Hits {
-    counters: Counters,
+    counters: Arc<Counters>,
+    places: Places,
+}
+
+/// A worker's row of them.
+#[derive(Debug)]
+pub(crate) struct OwnHits {
+    row: Row,
+    places: Places,
+}
+
+/// For how many of each kind there is room.
+#[derive(Clone, Copy, Debug)]
+struct Places {
     rules: usize,
     endpoints: usize,
 }
@@ -40,15 +55,14 @@ impl Hits {
 
     fn with_room(workers: usize, rules: usize, endpoints: usize) -> Hits {
         Hits {
-            counters: Counters::new(workers, 1 + 2 * rules + 2 * endpoints),
-            rules,
-            endpoints,
+            counters: Arc::new(Counters::new(workers, 1 + 2 * rules + 2 * endpoints)),
+            places: Places { rules, endpoints },
         }
     }
 
     /// How often a cause decided; `None` if there is no room for it.
     pub fn of(&self, cause: Cause) -> Option<u64> {
-        Some(self.counters.total(self.place(cause)?))
+        Some(self.counters.total(self.places.of(cause)?))
     }
 
     /// How often causes decided that there is no room for.
@@ -56,12 +70,23 @@ impl Hits {
         self.counters.total(0)
     }
 
-    /// Counts for a worker; for that worker's thread only.
-    pub(crate) fn count(&self, worker: usize, cause: Cause) {
-        self.counters.add(worker, self.place(cause).unwrap_or(0), 1);
+    /// A worker's row, if nobody has it.
+    pub(crate) fn own(&self, worker: usize) -> OwnHits {
+        OwnHits {
+            row: self.counters.row(worker),
+            places: self.places,
+        }
     }
+}
 
-    fn place(&self, cause: Cause) -> Option<usize> {
+impl OwnHits {
+    pub(crate) fn count(&self, cause: Cause) {
+        self.row.add(self.places.of(cause).unwrap_or(0), 1);
+    }
+}
+
+impl Places {
+    fn of(&self, cause: Cause) -> Option<usize> {
         let below = |id: u32, limit: usize| Some(id as usize).filter(|place| *place < limit);
         let (start, place) = match cause {
             Cause::Rule(id) => (0, below(id.0, self.rules)?),
@@ -97,8 +122,9 @@ mod tests {
             isolation(0, Direction::Egress),
             isolation(1, Direction::Egress),
         ];
+        let workers = [0, 1].map(|worker| hits.own(worker));
         for (times, cause) in (1..).zip(all) {
-            (0..times).for_each(|_| hits.count(times % 2, cause));
+            (0..times).for_each(|_| workers[times % 2].count(cause));
         }
         let counts: Vec<_> = all.iter().map(|cause| hits.of(*cause)).collect();
         assert_eq!(counts, (1..=8).map(Some).collect::<Vec<Option<u64>>>());
@@ -108,7 +134,7 @@ mod tests {
             isolation(2, Direction::Egress),
         ];
         for cause in beyond {
-            hits.count(0, cause);
+            workers[0].count(cause);
             assert_eq!(hits.of(cause), None);
         }
         assert_eq!(hits.elsewhere(), 3);

@@ -1,28 +1,26 @@
 //! Who is counted for a decision, and what observed policies would have made of it.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use podway_tables::{Direction, EndpointId, Judgement};
 use podway_wire::FlowKey;
 
 use crate::decide::{Decision, Question, egress_question, ingress_question};
 use crate::engine::Moment;
+use crate::hits::OwnHits;
 use crate::observed::{LastObserved, Noted};
-use crate::{Cause, Hits, Observed};
+use crate::{Cause, Observed};
 
 /// What a worker tells of its decisions.
 pub(crate) struct Judged {
-    hits: Arc<Hits>,
-    worker: usize,
+    hits: OwnHits,
     last: RefCell<LastObserved>,
 }
 
 impl Judged {
-    pub(crate) fn new(hits: Arc<Hits>, worker: usize) -> Judged {
+    pub(crate) fn new(hits: OwnHits) -> Judged {
         Judged {
             hits,
-            worker,
             last: RefCell::new(LastObserved::new()),
         }
     }
@@ -90,7 +88,7 @@ impl Judged {
 
     fn count(&self, cause: Option<Cause>) {
         if let Some(cause) = cause {
-            self.hits.count(self.worker, cause);
+            self.hits.count(cause);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The flow table: remembered decisions, found by either of a flow's two keys, shared by all workers without locks.
 //!
-//! Each worker takes and gives back slots of its own share only, whose size is the capacity divided by the workers.
+//! Each worker takes and gives back slots of its own [`Share`] only, whose size is the capacity divided by the workers.
 //! Everything else may be done to any flow by anyone who has its handle; a handle of a flow that is gone does nothing.
 //! Times are milliseconds of one clock that may wrap; timeouts stay below 2^31 ms (24 days).
 
@@ -9,13 +9,17 @@ mod insert;
 mod resume;
 mod sweep;
 
+use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
 use crate::hash::Seed;
 use crate::index::Index;
+use crate::owners::Owners;
 use crate::partition::Partition;
 use crate::slot::{Decision, Direction, Key, Meta, Phase, State};
 use crate::slots::Slots;
@@ -35,6 +39,16 @@ pub struct FlowTable {
     index: Index,
     slots: Slots,
     partitions: Box<[CachePadded<Partition>]>,
+    owners: Owners,
+}
+
+/// A worker's share of the table: flows are remembered in it, and those that are over swept out of it, by nobody else.
+#[derive(Debug)]
+pub struct Share {
+    table: Arc<FlowTable>,
+    worker: usize,
+    /// It may go to another thread, but not be used by two.
+    of_one_thread: PhantomData<Cell<()>>,
 }
 
 /// Names one flow for as long as it lives; of no effect afterwards.
@@ -148,7 +162,21 @@ impl FlowTable {
             seed: Seed::new(seed),
             index: Index::new(slots.len().next_power_of_two()),
             partitions: partitions.collect(),
+            owners: Owners::new(workers),
             slots,
+        }
+    }
+
+    /// A worker's share; the next one can have it when it is dropped.
+    ///
+    /// # Panics
+    /// If there is no such worker, or if its share is another's.
+    pub fn share(self: &Arc<FlowTable>, worker: usize) -> Share {
+        self.owners.take(worker);
+        Share {
+            table: self.clone(),
+            worker,
+            of_one_thread: PhantomData,
         }
     }
 
@@ -303,6 +331,24 @@ impl FlowTable {
     fn sum(&self, count: impl Fn(&Partition) -> u32) -> usize {
         let counts = self.partitions.iter().map(|partition| count(partition));
         counts.map(|count| count as usize).sum()
+    }
+}
+
+impl Share {
+    /// The whole table.
+    #[inline]
+    pub fn table(&self) -> &FlowTable {
+        &self.table
+    }
+
+    fn own(&self) -> &Partition {
+        &self.table.partitions[self.worker]
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.table.owners.give_back(self.worker);
     }
 }
 

@@ -9,6 +9,7 @@ mod flows;
 mod fragments;
 mod hash;
 mod index;
+mod owners;
 mod partition;
 mod path_mtus;
 mod prefetch;
@@ -17,8 +18,8 @@ mod slot;
 mod slots;
 mod sync;
 
-pub use counters::Counters;
-pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Tracked};
+pub use counters::{Counters, Row};
+pub use flows::{Flow, FlowTable, Gone, Handle, Hit, NewFlow, Refused, Share, Tracked};
 #[cfg(not(loom))]
 pub use flows::{Foreign, Resumed};
 pub use fragments::{Fragments, Later, Range, Refusal, WAITING_BYTES};

@@ -54,9 +54,9 @@ fn insert_both(table: &Arc<FlowTable>, flows: [NewFlow; 2]) -> [Result<Handle, R
     let [first, second] = flows;
     let other = thread::spawn({
         let table = table.clone();
-        move || table.insert(1, &second, 0)
+        move || table.share(1).insert(&second, 0)
     });
-    let first = table.insert(0, &first, 0);
+    let first = table.share(0).insert(&first, 0);
     [first, other.join().expect("no panic")]
 }
 
@@ -105,15 +105,15 @@ fn of_two_flows_with_one_reply_key_one_wins() {
 fn one_wins_also_when_an_older_flow_makes_room_for_one_of_them() {
     model(|| {
         let table = Arc::new(FlowTable::new(2, 2, 1));
-        let older = table.insert(0, &flow(8, 9, 5), 0).expect("room");
+        let older = table.share(0).insert(&flow(8, 9, 5), 0).expect("room");
         let other = thread::spawn({
             let table = table.clone();
-            move || table.insert(1, &flow(1, 3, 20), 0)
+            move || table.share(1).insert(&flow(1, 3, 20), 0)
         });
         table.remove(older).expect("alive");
-        assert_eq!(table.sweep(0, 1, 0, |_, _| u32::MAX), 1);
+        assert_eq!(table.share(0).sweep(1, 0, |_, _| u32::MAX), 1);
         match [
-            table.insert(0, &flow(1, 2, 10), 0),
+            table.share(0).insert(&flow(1, 2, 10), 0),
             other.join().expect("no panic"),
         ] {
             [Ok(flow), Err(Refused::Exists(hit))] | [Err(Refused::Exists(hit)), Ok(flow)] => {
@@ -145,14 +145,14 @@ fn two_ends_that_call_each_other_share_one_flow() {
 fn a_reader_never_sees_two_flows_in_one_while_a_slot_is_reused() {
     model(|| {
         let table = Arc::new(FlowTable::new(1, 1, 1));
-        let first = table.insert(0, &flow(1, 2, 10), 0).expect("room");
+        let first = table.share(0).insert(&flow(1, 2, 10), 0).expect("room");
         let reader = thread::spawn({
             let table = table.clone();
             move || find(&table, 1)
         });
         table.remove(first).expect("alive");
-        assert_eq!(table.sweep(0, 1, 0, |_, _| u32::MAX), 1);
-        let second = table.insert(0, &flow(1, 3, 20), 0).expect("room");
+        assert_eq!(table.share(0).sweep(1, 0, |_, _| u32::MAX), 1);
+        let second = table.share(0).insert(&flow(1, 3, 20), 0).expect("room");
         match reader.join().expect("no panic") {
             None => {}
             Some((flow, other, decided)) if flow == first => {
@@ -171,7 +171,7 @@ fn a_reader_never_sees_two_flows_in_one_while_a_slot_is_reused() {
 fn a_reader_sees_a_whole_decision_or_none() {
     model(|| {
         let table = Arc::new(FlowTable::new(1, 1, 1));
-        let handle = table.insert(0, &flow(1, 2, 1), 0).expect("room");
+        let handle = table.share(0).insert(&flow(1, 2, 1), 0).expect("room");
         let writers = [2, 3].map(|sequence| {
             let table = table.clone();
             thread::spawn(move || {
@@ -193,7 +193,7 @@ fn a_reader_sees_a_whole_decision_or_none() {
 fn a_late_worker_changes_nothing_of_the_slots_next_flow() {
     model(|| {
         let table = Arc::new(FlowTable::new(1, 1, 1));
-        let first = table.insert(0, &flow(1, 2, 10), 0).expect("room");
+        let first = table.share(0).insert(&flow(1, 2, 10), 0).expect("room");
         let late = thread::spawn({
             let table = table.clone();
             move || {
@@ -203,12 +203,12 @@ fn a_late_worker_changes_nothing_of_the_slots_next_flow() {
         });
         table.remove(first).expect("alive");
         // The late one may be writing the decision just now, and the slot then waits.
-        if table.sweep(0, 1, 0, |_, _| u32::MAX) == 0 {
+        if table.share(0).sweep(1, 0, |_, _| u32::MAX) == 0 {
             late.join().expect("no panic");
-            assert_eq!(table.sweep(0, 1, 0, |_, _| u32::MAX), 1);
+            assert_eq!(table.share(0).sweep(1, 0, |_, _| u32::MAX), 1);
             return;
         }
-        table.insert(0, &flow(1, 3, 20), 0).expect("room");
+        table.share(0).insert(&flow(1, 3, 20), 0).expect("room");
         late.join().expect("no panic");
         assert_eq!(
             find(&table, 1).map(|found| found.2),
@@ -222,7 +222,7 @@ fn a_late_worker_changes_nothing_of_the_slots_next_flow() {
 fn a_flow_is_answered_once_tracked_once_and_removed_once() {
     model(|| {
         let table = Arc::new(FlowTable::new(1, 1, 1));
-        let handle = table.insert(0, &flow(1, 2, 10), 0).expect("room");
+        let handle = table.share(0).insert(&flow(1, 2, 10), 0).expect("room");
         let both = || {
             let answered = table.answered(handle);
             (answered, table.track(handle, 0, 1), table.remove(handle))
@@ -246,7 +246,7 @@ fn a_flow_is_answered_once_tracked_once_and_removed_once() {
         let removed = [first.2, second.2];
         assert_eq!(removed.iter().filter(|one| **one == Err(Gone)).count(), 1);
         assert_eq!(table.embryonic(), 0);
-        assert_eq!(table.sweep(0, 1, 0, |_, _: Phase| u32::MAX), 1);
+        assert_eq!(table.share(0).sweep(1, 0, |_, _: Phase| u32::MAX), 1);
         assert_eq!((table.len(), table.embryonic()), (0, 0));
     });
 }

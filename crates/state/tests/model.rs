@@ -1,6 +1,8 @@
 //! The flow table against a naive one: a list of flows, searched from end to end.
 #![cfg(not(loom))]
 
+use std::sync::Arc;
+
 use podway_state::{
     Decision, Direction, FlowTable, Gone, Handle, Key, NewFlow, Phase, Refused, Tracked,
 };
@@ -158,7 +160,7 @@ fn check(table: &FlowTable, naive: &Naive, number: u64) {
 }
 
 fn run(steps: Vec<Step>, seed: u64) {
-    let table = FlowTable::new(WORKERS * SHARE, WORKERS, seed);
+    let table = Arc::new(FlowTable::new(WORKERS * SHARE, WORKERS, seed));
     let mut naive = Naive::default();
     let mut now_ms = u32::MAX - 2 * TIMEOUT_MS;
     for step in steps {
@@ -180,7 +182,7 @@ fn run(steps: Vec<Step>, seed: u64) {
                     tracking: 0,
                 };
                 let refusal = naive.refusal(worker, original, reply);
-                match (table.insert(worker, &new, now_ms), refusal) {
+                match (table.share(worker).insert(&new, now_ms), refusal) {
                     (Err(Refused::Exists(hit)), None) => {
                         let (flow, direction) = naive.find(original).expect("no other reason");
                         assert_eq!((hit.flow, hit.direction), (flow.handle, direction));
@@ -204,7 +206,7 @@ fn run(steps: Vec<Step>, seed: u64) {
             Step::Lookup { key } => check(&table, &naive, key),
             Step::Wait { ms } => now_ms = now_ms.wrapping_add(ms),
             Step::Sweep { worker } => {
-                let swept = table.sweep(worker, SHARE, now_ms, |_, _| TIMEOUT_MS);
+                let swept = table.share(worker).sweep(SHARE, now_ms, |_, _| TIMEOUT_MS);
                 let before = naive.taken(worker).count();
                 for flow in naive.flows.iter_mut().filter(|flow| flow.worker == worker) {
                     let idle_ms = now_ms.wrapping_sub(flow.seen_ms);
@@ -236,7 +238,7 @@ fn run(steps: Vec<Step>, seed: u64) {
         .filter(|flow| flow.life == Life::Live)
         .count();
     assert_eq!(table.iter().count(), live);
-    (0..WORKERS).for_each(|worker| _ = table.sweep(worker, SHARE, now_ms, |_, _| 0));
+    (0..WORKERS).for_each(|worker| _ = table.share(worker).sweep(SHARE, now_ms, |_, _| 0));
     assert_eq!((table.len(), table.embryonic()), (0, 0));
 }
 

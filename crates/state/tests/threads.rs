@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use std::collections::HashSet;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,8 @@ struct Tally {
     removed: usize,
 }
 
-fn work(table: &FlowTable, worker: usize, until: Instant) -> Tally {
+fn work(table: &Arc<FlowTable>, worker: usize, until: Instant) -> Tally {
+    let share = table.share(worker);
     let mut tally = Tally::default();
     let mut chance = 0x9e37_79b9 + worker as u64;
     let mut sequence = 1;
@@ -75,14 +76,14 @@ fn work(table: &FlowTable, worker: usize, until: Instant) -> Tally {
             let [original, reply] = [random >> 8, random >> 40].map(|bits| (bits & 0xffff) % KEYS);
             let lookup = || table.lookup(&key(original), table.hash(&key(original)));
             let Some(hit) = lookup() else {
-                match table.insert(worker, &flow(original, reply), 0) {
+                match share.insert(&flow(original, reply), 0) {
                     Ok(_) => tally.inserted += 1,
                     Err(Refused::Exists(hit)) => {
                         assert_whole(original, &hit);
                     }
                     Err(Refused::ReplyClash) => tally.clashed += 1,
                     Err(Refused::Full | Refused::EmbryonicQuota) => {
-                        table.sweep(worker, 64, 0, |_, _| u32::MAX);
+                        share.sweep(64, 0, |_, _| u32::MAX);
                     }
                     Err(Refused::Contested) => panic!("sixteen times in a row"),
                 }
@@ -98,7 +99,7 @@ fn work(table: &FlowTable, worker: usize, until: Instant) -> Tally {
                 }
                 4 => _ = table.track(hit.flow, hit.tracking, random as u32),
                 5 => _ = table.answered(hit.flow),
-                6 => _ = table.sweep(worker, 16, 0, |_, _| u32::MAX),
+                6 => _ = share.sweep(16, 0, |_, _| u32::MAX),
                 _ => table.touch(hit.flow, 0),
             }
         }
@@ -108,7 +109,7 @@ fn work(table: &FlowTable, worker: usize, until: Instant) -> Tally {
 
 #[test]
 fn flows_stay_whole_while_everyone_inserts_judges_removes_and_sweeps() {
-    let table = FlowTable::new(256, WORKERS, 7);
+    let table = Arc::new(FlowTable::new(256, WORKERS, 7));
     let until = Instant::now() + Duration::from_millis(1500);
     let tallies: Vec<Tally> = thread::scope(|scope| {
         let work = |worker| {
@@ -129,7 +130,7 @@ fn flows_stay_whole_while_everyone_inserts_judges_removes_and_sweeps() {
         assert!(keys.insert(flow.original));
         assert!(flow.reply == flow.original || keys.insert(flow.reply));
     }
-    (0..WORKERS).for_each(|worker| _ = table.sweep(worker, 64, 0, |_, _| 0));
+    (0..WORKERS).for_each(|worker| _ = table.share(worker).sweep(64, 0, |_, _| 0));
     assert_eq!((table.len(), table.embryonic()), (0, 0));
 }
 
@@ -141,8 +142,8 @@ enum Outcome {
     Refused(Refused),
 }
 
-fn insert(table: &FlowTable, worker: usize, new: &NewFlow) -> Outcome {
-    match table.insert(worker, new, 0) {
+fn insert(table: &Arc<FlowTable>, worker: usize, new: &NewFlow) -> Outcome {
+    match table.share(worker).insert(new, 0) {
         Ok(flow) => Outcome::Won(flow),
         Err(Refused::Exists(hit)) => Outcome::Given(hit.flow),
         Err(refused) => Outcome::Refused(refused),
@@ -151,7 +152,7 @@ fn insert(table: &FlowTable, worker: usize, new: &NewFlow) -> Outcome {
 
 /// Lets all workers insert at the same time, ten thousand times; gives each one's outcomes.
 fn race(new: [NewFlow; WORKERS]) -> [Vec<Outcome>; WORKERS] {
-    let table = FlowTable::new(64, WORKERS, 7);
+    let table = Arc::new(FlowTable::new(64, WORKERS, 7));
     let barrier = Barrier::new(WORKERS);
     let run = |worker: usize| {
         let round = |_| {
@@ -163,7 +164,7 @@ fn race(new: [NewFlow; WORKERS]) -> [Vec<Outcome>; WORKERS] {
                 let _ = table.remove(flow);
             }
             barrier.wait();
-            table.sweep(worker, 16, 0, |_, _| u32::MAX);
+            table.share(worker).sweep(16, 0, |_, _| u32::MAX);
             outcome
         };
         (0..10_000).map(round).collect()

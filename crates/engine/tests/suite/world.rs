@@ -298,12 +298,11 @@ impl TestNode {
         let hits = shared.hits.clone();
         let paths = shared.paths.clone();
         let settings = Settings {
-            worker: 0,
             timeouts: Timeouts::default(),
             existing,
         };
         TestNode {
-            engine: Engine::new(settings, shared),
+            engine: Engine::new(settings, shared.part(0)),
             cluster: Cluster::default(),
             compiler: Compiler::new(name),
             compiled: Compiled::default(),

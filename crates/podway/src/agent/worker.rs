@@ -170,13 +170,12 @@ impl Worker {
                 let share =
                     shared.state.flows.capacity() as u64 / shared.state.counters.workers() as u64;
                 let settings = podway_engine::Settings {
-                    worker: index,
                     timeouts: shared.timeouts,
                     existing: shared.existing,
                 };
                 Loop {
                     edge,
-                    engine: Engine::new(settings, shared.state),
+                    engine: Engine::new(settings, shared.state.part(index)),
                     wants: shared.wants,
                     reader,
                     commands: incoming,

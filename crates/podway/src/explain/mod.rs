@@ -325,9 +325,8 @@ fn attach(cluster: &mut Cluster, node: &str) -> BTreeMap<String, (PortId, Mac)> 
 /// An engine that remembers nothing yet.
 fn engine() -> Engine {
     let settings = Settings {
-        worker: 0,
         timeouts: Timeouts::default(),
         existing: Default::default(),
     };
-    Engine::new(settings, Shared::brief())
+    Engine::new(settings, Shared::brief().part(0))
 }

@@ -9,7 +9,7 @@
 //! least one sees the other, and goes on only when that one is dead. A worker that is stopped half-way holds nobody
 //! up for longer than the wait.
 
-use super::{FlowTable, Handle, NewFlow, Refused, handle};
+use super::{FlowTable, Handle, NewFlow, Refused, Share, handle};
 use crate::index::Crowded;
 use crate::partition::Shortage;
 use crate::slot::{Direction, Key, Meta, State};
@@ -35,23 +35,24 @@ enum Lost {
     Crowded,
 }
 
-impl FlowTable {
-    /// Remembers a flow; for this worker's thread only.
-    pub fn insert(&self, worker: usize, new: &NewFlow, now_ms: u32) -> Result<Handle, Refused> {
-        let hashes = [self.hash(&new.original), self.hash(&new.reply)];
+impl Share {
+    /// Remembers a flow.
+    pub fn insert(&self, new: &NewFlow, now_ms: u32) -> Result<Handle, Refused> {
+        let table = self.table();
+        let hashes = [table.hash(&new.original), table.hash(&new.reply)];
         let claim = Claim { new, hashes };
         for _ in 0..ATTEMPTS {
-            self.check_live(&claim)?;
-            let slot = match self.partitions[worker].take(&self.slots) {
+            table.check_live(&claim)?;
+            let slot = match self.own().take(&table.slots) {
                 Ok(slot) => slot,
                 Err(Shortage::Full) => return Err(Refused::Full),
                 Err(Shortage::EmbryonicQuota) => return Err(Refused::EmbryonicQuota),
             };
-            let lost = match self.claim(slot, &claim, now_ms) {
+            let lost = match table.claim(slot, &claim, now_ms) {
                 Ok(flow) => return Ok(flow),
                 Err(lost) => lost,
             };
-            self.withdraw(worker, slot);
+            self.withdraw(slot);
             match lost {
                 Lost::Rival => continue,
                 Lost::Crowded => return Err(Refused::Full),
@@ -60,6 +61,17 @@ impl FlowTable {
         Err(Refused::Contested)
     }
 
+    /// Gives the slot of a lost claim back.
+    fn withdraw(&self, slot: u32) {
+        let own = &self.table.slots[slot as usize];
+        let pending = own.meta();
+        // It fails if a rival was faster.
+        let _ = own.exchange(pending, pending.in_state(State::Dead));
+        self.bury(slot);
+    }
+}
+
+impl FlowTable {
     /// Refuses what collides with a live flow.
     fn check_live(&self, claim: &Claim<'_>) -> Result<(), Refused> {
         // In this order: a flow of these keys the other way round, which turns live between the two, is a hit.
@@ -137,14 +149,5 @@ impl FlowTable {
             }
             spin_loop();
         }
-    }
-
-    /// Gives the slot of a lost claim back.
-    fn withdraw(&self, worker: usize, slot: u32) {
-        let own = &self.slots[slot as usize];
-        let pending = own.meta();
-        // It fails if a rival was faster.
-        let _ = own.exchange(pending, pending.in_state(State::Dead));
-        self.bury(&self.partitions[worker], slot);
     }
 }

@@ -138,6 +138,8 @@ fn foreign(header: &[AtomicU64], wanted: [u64; 4]) -> Option<Foreign> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -154,8 +156,9 @@ mod tests {
         &room[start..start + words]
     }
 
-    fn resume(memory: &'static [AtomicU64], seed: u64) -> (FlowTable, Resumed) {
-        FlowTable::resume(memory, SIZE, seed, CLOCK)
+    fn resume(memory: &'static [AtomicU64], seed: u64) -> (Arc<FlowTable>, Resumed) {
+        let (table, resumed) = FlowTable::resume(memory, SIZE, seed, CLOCK);
+        (Arc::new(table), resumed)
     }
 
     fn flow(number: u64) -> NewFlow {
@@ -177,7 +180,10 @@ mod tests {
         assert_eq!(resumed, Resumed::Empty(Foreign::Layout));
         for number in 0..6 {
             let worker = (number % 2) as usize;
-            let handle = first.insert(worker, &flow(number), 1_000).expect("room");
+            let handle = first
+                .share(worker)
+                .insert(&flow(number), 1_000)
+                .expect("room");
             if number < 3 {
                 first.answered(handle).expect("alive");
             }
@@ -197,14 +203,14 @@ mod tests {
                 sequence: INHERITED,
             };
             assert_eq!(hit.decision, Some(inherited));
-            let again = second.insert(0, &flow(number), 1_000);
+            let again = second.share(0).insert(&flow(number), 1_000);
             assert!(matches!(again, Err(Refused::Exists(_))));
         }
         let idle_ms = |_: u32, phase: Phase| match phase {
             Phase::Embryonic => 500,
             Phase::Answered => 5_000,
         };
-        let swept = [0, 1].map(|worker| second.sweep(worker, 64, 2_000, idle_ms));
+        let swept = [0, 1].map(|worker| second.share(worker).sweep(64, 2_000, idle_ms));
         assert_eq!(swept.iter().sum::<usize>(), 3, "time went on meanwhile");
         assert_eq!(second.len(), 3);
     }
@@ -214,7 +220,7 @@ mod tests {
         let memory = memory();
         let fill = |seed| {
             let (table, resumed) = resume(memory, seed);
-            let _ = table.insert(0, &flow(1), 0);
+            let _ = table.share(0).insert(&flow(1), 0);
             resumed
         };
         fill(1);
@@ -225,14 +231,14 @@ mod tests {
         assert_eq!(fill(1), Resumed::Empty(Foreign::Size));
         let (table, resumed) = FlowTable::resume(memory, SIZE, 1, [3, 5]);
         assert_eq!((resumed, table.len()), (Resumed::Empty(Foreign::Clock), 0));
-        table.insert(0, &flow(1), 0).expect("room");
+        Arc::new(table).share(0).insert(&flow(1), 0).expect("room");
     }
 
     #[test]
     fn f9_a_decision_that_was_being_written_is_lost_and_its_flow_is_not() {
         let memory = memory();
         let (first, _) = resume(memory, 1);
-        let handle = first.insert(0, &flow(7), 0).expect("room");
+        let handle = first.share(0).insert(&flow(7), 0).expect("room");
         let newer = Decision {
             words: [8; 4],
             sequence: 501,
@@ -272,13 +278,13 @@ mod tests {
             let (table, resumed) = resume(memory, 3);
             prop_assert_eq!(resumed, Resumed::Flows(live));
             prop_assert_eq!((table.len(), table.embryonic()), (live, embryonic));
-            let swept: usize = [0, 1].map(|worker| table.sweep(worker, 64, 0, |_, _| 0)).iter().sum();
+            let swept: usize = [0, 1].map(|worker| table.share(worker).sweep(64, 0, |_, _| 0)).iter().sum();
             prop_assert_eq!(swept, live);
             for number in 0..64 {
-                let handle = table.insert((number % 2) as usize, &flow(1_000 + number), 0);
+                let handle = table.share((number % 2) as usize).insert(&flow(1_000 + number), 0);
                 table.answered(handle.expect("every slot can be taken")).expect("alive");
             }
-            prop_assert_eq!(table.insert(0, &flow(9_999), 0), Err(Refused::Full));
+            prop_assert_eq!(table.share(0).insert(&flow(9_999), 0), Err(Refused::Full));
         }
     }
 }

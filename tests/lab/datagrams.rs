@@ -1,11 +1,11 @@
 //! What clients of services meet on the way: small MTUs, hops, backends that are replaced, two translations in a row.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
 
-use crate::bench::Lab;
+use crate::bench::{Lab, eventually};
+use crate::capture::{Capture, WIRE};
+use crate::direct::counter;
 use crate::services::ASK;
 use crate::world::{copy, up, up_from};
 
@@ -73,8 +73,11 @@ fn f6_a_client_that_keeps_its_port_reaches_the_pod_that_took_the_others_place() 
         let script = include_str!("keeps_sending.py");
         lab.spawn("default/client", &["python3", "-c", script, host, &text])
     };
+    let remembered = || counter(&lab, "node1", "flow-hit");
+    let before = remembered();
     let client = client("10.96.0.7");
-    sleep(Duration::from_secs(2));
+    let is_under_way = || remembered() > before + 60;
+    assert!(eventually(Duration::from_secs(4), is_under_way));
     let servers = directory.join("servers.yaml");
     let text = fs::read_to_string(&servers).expect("servers");
     let kept = text
@@ -127,22 +130,6 @@ fn f12_of_two_questions_at_once_from_one_socket_none_is_lost() {
     }
 }
 
-/// What tcpdump prints in a namespace while something is done.
-fn captured(namespace: &str, filter: &str) -> Child {
-    let mut tcpdump = Command::new("ip");
-    tcpdump.args(["netns", "exec", namespace, "tcpdump", "-n", "-l"]);
-    tcpdump.args(["--immediate-mode", "-i", "any", "-c", "500", filter]);
-    tcpdump.stdout(Stdio::piped()).stderr(Stdio::null());
-    tcpdump.spawn().expect("tcpdump runs")
-}
-
-fn text_of(mut tcpdump: Child) -> String {
-    sleep(Duration::from_millis(500));
-    tcpdump.kill().expect("it runs");
-    let output = tcpdump.wait_with_output().expect("it ends");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// The part of a line of tcpdump after `start`, up to the next blank.
 fn after<'a>(text: &'a str, start: &str) -> &'a str {
     let (_, rest) = text
@@ -158,11 +145,10 @@ fn s20_two_translations_in_a_row_are_as_they_should_be_at_each_hop() {
     }
     let lab = up();
     let pod = lab.address("default/web", |ip| !ip.contains(':'));
-    let wire = captured("podway-lab-switch", "tcp or udp port 4789");
-    let inside = captured("podway-lab-pod-default-web", "tcp port 8080");
-    sleep(Duration::from_secs(1));
+    let wire = Capture::of(WIRE, "tcp or udp port 4789");
+    let inside = Capture::of("podway-lab-pod-default-web", "tcp port 8080");
     let got = node_port(&lab);
-    let (wire, inside) = (text_of(wire), text_of(inside));
+    let (wire, inside) = (wire.lines().join("\n"), inside.lines().join("\n"));
     assert_eq!(got, "192.168.50.1");
 
     // Client to node port, and the answer from where it was asked.

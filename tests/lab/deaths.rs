@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::bench::{Lab, eventually, podway, root};
+use crate::direct::counter;
 use crate::world::{copy, up_from};
 
 pub(crate) fn kill(pid: i32, signal: &str) {
@@ -176,7 +176,12 @@ fn f9_connections_survive_a_kill_and_restart_of_each_nodes_agent() {
         assert!(back, "{node} is back");
     }
     // Some more lines through both new agents.
-    sleep(Duration::from_secs(1));
+    for node in ["node1", "node2"] {
+        let remembered = || counter(&lab, node, "flow-hit");
+        let before = remembered();
+        let go_on = eventually(Duration::from_secs(5), || remembered() > before + 40);
+        assert!(go_on, "{node}: {} after {before}", remembered());
+    }
     for client in clients {
         let output = client.wait_with_output().expect("it ends with its input");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,43 +1,19 @@
 //! Labs whose nodes send to each other directly, or by the tunnel only where they have to.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::process::Child;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::bench::{Lab, eventually, no_wrong_cell, root};
+use crate::capture::{Capture, WIRE};
 use crate::datagrams::shows_every_hop;
 use crate::deaths::{is_gone, kill, restart};
 use crate::world::up_with;
 
 const DIRECT: [&str; 2] = ["--tunnel", "direct"];
 const SEND: &str = include_str!("sends_directly.py");
-
-/// Counts packets on the network between the nodes.
-pub(crate) struct Capture(Child);
-
-impl Capture {
-    pub(crate) fn of(filter: &str) -> Capture {
-        let mut tcpdump = Command::new("ip");
-        tcpdump.args(["netns", "exec", "podway-lab-switch", "tcpdump", "-n", "-l"]);
-        tcpdump.args(["--immediate-mode", "-i", "any", "-c", "500", filter]);
-        tcpdump.stdout(Stdio::piped()).stderr(Stdio::null());
-        let capture = Capture(tcpdump.spawn().expect("tcpdump runs"));
-        sleep(Duration::from_secs(1));
-        capture
-    }
-
-    /// What was seen, a line for each packet, 500 at most.
-    pub(crate) fn lines(mut self) -> Vec<String> {
-        sleep(Duration::from_millis(500));
-        let _ = self.0.kill();
-        let output = self.0.wait_with_output().expect("it ends");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines().map(str::to_owned).collect()
-    }
-}
 
 /// The modes of a node's peers by their nodes.
 fn modes(lab: &Lab, node: &str) -> Vec<(String, String)> {
@@ -70,8 +46,8 @@ fn every_cell_is_right_without_a_tunnel_and_nothing_is_encapsulated_on_the_wire(
     }
     for manifests in ["config/lab", "tests/manifests/six", "tests/manifests/mixed"] {
         let lab = Lab::up_with(&root().join(manifests), &DIRECT);
-        let tunnelled = Capture::of("udp port 4789");
-        let plain = Capture::of("tcp");
+        let tunnelled = Capture::of(WIRE, "udp port 4789");
+        let plain = Capture::of(WIRE, "tcp");
         no_wrong_cell(&lab);
         assert_eq!(tunnelled.lines(), Vec::<String>::new());
         assert!(plain.lines().len() > 10);
@@ -169,7 +145,7 @@ fn auto_uses_the_tunnel_between_subnets_only() {
     ] {
         assert_eq!(modes(&lab, node), expected, "{node}");
     }
-    let tunnelled = Capture::of("udp port 4789 and host 192.168.50.1");
+    let tunnelled = Capture::of(WIRE, "udp port 4789 and host 192.168.50.1");
     no_wrong_cell(&lab);
     let tunnelled = tunnelled.lines();
     assert!(tunnelled.len() > 10, "{tunnelled:?}");
@@ -201,7 +177,7 @@ fn a_node_that_is_to_be_reached_directly_and_cannot_be_is_named_and_nothing_leak
     }
     let manifests = root().join("tests/manifests/apart");
     let lab = Lab::up_with(&manifests, &["--tunnel", "direct", "--underlay", "routed"]);
-    let leaked = Capture::of("net 10.244.3.0/24 or ip6 net fd44:0:0:3::/64");
+    let pods = Capture::of(WIRE, "net 10.244.0.0/16 or ip6 net fd44::/48");
     for address in both_families(&lab, "default/web3") {
         let url = match address.contains(':') {
             true => format!("http://[{address}]:8080/"),
@@ -212,7 +188,15 @@ fn a_node_that_is_to_be_reached_directly_and_cannot_be_is_named_and_nothing_leak
     for address in both_families(&lab, "default/web2") {
         assert!(lab.pings("default/web1", &address));
     }
-    assert_eq!(leaked.lines(), Vec::<String>::new());
+    let pods = pods.lines();
+    let of = |range: &str| pods.iter().filter(|line| line.contains(range)).count();
+    for (near, far) in [
+        (" 10.244.2.", " 10.244.3."),
+        (" fd44:0:0:2:", " fd44:0:0:3:"),
+    ] {
+        assert!(of(near) > 0, "{near} is reached by the wire: {pods:?}");
+        assert_eq!(of(far), 0, "{far} is not to leave: {pods:?}");
+    }
     assert!(counter(&lab, "node1", "drop/off-subnet") > 1);
     let status = lab.show("node1", "status");
     let problems = status["cluster_problems"].to_string();
@@ -281,7 +265,12 @@ fn d8_a_node_that_is_deleted_under_traffic_is_forgotten_and_nobody_sends_in_its_
     }
 
     let pings = lab.spawn("default/client", &["ping", "-q", "-i", "0.01", &far]);
-    sleep(Duration::from_secs(1));
+    let filter = "icmp and net 10.244.2.0/24";
+    let seen = Capture::of(WIRE, filter);
+    let remembered = || counter(&lab, "node1", "flow-hit");
+    let (before, under_way) = (remembered(), Duration::from_secs(5));
+    assert!(eventually(under_way, || remembered() > before + 20));
+    assert!(seen.lines().len() > 10, "pings are seen before");
     let unreached = || counter(&lab, "node1", "drop/no-such-pod");
     let before = unreached();
     let node = "http://192.168.50.254:6443/api/v1/nodes/node2";
@@ -291,7 +280,9 @@ fn d8_a_node_that_is_deleted_under_traffic_is_forgotten_and_nobody_sends_in_its_
     );
     let is_gone = || modes(&lab, "node1").is_empty() && unreached() > before;
     assert!(eventually(Duration::from_secs(5), is_gone));
-    let leaked = Capture::of("icmp and net 10.244.2.0/24");
+    let leaked = Capture::of(WIRE, filter);
+    let before = unreached();
+    assert!(eventually(under_way, || unreached() > before + 20));
     assert_eq!(
         leaked.lines(),
         Vec::<String>::new(),

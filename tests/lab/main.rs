@@ -3,6 +3,7 @@
 mod affinity;
 mod bad_wire;
 mod bench;
+mod capture;
 mod changes;
 mod churn;
 mod clients;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bench::{Lab, eventually, podway, root};
+use crate::capture::{Capture, WIRE};
 use crate::deaths::{kill, kill_agent, restart};
-use crate::direct::{Capture, both_families, counter};
+use crate::direct::{both_families, counter};
 use crate::transfers::{SCRIPT, Transfers};
 
 /// Bytes of a transfer each way.
@@ -179,7 +180,7 @@ fn shrinks_and_grows(family: &str, far_node: &str, headers: u32, full: &str) {
         narrow_paths(&lab, "node1")
     );
     under_way.end();
-    let capture = Capture::of(full);
+    let capture = Capture::of(WIRE, full);
     Transfer::begin(&lab, "default/web1", v4).end();
     assert!(capture.lines().len() > 100, "segments fill the wire again");
     for node in ["node1", "node3"] {

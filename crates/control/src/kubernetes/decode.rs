@@ -332,6 +332,7 @@ impl TrimmedPod {
 mod tests {
     use podway_intent::PodPhase;
 
+    use super::super::filled::filled;
     use super::*;
 
     fn decoded(kind: Kind, json: &str) -> Decoded {
@@ -381,6 +382,136 @@ mod tests {
             assert_eq!(whole.fact.expect("legal"), kept_too.fact.expect("legal"));
             assert!(!kept.contains('\n') && !kept.contains("long"), "{kept}");
             assert_eq!(trimmed(kind, &kept).expect("JSON"), kept);
+        }
+    }
+
+    /// The conversion of an object as the directory's way has it: nothing was trimmed.
+    fn untrimmed(kind: Kind, object: &Value) -> Option<Fact> {
+        let json = object.to_string();
+        match kind {
+            Kind::Pod => {
+                let pod: Pod = serde_json::from_str(&json).ok()?;
+                Some(Ok(Some(convert::pod(&pod).map(Change::Pod))))
+            }
+            Kind::Node
+            | Kind::Namespace
+            | Kind::Service
+            | Kind::EndpointSlice
+            | Kind::NetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            // What can't be read has no fields to lose.
+            | Kind::ServiceCidr => decoded(kind, &json).fact.ok().map(Ok),
+        }
+    }
+
+    /// Takes each field away, or has it say something else, and returns those that the conversion reads; whatever it
+    /// reads has to be there after trimming.
+    fn read_fields(kind: Kind, base: &Value) -> Vec<String> {
+        let before = untrimmed(kind, base).expect("a legal object");
+        let mut read = Vec::new();
+        let mut left = vec![String::new()];
+        while let Some(parent) = left.pop() {
+            let children: Vec<String> = match base.pointer(&parent) {
+                Some(Value::Object(fields)) => fields.keys().cloned().collect(),
+                Some(Value::Array(items)) => (0..items.len()).map(|it| it.to_string()).collect(),
+                Some(_) | None => Vec::new(),
+            };
+            for child in children {
+                let path = format!("{parent}/{}", child.replace('/', "~1"));
+                let mut is_read = false;
+                for object in others(base, &parent, &child, &path) {
+                    // What has no name is refused before anything is trimmed.
+                    if !object["metadata"]["name"].is_string() {
+                        is_read = true;
+                        continue;
+                    }
+                    let Some(whole) = untrimmed(kind, &object) else {
+                        continue;
+                    };
+                    let kept = trimmed(kind, &object.to_string()).expect("JSON");
+                    assert_eq!(decoded(kind, &kept).fact, whole, "{kind} without {path}");
+                    is_read |= whole != before;
+                }
+                if is_read {
+                    left.push(path.clone());
+                    read.push(path);
+                }
+            }
+        }
+        read
+    }
+
+    /// The object without a field, and with other values of it.
+    fn others(base: &Value, parent: &str, child: &str, path: &str) -> Vec<Value> {
+        let mut without = base.clone();
+        match without.pointer_mut(parent) {
+            Some(Value::Object(fields)) => drop(fields.remove(child)),
+            Some(Value::Array(items)) => items.clear(),
+            Some(_) | None => unreachable!("{parent} has {child}"),
+        }
+        let values: Vec<Value> = match base.pointer(path) {
+            Some(Value::String(_)) => ["10.0.0.2", "Failed", "UDP", "Local"]
+                .map(Value::from)
+                .into(),
+            Some(Value::Bool(value)) => vec![Value::from(!value)],
+            Some(Value::Number(_)) => vec![Value::from(2)],
+            Some(Value::Array(_) | Value::Object(_) | Value::Null) | None => Vec::new(),
+        };
+        let changed = values.into_iter().map(|value| {
+            let mut object = base.clone();
+            *object.pointer_mut(path).expect("it has the field") = value;
+            object
+        });
+        std::iter::once(without).chain(changed).collect()
+    }
+
+    #[test]
+    fn f15_no_field_that_is_read_of_a_manifest_is_lost_on_the_way_from_an_api_server() {
+        let pod = filled::<Pod>(Kind::Pod, "v1");
+        // Of a list and its first item, only one is read while both are there.
+        let less = |object: &Value, parent: &str, field: &str| {
+            let mut object = object.clone();
+            let fields = object[parent].as_object_mut().expect("an object");
+            fields.remove(field).expect("it is filled");
+            object
+        };
+        let one_address = less(&pod, "status", "podIPs");
+        let service = filled::<Service>(Kind::Service, "v1");
+        let listed = less(&service, "spec", "clusterIP");
+        let single = less(&service, "spec", "clusterIPs");
+        let discovery = "discovery.k8s.io/v1";
+        for (kind, object, known) in [
+            (Kind::Pod, pod, "/spec/initContainers/0/ports/0/name"),
+            (Kind::Pod, one_address, "/status/podIP"),
+            (
+                Kind::Node,
+                filled::<Node>(Kind::Node, "v1"),
+                "/status/addresses",
+            ),
+            (
+                Kind::Namespace,
+                filled::<Namespace>(Kind::Namespace, "v1"),
+                "/metadata/labels",
+            ),
+            (Kind::Service, service, "/spec/externalIPs/0"),
+            (Kind::Service, listed, "/spec/clusterIPs"),
+            (Kind::Service, single, "/spec/clusterIP"),
+            (
+                Kind::EndpointSlice,
+                filled::<EndpointSlice>(Kind::EndpointSlice, discovery),
+                "/endpoints/0/addresses",
+            ),
+            (
+                Kind::ServiceCidr,
+                filled::<ServiceCIDR>(Kind::ServiceCidr, "networking.k8s.io/v1"),
+                "/spec/cidrs",
+            ),
+        ] {
+            let read = read_fields(kind, &object);
+            assert!(
+                read.iter().any(|it| it == known),
+                "{kind}: {known} isn't among {read:?}"
+            );
         }
     }
 

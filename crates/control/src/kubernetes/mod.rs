@@ -8,6 +8,8 @@ mod backoff;
 mod complain;
 mod connect;
 mod decode;
+#[cfg(test)]
+mod filled;
 mod follow;
 mod foreign;
 mod intern;

@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 /// Where named network namespaces are mounted.
 const DIRECTORY: &str = "/run/netns";
@@ -60,11 +61,22 @@ fn share_directory() -> io::Result<()> {
     Ok(())
 }
 
+/// What stays where nothing was mounted, or no longer is, is a file like any other.
+fn checked(file: File) -> io::Result<File> {
+    match fstatfs(&file)?.filesystem_type() == NSFS_MAGIC {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "it is a file, not a namespace",
+        )),
+    }
+}
+
 impl Namespace {
     /// The namespace that a path leads to: a mount such as /run/netns/NAME, or /proc/PID/ns/net.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, NamespaceError> {
         let path = path.into();
-        match File::open(&path) {
+        match File::open(&path).and_then(checked) {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(NamespaceError {
                 path,

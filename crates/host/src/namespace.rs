@@ -61,22 +61,11 @@ fn share_directory() -> io::Result<()> {
     Ok(())
 }
 
-/// What stays where nothing was mounted, or no longer is, is a file like any other.
-fn checked(file: File) -> io::Result<File> {
-    match fstatfs(&file)?.filesystem_type() == NSFS_MAGIC {
-        true => Ok(file),
-        false => Err(io::Error::new(
-            ErrorKind::InvalidInput,
-            "it is a file, not a namespace",
-        )),
-    }
-}
-
 impl Namespace {
     /// The namespace that a path leads to: a mount such as /run/netns/NAME, or /proc/PID/ns/net.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, NamespaceError> {
         let path = path.into();
-        match File::open(&path).and_then(checked) {
+        match File::open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(NamespaceError {
                 path,
@@ -86,9 +75,17 @@ impl Namespace {
         }
     }
 
-    /// The namespace of that name (`ip netns`).
+    /// The namespace of that name (`ip netns`); a file on which nothing is mounted, as a maker that died leaves it, is none.
     pub fn named(name: &str) -> Result<Self, NamespaceError> {
-        Self::open(Path::new(DIRECTORY).join(name))
+        let named = Self::open(Path::new(DIRECTORY).join(name))?;
+        match fstatfs(&named.file).map(|it| it.filesystem_type()) {
+            Ok(NSFS_MAGIC) => Ok(named),
+            Ok(_) | Err(_) => Err(NamespaceError {
+                path: named.path,
+                doing: "cannot use it",
+                source: io::Error::new(ErrorKind::InvalidInput, "nothing is mounted on it"),
+            }),
+        }
     }
 
     /// A new namespace of that name, with its loopback down, as `ip netns add` makes it.

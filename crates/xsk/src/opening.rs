@@ -88,30 +88,17 @@ impl Opening {
         };
         let deadline = Instant::now() + patience;
         let fill = bind.fill(frames);
-        let better: &[Bound] = match bind {
-            Bind::Copy | Bind::Nic(Bound::Copy) => &[],
-            Bind::Nic(Bound::ZeroCopySingle) => &[Bound::ZeroCopySingle],
-            // Not one buffer a packet instead: the link may need more.
-            Bind::Nic(Bound::ZeroCopy) => &[Bound::ZeroCopy],
-        };
-        let mut refused = None;
-        for &bound in better {
-            // Zero-copy has a memory of its own.
-            match alone(&place, frames, bound, deadline) {
-                Err(PortError::Refused { error, .. }) => {
-                    refused = Some(error.to_string());
-                }
-                opened => {
-                    return Ok(Opened {
-                        place,
-                        socket: opened?,
-                        fill,
-                        refused,
-                    });
+        let copying = || copying(&place, frames, shared, deadline);
+        let (socket, refused) = match bind {
+            Bind::Copy | Bind::Nic(Bound::Copy) => (copying()?, None),
+            // It has a memory of its own, and what is refused is copied: one buffer a packet may be too little for the link.
+            Bind::Nic(bound @ (Bound::ZeroCopySingle | Bound::ZeroCopy)) => {
+                match alone(&place, frames, bound, deadline) {
+                    Err(PortError::Refused { error, .. }) => (copying()?, Some(error.to_string())),
+                    opened => (opened?, None),
                 }
             }
-        }
-        let socket = copying(&place, frames, shared, deadline)?;
+        };
         Ok(Opened {
             place,
             socket,

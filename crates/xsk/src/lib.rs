@@ -36,7 +36,7 @@ pub use mapping::{map_words, use_huge_pages};
 pub use members::Bind;
 pub use nic::{
     Capabilities, Channels, Feature, Nic, Offload, Place, Refused, SINGLE_BUFFER_MTU, Setting,
-    Spread, Wants, Why, choose,
+    Spread, Wants, Why, capabilities, choose,
 };
 pub use opening::{Opened, Opening};
 pub use plan::Plan;

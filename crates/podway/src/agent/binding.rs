@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use podway_tables::PortKind;
-use podway_xsk::{Attachment, Bind, Bound, Mode, Nic, Setting, Why, choose};
+use podway_xsk::{Attachment, Bind, Bound, Mode, Nic, Setting, Why, capabilities, choose};
 
 use super::AgentError;
 use super::ports::mode_name;
@@ -28,7 +28,7 @@ impl Binding {
         let mode = attached.mode;
         let (bound, why) = match kind {
             PortKind::Host | PortKind::Pod(_) => (Bound::Copy, None),
-            PortKind::Uplink => choose(mode, Nic::of(interface).capabilities, mtu),
+            PortKind::Uplink => choose(mode, capabilities(interface), mtu),
         };
         let why = attached.not_native.map(Why::Generic).or(why);
         Binding { mode, bound, why }

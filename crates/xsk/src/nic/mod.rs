@@ -40,13 +40,11 @@ pub struct Nic {
 impl Nic {
     /// A device of the caller's network namespace, as it is now; what its driver doesn't say is left at its default.
     pub fn of(interface: &str) -> Nic {
-        let mut nic = Nic {
+        let nic = Nic {
             interface: interface.to_owned(),
+            capabilities: capabilities(interface),
             ..Nic::default()
         };
-        if let Ok(capabilities) = capabilities(interface) {
-            nic.capabilities = capabilities;
-        }
         let Ok(device) = Ethtool::of(interface) else {
             return nic;
         };
@@ -70,7 +68,7 @@ impl Nic {
 
     /// True if what comes in by it is under the names of the devices that it is made of.
     pub fn is_made_of_others(&self) -> bool {
-        SPREADING.contains(&self.driver.as_str())
+        spreads(&self.driver)
     }
 }
 
@@ -87,17 +85,22 @@ impl Setting {
     }
 }
 
+fn spreads(driver: &str) -> bool {
+    SPREADING.contains(&driver)
+}
+
 /// Why a device must not have the program in its driver, which would take it.
 pub(crate) fn not_in_driver(interface: &str) -> Option<String> {
     let driver = Ethtool::of(interface).and_then(|device| device.driver());
-    let driver = driver.ok().filter(|it| SPREADING.contains(&it.as_str()))?;
+    let driver = driver.ok().filter(|it| spreads(it))?;
     Some(format!(
         "in the driver ({driver}), packets would come in by the devices that {interface} is made of"
     ))
 }
 
-/// What the driver of a device of the caller's network namespace can do for XDP.
-fn capabilities(interface: &str) -> io::Result<Capabilities> {
-    let ifindex = interface_index(interface).map_err(io::Error::other)?;
-    attach::capabilities(ifindex)
+/// What the driver of a device of the caller's network namespace can do for XDP; nothing, if the kernel doesn't say.
+pub fn capabilities(interface: &str) -> Capabilities {
+    let ifindex = interface_index(interface).ok();
+    let capabilities = ifindex.and_then(|ifindex| attach::capabilities(ifindex).ok());
+    capabilities.unwrap_or_default()
 }

@@ -76,10 +76,10 @@ fn with_queues(now: Channels, wanted: u32) -> Option<Channels> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn combined(now: u32, max: u32) -> Channels {
+    pub(crate) fn combined(now: u32, max: u32) -> Channels {
         Channels {
             max_combined: max,
             combined: now,

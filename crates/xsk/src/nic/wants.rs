@@ -262,15 +262,8 @@ fn letters(bits: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::queues::Spread;
+    use super::super::queues::tests::combined;
     use super::*;
-
-    fn combined(now: u32, max: u32) -> Channels {
-        Channels {
-            max_combined: max,
-            combined: now,
-            ..Channels::default()
-        }
-    }
 
     /// Four queues, a table, tags that are taken off, and a hash of addresses.
     fn nic() -> Nic {
